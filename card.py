@@ -1,0 +1,119 @@
+"""What a run tells people: its name, its plan before the first step, its result in words, its curve and its model card."""
+from pathlib import Path
+
+import budget
+import runs
+
+
+def default_name(args, size):
+    """A readable name for the run's folder; it tells apart what is commonly varied."""
+    stem = "-".join(Path(entry).name or "text" for entry in args.data)
+    name = f"{args.strategy}-{size}-{budget.flops(args.flops)}-{stem}"
+    for flag, text in (("unique_tokens", "unique"), ("lr", "lr")):
+        if getattr(args, flag) is not None:
+            value = getattr(args, flag)
+            name += f"-{text}{budget.flops(value) if flag == 'unique_tokens' else format(value, 'g')}"
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:120] + f"-seed{args.seed}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The plan
+
+def plan_text(args, plan, size, parameters, corpus, device, dtype, rate, floors, folder, V):
+    T, B = args.seq_len, args.batch_size
+    lines = []
+    if args.model is None:
+        lines += [f"students that {budget.flops(args.flops)} FLOPs can train (wanted: at least {budget.TOKENS_PER_PARAMETER} tokens a weight):"]
+        for rung, tokens, ratio in budget.ladder(args.flops, V, T):
+            lines += [f"  {str(rung):8} {rung.encoder_parameters:>13,} weights {tokens:>15,} tokens {ratio:>10,.1f} a weight"
+                      f"{'   <- this one' if rung == size else ''}"]
+            if rung.encoder_parameters > 20 * size.encoder_parameters:
+                break
+    unique = "without end, none seen twice" if corpus.unique is None else f"{corpus.unique:,} tokens"
+    epochs = "" if corpus.unique is None else f" = {plan.epochs:.2f} epochs"
+    seconds = plan.flops_spent / rate
+    lines += [f"student     BERT {size}, {parameters:,} parameters, {size.encoder_parameters:,} of them in the encoder",
+              f"text        {corpus.name}, {unique}; {V:,} words and word pieces",
+              f"a step      {B} blocks of {T} tokens, {budget.masked_positions(T)} masked in each: {plan.flops_per_step:,} FLOPs",
+              f"budget      {budget.flops(args.flops)} FLOPs = {plan.steps:,} steps = {plan.tokens:,} tokens{epochs}, "
+              f"{budget.flops(plan.flops_budget - plan.flops_spent)} FLOPs left over",
+              f"by counts   loss {floors['unigram_loss']:.3f} for word frequencies (unigram), {floors['neighbour_loss']:.3f} for "
+              f"knowing both neighbours",
+              f"machine     {device}, {dtype}{' autocast' if dtype == 'bf16' else ''}, {budget.flops(rate)} FLOP/s measured: about {budget.duration(seconds)}",
+              f"folder      {folder}"]
+    if seconds > 3600:
+        lines += [f"That is long. It can be stopped at any time (Ctrl-C, or the power) and is continued by the same command."]
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The result
+
+def learned(record):
+    """How far a run came from the unigram loss (0) to the loss of knowing both neighbours (1); beyond 1 it knows more."""
+    return (record["unigram_loss"] - record["val_loss"]) / max(1e-9, record["unigram_loss"] - record["neighbour_loss"])
+
+
+def verdict(record):
+    """In words: what the validation loss means. A loss near the unigram loss looks fine, and is nothing learned."""
+    share = learned(record)
+    if share < PLATEAU:
+        return ("This run ended on the plateau: it knows how frequent words are, and little more. Spend more FLOPs, or take what "
+                "leaves the plateau sooner: shorter blocks (--seq-len 32), about 2,000 tokens a step on real text and 500 on "
+                "stories (--batch-size), the default --init-range and --betas, a smaller --model.")
+    if share < 1:
+        return f"It has learned from context: {share:.0%} of the way from word frequencies to knowing both neighbours by counts."
+    return "It knows more than counts of both neighbouring words can tell: it uses the wider context."
+
+
+def print_result(record, folder):
+    print(f"finished    {record['steps']:,} steps, {record['tokens']:,} tokens, {record['flops_spent']:,} FLOPs of "
+          f"{record['settings']['flops_budget']:,}, in {budget.duration(record['seconds'])}\n"
+          f"loss        validation {record['val_loss']:.3f}, unigram {record['unigram_loss']:.3f}, both neighbours by counts "
+          f"{record['neighbour_loss']:.3f}\n            {verdict(record)}\n"
+          f"folder      {folder} (curve.png shows the loss; AutoModelForMaskedLM.from_pretrained opens it)")
+
+
+def draw_curve(folder, log, record):
+    """curve.png: training and validation loss against FLOPs, with the two losses of mere counting as lines."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), dpi=120)
+    steps = [row for row in log if "loss" in row]
+    validations = [row for row in log if "val_loss" in row]
+    axes.plot([row["flops"] for row in steps], [row["loss"] for row in steps], color="0.7", linewidth=1, label="training")
+    axes.plot([row["flops"] for row in validations], [row["val_loss"] for row in validations], color="#0072b2", marker="o",
+              markersize=4, label="validation")
+    for key, name in (("unigram_loss", "unigram: word frequencies"), ("neighbour_loss", "both neighbours, by counts")):
+        axes.axhline(record[key], color="0.3", linewidth=1, linestyle="--")
+        axes.text(0.99, record[key], name, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=8)
+    axes.set_xlabel("FLOPs spent")
+    axes.set_ylabel("masked-word loss (nats)")
+    axes.set_title(f"{record['settings']['strategy']}, BERT {record['settings']['model']}", fontsize=10)
+    axes.legend(frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.tight_layout()
+    runs.replace(Path(folder) / "curve.png", lambda temporary: figure.savefig(temporary, format="png"))
+    pyplot.close(figure)
+
+
+def model_card(record, text_name):
+    """README.md as the hub expects it: a header for machines, then words."""
+    settings = record["settings"]
+    rows = [("strategy", settings["strategy"]), ("size", settings["model"]), ("parameters", f"{record['parameters']:,}"),
+            ("text", text_name), ("FLOPs", f"{record['flops_spent']:,} of a budget of {settings['flops_budget']:,}"),
+            ("steps", f"{record['steps']:,} of {settings['batch_size']} x {settings['seq_len']} tokens"),
+            ("tokens", f"{record['tokens']:,}"), ("seed", settings["seed"]),
+            ("validation loss", f"{record['val_loss']:.4f}"), ("unigram loss", f"{record['unigram_loss']:.4f}"),
+            ("loss of both neighbours by counts", f"{record['neighbour_loss']:.4f}")]
+    return ("---\nlibrary_name: transformers\npipeline_tag: fill-mask\nlanguage: en\ntags:\n- bert\n- fill-mask\n- isoflop\n---\n\n"
+            f"# BERT {settings['model']}, {settings['strategy']}, {budget.flops(settings['flops_budget'])} FLOPs\n\n"
+            f"Pretrained by masked language modelling within a fixed budget of FLOPs, with isoflop. {verdict(record)}\n\n"
+            "| | |\n|---|---|\n" + "".join(f"| {name} | {value} |\n" for name, value in rows) +
+            "\n![loss against FLOPs](curve.png)\n\nIt has no pooler: pretraining trains none. `run.json` holds every setting, `log.jsonl` the curve.\n\n"
+            "```python\nfrom transformers import pipeline\npipeline(\"fill-mask\", model=\"this folder\")(\"... [MASK] ...\")\n```\n")
+
+
+PLATEAU = 0.25  # of the way from the unigram loss to both neighbours: below it a run has learned little but frequencies

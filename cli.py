@@ -1,0 +1,126 @@
+"""The command line: how numbers are written, how a user's mistake ends, how a signal stops a program.
+
+Every program of this project ends in `cli.program(main)`: what the user can mend is one line on stderr, `error: what is
+wrong, and what to do`, and exit status 2. Standard library only.
+"""
+import argparse
+import errno
+import os
+import signal
+import sys
+import threading
+from decimal import Decimal, InvalidOperation
+
+
+class UserError(argparse.ArgumentTypeError):
+    """A mistake that the user can mend. (An ArgumentTypeError, so that argparse says which option it was about.)"""
+
+
+def number(text):
+    """`"2.5e15"` -> 2500000000000000, exactly. Raises UserError unless the text is a finite number of at least 1."""
+    try:
+        value = Decimal(str(text).strip().replace("_", ""))
+    except InvalidOperation:
+        raise UserError(f"{text!r} is no number: write it like 1e13, 2.5e15 or 5000") from None
+    if not value.is_finite() or not 1 <= value <= Decimal("1e30"):
+        raise UserError(f"{text} is out of range: write a number from 1 to 1e30, like 1e13")
+    return int(value)
+
+
+def whole(least, most):
+    """An argparse type: whole numbers from `least` to `most`, also as 1e6."""
+    def parse(text):
+        try:
+            value = Decimal(text.strip())
+            if value == int(value) and least <= value <= most:
+                return int(value)
+        except (InvalidOperation, OverflowError, ValueError):
+            pass
+        raise UserError(f"{text!r} should be a whole number from {least:,} to {most:,}")
+    return parse
+
+
+def real(least, most):
+    """An argparse type: numbers from `least` to `most`."""
+    def parse(text):
+        try:
+            value = float(text)
+            if least <= value <= most:
+                return value
+        except ValueError:
+            pass
+        raise UserError(f"{text!r} should be a number from {least:g} to {most:g}")
+    return parse
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are one line, like all other errors."""
+
+    def __init__(self, **options):
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def error(self, message):
+        if self.epilog:
+            print(self.epilog, file=sys.stderr)
+        raise UserError(f"{message} (python {self.prog} --help lists the options)")
+
+
+class Stopped(BaseException):
+    """SIGINT or SIGTERM. Not an Exception: no `except Exception` on the way may swallow it."""
+
+    def __init__(self, signum):
+        self.status = 128 + signum  # the shell's convention: 130 and 143
+
+
+def program(main):
+    """Runs a program's main(), and turns what the user can mend into one line on stderr and exit status 2."""
+    def stop(signum, frame):
+        raise Stopped(signum)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, stop)
+    status = 0
+    try:
+        main()
+        sys.stdout.flush()
+    except UserError as mistake:
+        status = complain(" ".join(str(mistake).split()))
+    except Stopped as stopped:
+        status = stopped.status
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError:
+        status = complain("out of memory: lower --batch-size, --seq-len or --model")
+    except OSError as failure:
+        if failure.errno is None:
+            raise
+        advice = {errno.ENOSPC: "; make room and run the same command again, nothing written earlier is lost",
+                  errno.EDQUOT: "; make room and run the same command again, nothing written earlier is lost",
+                  errno.EACCES: "; choose a place that you may write to and read from",
+                  errno.EROFS: "; choose a place that you may write to"}.get(failure.errno, "")
+        status = complain(f"{failure.strerror}{f': {failure.filename}' if failure.filename else ''}{advice}")
+    sys.exit(status)
+
+
+def complain(message):
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+class Signals:
+    """`with Signals() as signals:` inside it SIGINT and SIGTERM only set `signals.stopped`, for a loop to see between two
+    steps; a second one while the state is being saved changes nothing."""
+
+    def __enter__(self):
+        self.stopped = None
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            self.before = {signum: signal.signal(signum, self.note) for signum in (signal.SIGINT, signal.SIGTERM)}
+        else:
+            self.before = {}
+        return self
+
+    def note(self, signum, frame):
+        self.stopped = self.stopped or Stopped(signum)
+
+    def __exit__(self, *_):
+        for signum, handler in self.before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,284 @@
+"""A run's folder: its settings, lock, checkpoints and log. What makes a run impossible to lose.
+
+Three promises, each kept by one mechanism:
+ 1. A file is whole or absent. `write_file` and `save_tensors` write a temporary file beside it, fsync, and rename.
+ 2. A damaged file is noticed. Tensors carry a SHA-256 of their contents, and `load_tensors` compares it.
+ 3. A step is counted once. A folder has one process at a time, and a checkpoint holds all that the next step depends on.
+
+    runs/scratch-2x128/
+        run.json                  settings (fixed at the start) and results (when it is finished)
+        lock                      held while a process works in the folder; the kernel frees it when the process dies
+        checkpoint-000000000400.safetensors    weights, optimizer and step; the newest two are kept until the run is finished
+        log.jsonl                 one JSON object a line
+"""
+import hashlib
+import json
+import os
+import re
+from pathlib import Path
+
+from cli import UserError
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+
+def replace(path, write):
+    """Calls write(temporary path) and renames the result to `path`: after a crash at any moment, `path` is the old file or
+    the new one. fsync before the rename, else a power loss may leave a renamed file without its contents."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path, text):
+    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def digest(tensors):
+    """SHA-256 over names, types, shapes and bytes of a dict of tensors."""
+    import torch
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return total.hexdigest()
+
+
+DTYPES = {"torch.float32": "F32", "torch.float64": "F64", "torch.int64": "I64"}
+
+
+def save_tensors(path, tensors, **metadata):
+    """Writes a dict of tensors as safetensors, whole or not at all, with their digest in its metadata.
+
+    The format is 8 bytes of header length, a JSON header, the tensors' bytes. It is written here because the library orders
+    the metadata at random, and the same weights shall be the same file, byte for byte."""
+    import torch
+    tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
+    header, end = {"__metadata__": {"format": "pt", "sha256": digest(tensors), **{k: str(v) for k, v in metadata.items()}}}, 0
+    for name, tensor in tensors.items():
+        start, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": DTYPES[str(tensor.dtype)], "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # so that the tensors begin at a multiple of 8
+
+    def write(temporary):
+        with open(temporary, "wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for tensor in tensors.values():
+                file.write(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    replace(path, write)
+
+
+def load_tensors(path):
+    """(tensors, metadata) of a safetensors file. Raises UserError where it is damaged: the digest, if it has one, is compared."""
+    from safetensors import safe_open
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except OSError:
+        raise
+    except Exception as failure:
+        raise UserError(f"{path} is damaged: {failure}") from None
+    if "sha256" in metadata and metadata["sha256"] != digest(tensors):
+        raise UserError(f"{path} is damaged: its contents do not match the checksum that was saved with them")
+    return tensors, metadata
+
+
+def read_json(path):
+    """A JSON object from a file. Raises UserError where it is something else."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: it is not a JSON object")
+    return value
+
+
+def cache_folder():
+    """`$ISOFLOP_CACHE`, or `isoflop` in the user's cache folder: never the checkout."""
+    base = os.environ.get("ISOFLOP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "isoflop"
+    folder = Path(base).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fetch(name, files):
+    """The folder of a model or tokenizer: `name` itself where it is a local folder, else the hub's, downloaded.
+
+    Only `files` are fetched, so neither pickles nor code come along."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise UserError(f"{name} is a file, not a folder")
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(name), re.ASCII):
+        raise UserError(f"{name} does not exist, and is no hub id")
+    try:
+        from huggingface_hub import snapshot_download
+        return Path(snapshot_download(str(name), allow_patterns=files))
+    except Exception as failure:  # the hub's client has many: no network, no such id, no permission
+        raise UserError(f"there is no folder {name}, and the hub did not give a model of that id "
+                        f"({type(failure).__name__}): check the name and the network") from None
+
+
+def hardware(device, dtype):
+    """(torch.device, "fp32" or "bf16"). The one dtype rule: bf16 autocast where the hardware multiplies bf16 (any recent GPU;
+    on CPU AVX512-BF16 or AMX), else fp32: without the instructions bf16 is ten times slower. Raises UserError."""
+    import torch
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(device)
+        if device.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError
+    except RuntimeError:
+        raise UserError(f"--device {device} is unknown: cpu, cuda, cuda:1 or mps") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA GPUs that torch can use; try --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: this machine has no Apple GPU that torch can use; try --device cpu")
+    if dtype == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported()
+        else:
+            cpuinfo = Path("/proc/cpuinfo")
+            flags = set(cpuinfo.read_text().split()) if device.type == "cpu" and cpuinfo.exists() else set()
+            fast = bool(flags & {"avx512_bf16", "amx_bf16"})
+        dtype = "bf16" if fast else "fp32"
+    return device, dtype
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The folder
+
+class Run:
+    """A run's folder, locked for this process. Use as `with Run(folder, settings) as run:`.
+
+    Raises UserError where another process works in it, it was begun with other settings, or it is some other folder."""
+
+    def __init__(self, folder, settings):
+        self.folder = Path(folder)
+        self.settings = settings
+        self.record = None  # run.json
+
+    def __enter__(self):
+        import fcntl
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock = open(self.folder / "lock", "a")
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.lock.close()
+            raise UserError(f"another process is working in {self.folder}: wait for it, or choose another --out") from None
+        try:
+            self.open()
+        except BaseException:
+            self.lock.close()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.lock.close()  # and with it goes the lock
+
+    def open(self):
+        path = self.folder / "run.json"
+        for leftover in self.folder.glob(".*.tmp"):  # of a process that died while it wrote: the lock says it is gone
+            leftover.unlink()
+        if path.exists():
+            self.record = read_json(path)
+            compare(self.folder, self.record.get("settings"), self.settings)
+        elif others := [entry.name for entry in self.folder.iterdir() if entry.name != "lock"]:
+            raise UserError(f"{self.folder} holds other files ({', '.join(sorted(others)[:3])}{', ...' if others[3:] else ''}) and is "
+                            f"no run's folder: choose another --out")
+        else:
+            self.record = {"finished": False, "settings": self.settings}
+            self.write_record()
+
+    def write_record(self, **fields):
+        self.record.update(fields)
+        write_file(self.folder / "run.json", json.dumps(self.record, indent=2) + "\n")
+
+    @property
+    def finished(self):
+        return bool(self.record.get("finished"))
+
+    # Checkpoints: `checkpoint-00000400.safetensors`. Two are kept, so that a damaged one falls back to the one before.
+
+    def checkpoints(self):
+        """Paths, newest first."""
+        return sorted(self.folder.glob("checkpoint-*.safetensors"), reverse=True)
+
+    def save_checkpoint(self, step, tensors):
+        save_tensors(self.folder / f"checkpoint-{step:012d}.safetensors", tensors, step=step)
+        for old in self.checkpoints()[2:]:
+            old.unlink()
+
+    def load_checkpoint(self):
+        """(step, tensors) of the newest whole checkpoint, (0, None) where there is none. Says what it passes over."""
+        for path in self.checkpoints():
+            try:
+                tensors, metadata = load_tensors(path)
+                step = int(metadata["step"])
+                assert path.name == f"checkpoint-{step:012d}.safetensors"
+                return step, tensors
+            except (UserError, KeyError, ValueError, AssertionError):
+                print(f"{path.name} is damaged: going back to the one before")
+                path.unlink()
+        return 0, None
+
+    def remove_checkpoints(self):
+        for path in self.checkpoints():
+            path.unlink()
+
+    # The log
+
+    def rewind_log(self, step):
+        """Drops what was logged after `step`, and a line that a crash cut short: those steps are run again."""
+        path, kept = self.folder / "log.jsonl", []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line)
+                except (ValueError, KeyError, TypeError):
+                    pass
+        write_file(path, "".join(line + "\n" for line in kept))
+
+    def log(self, **fields):
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(fields) + "\n")
+
+    def read_log(self):
+        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def compare(folder, old, new):
+    """Raises UserError, naming the differences, unless a run in `folder` was begun with the settings it now gets."""
+    if not isinstance(old, dict):
+        raise UserError(f"{folder}/run.json is damaged: it has no settings")
+    different = [f"{key} was {old.get(key)} and is now {new.get(key)}" for key in sorted(old.keys() | new.keys())
+                 if old.get(key) != new.get(key)]
+    if different:
+        raise UserError(f"{folder} holds a run with other settings ({'; '.join(different)}): "
+                        f"give the same settings to continue it, or another --out")

@@ -1,0 +1,288 @@
+"""The bill of a training step is what torch counts, to the integer, and a plan never spends more than its budget."""
+import json
+import random
+import re
+from fractions import Fraction
+
+import pytest
+import torch
+import torch.nn.functional as F
+import transformers
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import budget
+from budget import Size
+from cli import UserError
+from model import Bert, BertConfig
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The formula
+
+def random_case(seed):
+    """A small size and (V, T, B), odd numbers as good as any: 7 heads of 5, a feed-forward narrower than h, one sequence."""
+    draw = random.Random(seed).randint
+    A = draw(1, 7)
+    return Size(draw(1, 4), A * draw(1, 11), A, draw(1, 90)), draw(6, 300), draw(4, 60), draw(1, 4)
+
+
+def counted(step):
+    """What torch counts while `step` runs.
+
+    Attention runs as its mathematics, two products forward and four backward, for that is what the formula charges. The
+    flash kernels recompute Q K^T in their backward pass, and the counter charges it: five products rather than four. The
+    fused CPU kernel is unknown to the counter, and would be charged nothing."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        step()
+    return counter.get_total_flops()
+
+
+def random_batch(V, T, B):
+    """ids (B, T), and k positions of each sequence in the flattened batch, with their labels. k as the paper has it, 15%."""
+    k = int(0.15 * T + 0.5)
+    positions = torch.cat([b * T + torch.randperm(T)[:k] for b in range(B)])
+    return torch.randint(V, (B, T)), positions, torch.randint(V, (B * k,))
+
+
+@pytest.mark.parametrize("seed", range(14))
+def test_a_step_costs_what_torch_counts(seed):
+    size, V, T, B = random_case(seed)
+    ids, positions, labels = random_batch(V, T, B)
+    model = Bert(BertConfig.of(size, vocab_size=V)).train()
+
+    def step():
+        F.cross_entropy(model(ids, torch.ones_like(ids), positions=positions).logits, labels).backward()
+    assert counted(step) == budget.step_flops(size, V, T, B)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("seed", range(100, 107))
+def test_a_step_of_transformers_bert_costs_the_same(seed, attention):
+    size, V, T, B = random_case(seed)
+    ids, positions, labels = random_batch(V, T, B)
+    model = transformers.BertForMaskedLM(transformers.BertConfig(
+        vocab_size=V, hidden_size=size.h, num_hidden_layers=size.L, num_attention_heads=size.A, intermediate_size=size.f,
+        attn_implementation=attention)).train()
+
+    def step():  # the encoder everywhere, the head at the masked positions only
+        hidden = model.bert(ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        F.cross_entropy(model.cls(hidden.flatten(0, 1)[positions]), labels).backward()
+    assert counted(step) == budget.step_flops(size, V, T, B)
+
+
+def test_bert_base_by_hand():
+    # A layer at h = 768, f = 3072, T = 128: 24 T h^2 = 1,811,939,328 for the weights, 4 T^2 h = 50,331,648 for attention.
+    # The head at k = 19:  19 (2 * 768^2 + 2 * 768 * 30522) = 913,167,360.   12 * 1,862,270,976 + 913,167,360 =
+    forward = 23_260_419_072
+    assert sum(cost for _, _, cost in budget.forward_flops(Size(12, 768, 12, 3072), 30522, 128)) == forward
+    assert budget.step_flops(Size(12, 768, 12, 3072), 30522, 128, 1) == 3 * forward
+    assert budget.step_flops(Size(12, 768, 12, 3072), 30522, 128, 256) == 256 * 3 * forward
+    # With 15% of 128 unrounded, 19.2 positions, one gets the usual 2.327e10 and 6.981e10; k is 1% less, a step 0.04%.
+    assert forward == pytest.approx(2.327e10, rel=1e-3)
+    assert 3 * forward == pytest.approx(6.981e10, rel=1e-3)
+
+
+def test_six_layers_cost_283_million_a_token():
+    # 3 (6 * 1,862,270,976 + 913,167,360) / 128, the numbers of the test above
+    assert budget.step_flops(budget.size("6x768"), 30522, 128, 1) / 128 == 283_284_216
+
+
+def test_15_percent_are_masked_rounded_half_up():
+    assert budget.masked_positions(128) == 19  # 19.2
+    assert budget.masked_positions(32) == 5    # 4.8
+    assert budget.masked_positions(10) == 2    # 1.5: half goes up
+    for T in range(1, 4097):
+        assert budget.masked_positions(T) == int(Fraction(15, 100) * T + Fraction(1, 2))
+
+
+def test_int_of_0_15_T_plus_a_half_never_falls_short():
+    # 0.15 is a little less than 15/100 in binary, so at T = 10, 30, 50, ..., where 0.15 T + 0.5 is a whole number, the
+    # expression might come out one too small. Up to 4096 it nowhere does: who writes k that way gets the same steps.
+    assert Fraction(0.15) < Fraction(15, 100)
+    assert all(budget.masked_positions(T) == int(0.15 * T + 0.5) for T in range(1, 4097))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Sizes
+
+@pytest.mark.parametrize("text, expected", [
+    ("2x128", (2, 128, 2, 512)),
+    ("6x768", (6, 768, 12, 3072)),
+    ("12x768", (12, 768, 12, 3072)),
+    ("4x64h4", (4, 64, 4, 256)),
+    ("4x312h12f1200", (4, 312, 12, 1200)),
+    ("3x128f100", (3, 128, 2, 100)),
+    (" 2x128 ", (2, 128, 2, 512)),
+])
+def test_a_size_is_read_as_written(text, expected):
+    assert budget.size(text) == Size(*expected)
+
+
+def test_a_size_survives_being_written():
+    draw = random.Random(0)
+    for _ in range(2000):
+        A, width = draw.randint(1, 24), draw.choice([64, draw.randint(1, 99)])
+        h = A * width
+        written = Size(draw.randint(1, 48), h, A, draw.choice([4 * h, draw.randint(1, 9999)]))
+        assert budget.size(str(written)) == written
+
+
+def test_the_usual_sizes_are_written_short():
+    assert [str(Size(*four)) for four in [(2, 128, 2, 512), (6, 768, 12, 3072), (4, 312, 12, 1200), (4, 64, 4, 256)]] == [
+        "2x128", "6x768", "4x312h12f1200", "4x64h4"]
+
+
+@pytest.mark.parametrize("text", ["", "6", "x", "6x", "x768", "6*768", "-6x768", "6x768h", "6x768f", "6x768f3072h12", "6x76.8",
+                                  "0x768", "6x0", "6x768h0", "6x768f0", "6x768h7", "6x100", "6x7680000", "٦x768", "6x768 12"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(UserError):
+        budget.size(text)
+
+
+@pytest.mark.parametrize("h", [32, 96, 100, 300, 312, 700, 1000, 1023])
+def test_the_size_that_an_error_recommends_is_a_size(h):
+    with pytest.raises(UserError) as refusal:
+        budget.size(f"4x{h}")  # no multiple of 64: how many heads?
+    recommended = re.search(r"like (\S+)$", str(refusal.value))[1]
+    assert budget.size(recommended).h == h
+
+
+def test_encoder_parameters_are_the_weights_of_transformers_linear_layers():
+    config = transformers.BertConfig(vocab_size=99, hidden_size=36, num_hidden_layers=3, num_attention_heads=4, intermediate_size=50)
+    encoder = transformers.BertModel(config, add_pooling_layer=False).encoder
+    weights = sum(module.weight.numel() for module in encoder.modules() if isinstance(module, torch.nn.Linear))
+    assert Size(3, 36, 4, 50).encoder_parameters == weights
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Plans
+
+def test_a_plan_is_whole_steps_within_the_budget_and_less_than_one_step_below_it():
+    draw = random.Random(0)
+    for _ in range(2000):
+        cost, B, T = draw.randint(1, 10 ** draw.randint(1, 15)), draw.randint(1, 512), draw.randint(4, 512)
+        C = cost + draw.randint(0, 10 ** draw.randint(1, 20))
+        plan = budget.plan(C, cost, B, T)
+        assert type(plan.steps) is int and plan.steps >= 1
+        assert plan.flops_spent == plan.steps * cost
+        assert plan.flops_spent <= C < plan.flops_spent + cost
+        assert plan.tokens == plan.steps * B * T
+
+
+def test_a_budget_of_exactly_n_steps_buys_n_even_where_floats_cannot_tell():
+    cost = 10 ** 17 + 1  # no float: 3e17 // cost would buy 3 steps of it, one unit too dear
+    assert budget.plan(3 * cost, cost, 1, 1).steps == 3
+    assert budget.plan(3 * cost - 1, cost, 1, 1).steps == 2
+
+
+def test_epochs_are_tokens_over_the_tokens_there_are():
+    assert budget.plan(1000, 10, 4, 25, unique_tokens=4000).epochs == 2.5  # 100 steps of 100 tokens
+    assert budget.plan(1000, 10, 4, 25).epochs == 0.0                      # text without an end is never repeated
+
+
+@pytest.mark.parametrize("C", [1, 99])
+def test_a_budget_below_one_step_is_refused(C):
+    with pytest.raises(UserError, match="below one step"):
+        budget.plan(C, 100, 1, 8)
+
+
+@pytest.mark.parametrize("C", [10, 10 ** 9, 10 ** 12, 10 ** 13, 10 ** 14, 10 ** 15, 10 ** 16, 10 ** 17, 10 ** 19, 10 ** 21])
+@pytest.mark.parametrize("V, T", [(30522, 128), (4096, 32)])
+def test_the_chosen_student_is_the_largest_that_sees_20_tokens_a_parameter(C, V, T):
+    k, chosen = int(0.15 * T + 0.5), budget.LADDER[0]
+    for L, h, A, f in budget.LADDER:
+        a_token = 3 * (L * (8 * T * h * h + 4 * T * T * h + 4 * T * h * f) + k * (2 * h * h + 2 * h * V)) / T
+        if C / a_token >= 20 * L * (4 * h * h + 2 * h * f):
+            chosen = Size(L, h, A, f)
+    assert budget.choose(C, V, T) == chosen
+
+
+def test_the_ladder_climbs():
+    parameters = [size.encoder_parameters for size in budget.LADDER]
+    assert parameters == sorted(set(parameters))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# How numbers are written
+
+@pytest.mark.parametrize("n, text", [(0, "0"), (7, "7"), (999, "999"), (12345, "1.23e4"), (6_981_000_000, "6.98e9"),
+                                     (10 ** 17, "1.00e17"), (10 ** 30, "1.00e30"), (283284216.5, "2.83e8")])
+def test_flops_have_three_digits(n, text):
+    assert budget.flops(n) == text
+
+
+def test_flops_are_written_one_way_and_read_back_within_half_a_percent():
+    for n in [*range(1, 20000, 7), *(random.Random(0).randint(1, 10 ** e) for e in range(4, 31))]:
+        text = budget.flops(n)
+        assert re.fullmatch(r"\d{1,4}|\d\.\d\de[1-9]\d?", text), text  # 42 or 5000, and 1.23e4: never 5e+03
+        assert float(text) == pytest.approx(n, rel=0.0051)
+
+
+@pytest.mark.parametrize("seconds, text", [
+    (0.04, "0.0 s"), (3.21, "3.2 s"), (42, "42 s"), (60, "1 min 0 s"), (185, "3 min 5 s"), (3599, "59 min 59 s"),
+    (3600, "1 h 0 min"), (26400, "7 h 20 min"), (47 * 3600, "47 h 0 min"), (48 * 3600, "2 days 0 h"),
+    (12 * 86400 + 3 * 3600, "12 days 3 h"), (400 * 86400, "400 days 0 h"), (1900 * 365.25 * 86400, "1,900 years")])
+def test_durations_in_words(seconds, text):
+    assert budget.duration(seconds) == text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The program
+
+def test_json_is_one_object_on_stdout(python):
+    done = python("budget.py", "--model", "6x768", "--flops", "1e15", "--batch-size", "2", "--rate", "1e12", "--json")
+    assert done.returncode == 0 and done.stderr == ""
+    assert done.stdout.count("\n") == 1
+    printed = json.loads(done.stdout)
+    scratch = printed["strategies"]["scratch"]
+    step = 2 * 128 * 283_284_216  # the hand number from above
+    assert scratch["flops_per_step"] == step == 72_520_759_296
+    assert scratch["flops_per_token"] == 283_284_216
+    assert scratch["steps"] == 13_789                  # 1e15 / 72,520,759,296 = 13,789.2
+    assert scratch["tokens"] == 13_789 * 2 * 128
+    assert scratch["flops_spent"] == 13_789 * 72_520_759_296
+    assert scratch["seconds"] == pytest.approx(1000, rel=1e-3)
+    assert sum(scratch["components"].values()) * 3 * 2 == step
+
+
+def test_the_tables_rows_add_up(python):
+    done = python("budget.py", "--model", "12x768", "--flops", "1e18")
+    assert done.returncode == 0 and done.stderr == ""
+    rows = re.findall(r"^(.*?) +([\d,]{4,}) +([\d.]+)%$", done.stdout, re.MULTILINE)
+    costs, shares = [int(cost.replace(",", "")) for _, cost, _ in rows], [float(share) for _, _, share in rows]
+    assert len(rows) == 8 and rows[-1][0].startswith("forward")      # five of a layer, two of the head, and their sum
+    assert sum(costs[:-1]) == costs[-1] == 23_260_419_072            # BERT-base by hand
+    assert shares[-1] == 100.0
+    assert sum(shares[:-1]) == pytest.approx(100, abs=0.05 * 7)      # seven shares, each rounded to 0.1
+    assert all(share == pytest.approx(100 * cost / costs[-1], abs=0.051) for cost, share in zip(costs, shares))
+
+
+def test_the_table_multiplies_out(python):
+    """Each formula in the table, evaluated as it is printed, gives the number beside it."""
+    done = python("budget.py", "--model", "4x312h12f1200", "--vocab-size", "1001", "--seq-len", "36")
+    symbols = {"L": 4, "h": 312, "f": 1200, "V": 1001, "T": 36, "k": 5}
+    rows = re.findall(r"^.{24} (\S.*?)  +([\d,]+) +[\d.]+%$", done.stdout, re.MULTILINE)[:-1]
+    assert len(rows) == 7
+    for formula, cost in rows:
+        product = re.sub(r"(?<=[\w)]) (?=\w)", " * ", formula).replace("^", "**")  # 2 k h^2 -> 2 * k * h**2
+        assert eval(product, symbols) == int(cost.replace(",", "")), formula
+
+
+@pytest.mark.parametrize("arguments", [
+    ["--model", "6*768"], ["--model", "2x100"], ["--flops", "many"], ["--flops", "-1e15"], ["--flops", "nan"], ["--flops", "1e31"],
+    ["--flops", "1e6", "--model", "6x768"], ["--vocab-size", "0"], ["--seq-len", "1.5"], ["--batch-size", "0"], ["--rate", "0"],
+    ["--flop", "1e15"], ["--colour", "red"], ["surplus"], ["--model"]])
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_bad_value_ends_in_one_line_and_status_2(python, arguments, form):
+    done = python("budget.py", *form, *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert done.stderr.count("error: ") == 1 and "Traceback" not in done.stderr
+
+
+def test_importing_budget_does_not_import_torch(python):
+    # The bill is arithmetic: it prints at once, and on a machine that has no torch.
+    done = python("-c", "import sys, budget; print('torch' in sys.modules, 'numpy' in sys.modules)")
+    assert done.stdout == "False False\n"

@@ -1,0 +1,171 @@
+"""Numbers are read as people write them, and what a user can mend ends in one line on stderr and exit status 2."""
+import os
+import signal
+
+import pytest
+
+import cli
+from cli import UserError
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Numbers
+
+@pytest.mark.parametrize("text, value", [
+    ("1e13", 10 ** 13), ("2.5e15", 2_500_000_000_000_000), ("5000", 5000), ("1", 1), ("1e30", 10 ** 30), (" 7 ", 7),
+    ("1_000_000", 1_000_000), ("1E3", 1000),
+    ("1e23", 10 ** 23),                                        # as a float it is 99999999999999991611392
+    ("123456789012345678901", 123_456_789_012_345_678_901)])   # as a float it ends in 683968
+def test_a_number_is_exact(text, value):
+    assert cli.number(text) == value and type(cli.number(text)) is int
+
+
+@pytest.mark.parametrize("text", ["", "many", "1e", "e5", "0", "-1", "-1e15", "0.5", "1.1e30", "1e31", "1e999999999", "nan", "sNaN",
+                                  "inf", "-inf", "1,000", "0x10", "1e13 FLOPs", "1e99999999999999999999"])
+def test_what_is_no_number_from_1_to_1e30_is_refused(text):
+    with pytest.raises(UserError):
+        cli.number(text)
+
+
+@pytest.mark.parametrize("text, value", [("3", 3), ("1e3", 1000), ("1000.0", 1000), (" 12 ", 12), ("2", 2), ("+5", 5)])
+def test_a_whole_number_may_have_an_exponent(text, value):
+    parsed = cli.whole(2, 1000)(text)
+    assert parsed == value and type(parsed) is int
+
+
+@pytest.mark.parametrize("text", ["", "two", "1", "1001", "-3", "2.5", "1e4", "1e-1", "nan", "sNaN", "inf", "3 4"])
+def test_what_is_not_whole_or_out_of_range_is_refused_with_the_range(text):
+    with pytest.raises(UserError, match="from 2 to 1,000"):
+        cli.whole(2, 1000)(text)
+
+
+def test_a_whole_number_of_100_million_digits_is_refused_at_once(python):
+    # It is to be compared with the range while it is a Decimal: writing it out as an int takes minutes, and nothing but the
+    # kernel can interrupt that. So in a process of its own, with two seconds of CPU time.
+    done = python("-c", "import cli, resource\nresource.setrlimit(resource.RLIMIT_CPU, (2, 2))\n"
+                        "try:\n    cli.whole(2, 1000)('1e99999999')\nexcept cli.UserError:\n    print('refused')")
+    assert (done.returncode, done.stdout) == (0, "refused\n")
+
+
+@pytest.mark.parametrize("text, value", [("0.15", 0.15), ("0", 0.0), ("1", 1.0), ("1e-4", 0.0001), (" 0.5 ", 0.5)])
+def test_a_real_number_is_read(text, value):
+    assert cli.real(0, 1)(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "half", "-0.1", "1.0001", "nan", "inf", "-inf", "0,5"])
+def test_a_real_number_out_of_range_is_refused_with_the_range(text):
+    with pytest.raises(UserError, match="from 0 to 1$"):
+        cli.real(0, 1)(text)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# How a program ends. Each of these is a whole program, run in a process of its own.
+
+def main_that(does):
+    return f"import cli, errno, os, signal, sys\ndef main():\n    {does}\ncli.program(main)"
+
+
+def test_a_program_that_ends_well_has_status_0(python):
+    done = python("-c", main_that("print('done')"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_a_users_mistake_is_one_line_on_stderr_and_status_2(python):
+    done = python("-c", main_that(r"raise cli.UserError('the text\n  is empty: give another')"))
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: the text is empty: give another\n")
+
+
+def test_running_out_of_memory_says_what_to_lower(python):
+    done = python("-c", main_that("raise MemoryError"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: out of memory") and "--batch-size" in done.stderr
+
+
+def test_a_full_disk_says_that_the_same_command_goes_on(python):
+    done = python("-c", main_that("raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'some/file')"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ") and "some/file" in done.stderr and "run the same command again" in done.stderr
+
+
+def test_a_missing_file_is_named(python):
+    done = python("-c", main_that("open('no/such/file')"))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ") and "no/such/file" in done.stderr
+
+
+def test_a_defect_of_the_program_keeps_its_traceback(python):
+    done = python("-c", main_that("1 / 0"))
+    assert done.returncode == 1 and "Traceback" in done.stderr and "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("signum, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_program_with_the_shells_status(python, signum, status):
+    done = python("-c", main_that(f"os.kill(os.getpid(), {int(signum)}); signal.pause()"))
+    assert (done.returncode, done.stderr) == (status, "")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_except_exception_does_not_swallow_a_signal(python, signum):
+    done = python("-c", "import cli, os, signal\ndef main():\n    try:\n"
+                        f"        os.kill(os.getpid(), {int(signum)}); signal.pause()\n"
+                        "    except Exception:\n        print('swallowed')\ncli.program(main)")
+    assert (done.returncode, done.stdout) == (128 + signum, "")
+
+
+def test_a_reader_that_has_read_enough_is_no_error(python):
+    reader, writer = os.pipe()
+    os.close(reader)  # as `program | head` does, once head has its lines
+    try:
+        done = python("-c", main_that("print('x' * 10 ** 6)"), stdout=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Options
+
+def parser():
+    made = cli.Parser(prog="demo.py")
+    made.add_argument("--count", type=cli.whole(1, 10))
+    made.add_argument("--kind", choices=["red", "blue"])
+    return made
+
+
+@pytest.mark.parametrize("arguments, named", [(["--count", "11"], "--count"), (["--kind", "green"], "--kind"), (["--size", "3"], "--size"),
+                                              (["--count"], "--count"), (["surplus"], "surplus"), (["--coun", "3"], "--coun")])
+def test_a_bad_option_is_named_and_the_help_is_pointed_to(arguments, named):
+    with pytest.raises(UserError) as refusal:
+        parser().parse_args(arguments)
+    assert named in str(refusal.value) and "demo.py --help" in str(refusal.value)
+
+
+def test_good_options_are_taken():
+    args = parser().parse_args(["--count", "1e1", "--kind", "blue"])
+    assert (args.count, args.kind) == (10, "blue")
+
+
+def test_help_goes_to_stdout_with_status_0(python):
+    done = python("-c", "import cli\ncli.program(cli.Parser(prog='demo.py', description='What it does.').parse_args)", "--help")
+    assert done.returncode == 0 and "What it does." in done.stdout and done.stderr == ""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Signals in a training loop
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_inside_signals_a_signal_is_only_noted(signum):
+    before = signal.getsignal(signum)
+    with cli.Signals() as signals:
+        assert signals.stopped is None
+        signal.raise_signal(signum)
+        assert isinstance(signals.stopped, cli.Stopped) and signals.stopped.status == 128 + signum
+    assert signal.getsignal(signum) is before
+
+
+def test_a_second_signal_changes_nothing():
+    with cli.Signals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        first = signals.stopped
+        signal.raise_signal(signal.SIGINT)
+        assert signals.stopped is first

@@ -1,0 +1,307 @@
+"""Text: where documents come from, and the tokenizer that cuts them into word pieces.
+
+    source = open_source(["stories"])               # or files, folders, a hub id; datasets.load_dataset reads them
+    tokenizer = source.tokenizer(vocab_size=8192)   # made from the text, or load_tokenizer("bert-base-uncased")
+    for part, text in source.documents(): ...       # part: "train" or "validation"
+
+Validation text is held out by document, by a rule that reads nothing but the document: so a second copy of a held-out
+document is held out too, and no text is on both sides.
+"""
+import hashlib
+import itertools
+import json
+import os
+import re
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+import runs
+import stories
+from cli import UserError
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+LOADERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
+
+
+def open_source(data, text_column=None):
+    """What `--data` names: ["stories"], files and folders, or a hub id. Raises UserError where it is nothing of these."""
+    if data == ["stories"]:
+        return StorySource()
+    paths = [Path(entry).expanduser() for entry in data]
+    missing = [str(path) for path in paths if not path.exists()]
+    if not missing:
+        return FileSource(data, paths, text_column)
+    is_id = len(data) == 1 and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]*){0,2}", data[0], re.ASCII)
+    if not is_id or Path(data[0]).suffix in LOADERS.keys() | COMPRESSED:
+        raise UserError(f"no such file or folder: {', '.join(missing)}")
+    return HubSource(data[0], text_column)
+
+
+class StorySource:
+    """Stories of one stream, as many as hold `tokens` tokens, and the held-out ones of a stream that no run trains on."""
+    name = "stories"
+    held_out = 16  # one story in 16: they are short and without end
+
+    def __init__(self, seed=2 ** 32, tokens=2 ** 20, validation_tokens=2 ** 16):
+        self.seed, self.tokens, self.validation_tokens = seed, tokens, validation_tokens
+        world = hashlib.sha256(Path(stories.__file__).read_bytes()).hexdigest()
+        self.key = ["stories", world, seed, tokens, validation_tokens]
+
+    def tokenizer(self, vocab_size=None):
+        """Whole words: the world's own, which are few."""
+        pieces = SPECIAL + list(stories.WORDS)
+        if vocab_size not in (None, len(pieces)):
+            raise UserError(f"stories have a vocabulary of {len(pieces)} whole words: leave --vocab-size out, or give a --tokenizer")
+        return wordpiece({piece: i for i, piece in enumerate(pieces)})
+
+    def stream(self, seed, first, part):
+        return (text for text in stories.stories(seed, first) if (checksum(text) % self.held_out == 0) == (part == "validation"))
+
+    def documents(self):
+        for part, seed, wanted in (("train", self.seed, self.tokens), ("validation", 2 ** 32 + 1, self.validation_tokens)):
+            for text in self.stream(seed, 0, part):
+                yield part, text
+                wanted -= len(text.split())  # a word is at least one token
+                if wanted <= 0:
+                    break
+
+
+class TextSource:
+    """Documents that `datasets` streams, so that neither memory nor disk grows with the corpus."""
+    held_out = 100  # one document in 100, where there is no validation split
+
+    def __init__(self, name, text_column):
+        self.name, self.column = name, text_column
+
+    def load(self, *args, **options):
+        try:
+            import datasets
+        except ImportError:
+            raise UserError("reading text needs the package datasets: pip install -r requirements.txt") from None
+        datasets.disable_progress_bars()
+        try:
+            return datasets.load_dataset(*args, streaming=True, **options)
+        except Exception as failure:  # the library has many: no network, no such id, wrong split, damaged files
+            raise UserError(f"{self.name} cannot be loaded{self.hint} ({type(failure).__name__}: {one_line(failure)})") from None
+
+    def texts(self, dataset):
+        """The text column's values. Whatever goes wrong inside the reader becomes one line that names the data."""
+        batches, column = iter(dataset.iter(batch_size=256)), self.column
+        while True:
+            try:
+                batch = next(batches, None)
+            except UnicodeDecodeError as failure:
+                raise UserError(f"{self.name} is not UTF-8 text ({failure.reason}): convert it, or check that it is text") from None
+            except Exception as failure:
+                cause = failure.__cause__ or failure
+                raise UserError(f"{self.name} cannot be read ({type(cause).__name__}: {one_line(cause)}): check that the file "
+                                f"is what its name says") from None
+            if batch is None:
+                return
+            if column is None:
+                strings = [key for key, values in batch.items() if isinstance(values[0], str)]
+                column = "text" if "text" in batch else strings[0] if len(strings) == 1 else None
+            if column not in batch:
+                raise UserError(f"{self.name} has the columns {', '.join(map(str, batch))}: say which holds the text with --text-column")
+            for text in batch[column]:
+                if text is not None and not isinstance(text, str):
+                    raise UserError(f"the column {column} of {self.name} holds {type(text).__name__}, not text: "
+                                    f"choose another with --text-column")
+                if text and not text.isspace():
+                    yield text
+
+    def documents(self):
+        train, validation = self.splits()
+        if validation is not None:
+            yield from (("train", text) for text in self.texts(train))
+            yield from (("validation", text) for text in self.texts(validation))
+            return
+        # Without a validation split: one document in 100, and the first that differs from document 0, so that a text of two
+        # documents has both parts.
+        zero = chosen = None
+        for text in self.texts(train):
+            this = checksum(text)
+            zero = this if zero is None else zero
+            chosen = this if chosen is None and this != zero else chosen
+            yield "validation" if this != zero and (this == chosen or this % self.held_out == 0) else "train", text
+
+    def tokenizer(self, vocab_size=None):
+        """A WordPiece vocabulary made from the first 100 MB of training text, kept in the cache."""
+        vocab_size = 8192 if vocab_size is None else vocab_size
+        if vocab_size <= len(SPECIAL):
+            raise UserError(f"--vocab-size {vocab_size} leaves no room for a word beside the {len(SPECIAL)} special tokens: use 1000 or more")
+        path = runs.cache_folder() / f"tokenizer-{fingerprint([self.key, self.column, vocab_size])}.json"
+        if not path.exists():
+            from tokenizers import trainers
+            print(f"making a vocabulary of {vocab_size:,} word pieces from {self.name} ...", flush=True)
+            tokenizer = wordpiece({piece: i for i, piece in enumerate(SPECIAL)})
+            trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False,
+                                                limit_alphabet=max(1, min(1000, (vocab_size - len(SPECIAL)) // 4)))
+            texts = (text for part, text in self.documents() if part == "train")
+            tokenizer.train_from_iterator(first_characters(texts, 10 ** 8), trainer)
+            # Made anew with the same pieces: a trained tokenizer lacks the post-processor, which needs the ids.
+            runs.write_file(path, wordpiece(tokenizer.get_vocab(with_added_tokens=True)).to_str())
+        return load_tokenizer(str(path))
+
+
+class FileSource(TextSource):
+    """Files, and folders of files: text, JSON lines, CSV or Parquet, compressed or not."""
+    hint = ""
+
+    def __init__(self, data, paths, text_column):
+        super().__init__(", ".join(data), text_column)
+        found = []
+        for path in paths:
+            if path.is_dir():
+                inside = sorted(p for p in path.rglob("*") if p.is_file() and loader_of(p) and not p.name.startswith("."))
+                if not inside:
+                    raise UserError(f"{path} holds no text: wanted are files that end in {' '.join(LOADERS)}, compressed or not")
+                found += inside
+            elif loader_of(path):
+                found.append(path)
+            else:
+                raise UserError(f"{path}: the name of a text should end in {' '.join(LOADERS)}, compressed or not")
+        loaders = {loader_of(path) for path in found}
+        if len(loaders) > 1:
+            raise UserError(f"{self.name} mixes {' and '.join(sorted(loaders))} files: give those of one kind")
+        for path in found:
+            if path.stat().st_size == 0:
+                raise UserError(f"{path} is empty")
+        self.loader = loaders.pop()
+        self.options = {"sample_by": paragraphs_or_lines(found[0])} if self.loader == "text" else {}
+        is_validation = re.compile(r"(^|[-_.])(validation|valid|val|dev)([-_.]|$)")
+        validation = [str(path) for path in found if is_validation.search(path.name)]
+        train = [str(path) for path in found if str(path) not in validation]
+        self.files = (train, validation) if train else (validation, [])
+        self.key = ["files", [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in found], self.options]
+
+    def splits(self):
+        return [self.load(self.loader, data_files=files, split="train", **self.options) if files else None for files in self.files]
+
+
+class HubSource(TextSource):
+    """A data set of the hub: `name`, `name:configuration` or `name:configuration:split`."""
+    hint = " from the hub: check the id, the configuration and the network"
+
+    def __init__(self, name, text_column):
+        super().__init__(name, text_column)
+        self.path, self.configuration, self.split = (name.split(":") + ["", ""])[:3]
+        dataset = self.splits()[0]  # asks the hub: fails now, before anything is written
+        self.key = ["hub", name, sorted((dataset.info.download_checksums or {}).keys()), str(dataset.info.version)]
+
+    def splits(self):
+        return self.load(self.path, self.configuration or None, split=self.split or "train"), None
+
+
+def loader_of(path):
+    """"text", "json", "csv", "parquet", or None where the name says none of them."""
+    suffixes = path.suffixes[:-1] if path.suffix in COMPRESSED else path.suffixes
+    return LOADERS.get(suffixes[-1]) if suffixes else None
+
+
+def paragraphs_or_lines(path):
+    """How text files are cut into documents: at empty lines where the first one's beginning has some, else each line is one."""
+    import fsspec
+    try:
+        with fsspec.open(str(path), "rb", compression="infer") as file:
+            beginning = file.read(2 ** 20)
+    except Exception as failure:
+        raise UserError(f"{path} cannot be read ({type(failure).__name__}: {one_line(failure)})") from None
+    if b"\0" in beginning[:4096]:
+        raise UserError(f"{path} is not text: it holds NUL bytes")
+    return "paragraph" if re.search(rb"\S[ \t\r]*\n[ \t\r]*\n", beginning) else "line"
+
+
+def checksum(text):
+    return zlib.crc32(text.encode("utf-8", "replace"))
+
+
+def one_line(failure):
+    return " ".join(str(failure).split())[:200]
+
+
+def first_characters(documents, limit):
+    for text in documents:
+        yield text
+        limit -= len(text)
+        if limit < 0:
+            return
+
+
+def fingerprint(value):
+    """A short name for anything that JSON can write."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tokenizers
+
+class Vocabulary(NamedTuple):
+    """What masking must know of a tokenizer: its size and the ids of the special tokens."""
+    size: int
+    pad: int
+    unk: int
+    cls: int
+    sep: int
+    mask: int
+
+    @property
+    def special(self):
+        return list(self[1:])
+
+
+def vocabulary_of(tokenizer, name="the tokenizer"):
+    ids = [tokenizer.token_to_id(token) for token in SPECIAL]
+    missing = [token for token, i in zip(SPECIAL, ids) if i is None]
+    if missing:
+        raise UserError(f"{name} has no {' '.join(missing)}: it is not a BERT tokenizer")
+    return Vocabulary(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1, *ids)
+
+
+def wordpiece(vocab):
+    """BERT's uncased WordPiece over a vocabulary {piece: id}."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
+    return tokenizer
+
+
+def tokenizer_from(text, name="the tokenizer"):
+    """A tokenizers.Tokenizer from the text of a tokenizer.json. Raises UserError where it is none, or not BERT's kind."""
+    from tokenizers import Tokenizer
+    try:
+        tokenizer = Tokenizer.from_str(text)
+    except Exception as failure:  # the library raises plain Exception
+        raise UserError(f"{name} is not a tokenizer.json ({one_line(failure)})") from None
+    tokenizer.no_truncation()  # files often carry a limit of 512 tokens: documents are longer
+    tokenizer.no_padding()
+    vocabulary_of(tokenizer, name)
+    return tokenizer
+
+
+def load_tokenizer(name):
+    """From a tokenizer.json file, a folder that holds one, or a hub id."""
+    path = Path(name).expanduser()
+    if not path.is_file():
+        path = runs.fetch(name, ["tokenizer.json"]) / "tokenizer.json"
+    if not path.exists():
+        raise UserError(f"{name} has no tokenizer.json")
+    try:
+        return tokenizer_from(path.read_text(encoding="utf-8"), name)
+    except UnicodeDecodeError:
+        raise UserError(f"{name} is not a tokenizer.json: it is not UTF-8 text") from None
+
+
+def save_tokenizer(tokenizer, folder, longest):
+    """`tokenizer.json`, and the `tokenizer_config.json` with which transformers' AutoTokenizer opens it."""
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest,
+              "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+              **{f"{token[1:-1].lower()}_token": token for token in SPECIAL}}
+    runs.write_file(Path(folder) / "tokenizer.json", tokenizer.to_str(pretty=True))
+    runs.write_file(Path(folder) / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
