@@ -274,14 +274,8 @@ def tokenized(documents, tokenizer, dtype):
 def cached(source, tokenizer):
     """The folder with the source's tokens: train.bin, validation.bin and info.json. Made on first use, under a lock (a second
     process waits), and renamed into place when it is whole. Its name holds everything that the tokens depend on."""
-    import fcntl
     folder = runs.cache_folder() / f"tokens-{text.fingerprint([1, source.key, getattr(source, 'column', None), tokenizer.to_str()])}"
-    with open(folder.with_suffix(".lock"), "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print("waiting for another process that tokenizes the same text ...", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with runs.locked(folder.with_suffix(".lock"), "tokenizes the same text"):
         if folder.exists() and whole(folder):
             return folder
         building = folder.with_suffix(".tmp")

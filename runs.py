@@ -11,6 +11,7 @@ Three promises, each kept by one mechanism:
         checkpoint-000000000400.safetensors    weights, optimizer and step; the newest two are kept until the run is finished
         log.jsonl                 one JSON object a line
 """
+import contextlib
 import hashlib
 import json
 import os
@@ -121,6 +122,19 @@ def cache_folder():
     folder = Path(base).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def locked(path, what):
+    """A lock among processes that the kernel frees when its holder dies: no stale locks. A second process waits."""
+    import fcntl
+    with open(path, "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that {what} ...", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def fetch(name, files):

@@ -101,7 +101,7 @@ WAYS = {
 }
 
 # What a person does next. A step that stands here twice happens twice as often.
-STEPS = ("go", "give", "give", "give", "use", "use", "event", "event", "event", "deed", "deed", "deed", "animal", "animal", "animal", "look",
+STEPS = ("go", "give", "give", "give", "give", "use", "event", "event", "event", "deed", "deed", "deed", "animal", "animal", "look",
          "recall", "recall")
 
 
@@ -155,7 +155,7 @@ class Story:
         self.said = meaning, subject, dict(fields)
         way = self.pick(WAYS[meaning])
         begins = way.startswith(("{a} ", "now {a} "))
-        fields["a"] = PRONOUN[subject] if begins and subject == self.subject and self.chance(0.6) else subject
+        fields["a"] = PRONOUN[subject] if begins and subject == self.subject and self.chance(0.4) else subject
         self.sentences.append(way.format(**fields))
         self.subject = subject if begins or way.startswith("at ") else fields["b"] if way.startswith(("{b} was", "{b} got")) else None
 
@@ -288,7 +288,7 @@ class Story:
         mine = tuple(thing for thing, owner in self.owner.items() if owner == person)
         happening = self.pick(STEPS)
         if happening in ("give", "use") and not mine:
-            happening = "event"
+            happening = self.pick(("event", "deed", "recall"))
         if happening == "go":
             self.go(person, self.pick_not_in((self.place[person],), PLACES))
         elif happening == "give":
@@ -297,7 +297,7 @@ class Story:
         elif happening == "use":
             self.use(person, self.pick(mine))
         elif happening == "event":
-            verb = self.pick(tuple(BASE) if mine else ("found", "won"))
+            verb = self.pick(("fixed", "lost", "broke", "dropped") if mine else ("found", "won"))
             thing = self.pick_not_in(self.owner, THINGS) if verb in ("found", "won") else self.pick(mine)
             self.event(person, thing, verb)
         elif happening == "deed":
@@ -317,13 +317,13 @@ def story(seed, index):
         raise ValueError("seed and index must not be negative")
     told = Story(Random(seed * 2 ** 64 + index).random)  # one number for each pair: no two streams meet
     people = [told.pick(NAMES)]
-    for _ in range(2 if told.chance(0.2) else 1):
+    for _ in range(2 if told.chance(0.1) else 1):
         people.append(told.pick_not_in(people, NAMES))
     for person in people:
-        told.arrive(person, told.pick(PLACES))
-        if told.chance(0.7):
+        told.arrive(person, told.pick(PLACES) if not told.place or told.chance(0.4) else told.place[people[0]])
+        if told.chance(0.9 if person == people[0] else 0.2):
             told.own(person, told.pick_not_in(told.owner, THINGS))
-    for _ in range(3 + int(told.uniform() * 3)):
+    for _ in range(4 + int(told.uniform() * 3)):
         told.step(people)
     return " ".join(told.sentences)
 

@@ -133,16 +133,18 @@ class TextSource:
         if vocab_size <= len(SPECIAL):
             raise UserError(f"--vocab-size {vocab_size} leaves no room for a word beside the {len(SPECIAL)} special tokens: use 1000 or more")
         path = runs.cache_folder() / f"tokenizer-{fingerprint([self.key, self.column, vocab_size])}.json"
-        if not path.exists():
-            from tokenizers import trainers
-            print(f"making a vocabulary of {vocab_size:,} word pieces from {self.name} ...", flush=True)
-            tokenizer = wordpiece({piece: i for i, piece in enumerate(SPECIAL)})
-            trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False,
-                                                limit_alphabet=max(1, min(1000, (vocab_size - len(SPECIAL)) // 4)))
-            texts = (text for part, text in self.documents() if part == "train")
-            tokenizer.train_from_iterator(first_characters(texts, 10 ** 8), trainer)
-            # Made anew with the same pieces: a trained tokenizer lacks the post-processor, which needs the ids.
-            runs.write_file(path, wordpiece(tokenizer.get_vocab(with_added_tokens=True)).to_str())
+        with runs.locked(path.with_suffix(".lock"), "makes the same vocabulary"):
+            if not path.exists():
+                from tokenizers import trainers
+                print(f"making a vocabulary of {vocab_size:,} word pieces from {self.name} ...", flush=True)
+                tokenizer = wordpiece({piece: i for i, piece in enumerate(SPECIAL)})
+                trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False,
+                                                    limit_alphabet=max(1, min(1000, (vocab_size - len(SPECIAL)) // 4)))
+                texts = (text for part, text in self.documents() if part == "train")
+                tokenizer.train_from_iterator(first_characters(texts, 10 ** 8), trainer)
+                # Numbered anew: the library orders pieces of equal frequency differently each time.
+                pieces = SPECIAL + sorted(set(tokenizer.get_vocab()) - set(SPECIAL))
+                runs.write_file(path, wordpiece({piece: i for i, piece in enumerate(pieces)}).to_str())
         return load_tokenizer(str(path))
 
 

@@ -1,0 +1,245 @@
+"""data.py: blocks, order and masks are what BERT's are, and functions of (seed, step) alone."""
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import data
+import runs
+import text
+from budget import masked_positions
+from cli import UserError
+
+VOCABULARY = text.Vocabulary(1000, *range(5))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def book(tmp_path, cache):
+    """A text of 2,000 lines, each with a word of its own, so that every document can be recognised."""
+    path = tmp_path / "book.txt"
+    path.write_text("".join(f"{spelled(i)} is line of the book\n" for i in range(2000)))
+    return [str(path)]
+
+
+def spelled(i):
+    return "".join("abcdefghij"[int(digit)] for digit in f"{i:04d}")
+
+
+def masked(B=400, T=128, seed=0, blocks=None):
+    blocks = np.random.default_rng(1).integers(5, 1000, (B, T)) if blocks is None else blocks
+    return blocks, *data.mask_tokens(blocks, data.generator(seed), VOCABULARY)
+
+
+def test_each_block_has_exactly_k_masked_positions():
+    for T in (7, 32, 128, 511):
+        blocks, inputs, positions, labels = masked(10, T)
+        assert np.array_equal(np.bincount(positions // T, minlength=10), np.full(10, masked_positions(T)))
+        assert len(set(positions)) == len(positions)
+
+
+def test_labels_are_the_words_that_stood_there_and_other_words_stay():
+    blocks, inputs, positions, labels = masked()
+    assert np.array_equal(labels, blocks.reshape(-1)[positions])
+    untouched = np.setdiff1d(np.arange(blocks.size), positions)
+    assert np.array_equal(inputs.reshape(-1)[untouched], blocks.reshape(-1)[untouched])
+
+
+def test_80_percent_become_mask_10_a_random_word_10_stay():
+    blocks, inputs, positions, labels = masked()
+    seen = inputs.reshape(-1)[positions]
+    n = len(positions)  # 7,600: a share's standard error is below 0.005
+    assert abs((seen == VOCABULARY.mask).mean() - 0.8) < 0.02
+    assert abs((seen == labels).mean() - 0.1) < 0.015
+    assert abs(((seen != labels) & (seen != VOCABULARY.mask)).sum() / n - 0.1) < 0.015
+
+
+def test_special_tokens_are_never_masked_and_never_the_random_word():
+    blocks = np.random.default_rng(2).integers(0, 1000, (300, 64))
+    blocks[:, ::3] = VOCABULARY.sep
+    blocks, inputs, positions, labels = masked(blocks=blocks)
+    assert (labels >= 5).all()
+    changed = inputs.reshape(-1)[positions]
+    assert set(changed[changed < 5]) == {VOCABULARY.mask}
+
+
+def test_every_word_is_masked_equally_often():
+    T = 20
+    counts = np.zeros(T)
+    blocks = np.full((50, T), 7)
+    blocks[:, 0] = VOCABULARY.cls
+    for seed in range(200):
+        counts += np.bincount(masked(blocks=blocks, seed=seed)[2] % T, minlength=T)
+    expected = 50 * 200 * masked_positions(T) / (T - 1)
+    assert counts[0] == 0 and np.abs(counts[1:] / expected - 1).max() < 0.1
+
+
+def test_a_block_of_too_few_words_keeps_its_bill_and_gives_no_labels_for_the_rest():
+    blocks = np.full((1, 32), VOCABULARY.sep)
+    blocks[0, 5] = 77
+    _, inputs, positions, labels = masked(blocks=blocks)
+    assert len(positions) == masked_positions(32)
+    assert sorted(labels) == [-100] * (masked_positions(32) - 1) + [77]
+    assert (np.delete(inputs, 5, axis=1) == VOCABULARY.sep).all()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10, 64, 1000, 4097])
+def test_the_shuffle_is_a_permutation(n):
+    assert np.array_equal(np.sort(data.shuffled(np.arange(n), n, 0, 1)), np.arange(n))
+
+
+def test_the_shuffle_leaves_no_order_behind():
+    n = 20000
+    place = data.shuffled(np.arange(n), n, 3, 0, 1)
+    # A random permutation has one fixed point on average, and neighbours are uncorrelated (standard error 1/sqrt(n) = 0.007).
+    assert (place == np.arange(n)).sum() < 10
+    assert abs(np.corrcoef(place[:-1], place[1:])[0, 1]) < 0.035
+    assert abs(np.corrcoef(np.arange(n), place)[0, 1]) < 0.035
+    assert abs(np.corrcoef(place, data.shuffled(np.arange(n), n, 3, 1, 1))[0, 1]) < 0.035
+
+
+def test_blocks_begin_with_cls_and_hold_the_text_in_its_order(book):
+    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    rows = corpus.rows("train", range(corpus.n))
+    assert (rows[:, 0] == corpus.vocabulary.cls).all()
+    stream = corpus.tokenizer.decode(rows[:, 1:].reshape(-1).tolist(), skip_special_tokens=False)
+    lines = [line.replace(" ##", "").strip() for line in stream.split("[SEP]")]
+    wanted = [line for line in open(book[0]).read().splitlines()]
+    assert lines[0] == wanted[0] and len(lines) > 1900
+    assert [line for line in wanted if line in set(lines)] == lines[:-1]  # in order, without the held-out ones; the last is cut
+
+
+def test_validation_text_is_held_out_by_document(book):
+    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    words = {}
+    for part in ("train", "validation"):
+        n = corpus.info["tokens"][part] // 15
+        stream = corpus.tokenizer.decode(corpus.rows(part, range(n))[:, 1:].reshape(-1).tolist(), skip_special_tokens=False)
+        words[part] = {document.replace(" ##", "").split(" is ")[0].strip() for document in stream.split("[SEP]")[:-1]}
+    assert len(words["validation"]) >= 5 and not words["train"] & words["validation"]
+
+
+def test_an_epoch_sees_each_block_once_and_the_next_in_another_order(book):
+    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    B = 10
+    steps = corpus.n // B + 1
+    seen = np.concatenate([corpus.blocks(step, B) for step in range(2 * steps)])
+    epochs = [[tuple(row) for row in seen[e * corpus.n:(e + 1) * corpus.n]] for e in range(2)]
+    assert len(set(epochs[0])) == corpus.n and set(epochs[0]) >= set(epochs[1]) and epochs[0] != epochs[1]
+
+
+def test_unique_tokens_repeats_a_subset_that_larger_ones_contain(book):
+    def distinct(n):
+        corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500, unique_tokens=n)
+        return {tuple(row) for step in range(60) for row in corpus.blocks(step, 10)}
+    small, large = distinct(160), distinct(1600)
+    assert len(small) == 10 and len(large) == 100 and small < large
+
+
+def test_the_order_depends_on_seed_and_step_alone(book):
+    first = data.open_corpus(book, seq_len=16, seed=5, vocab_size=500)
+    late = [first.blocks(step, 8) for step in (40, 3, 40)]
+    again = data.open_corpus(book, seq_len=16, seed=5, vocab_size=500)
+    other = data.open_corpus(book, seq_len=16, seed=6, vocab_size=500)
+    assert np.array_equal(late[0], late[2]) and np.array_equal(again.blocks(40, 8), late[0])
+    assert not np.array_equal(other.blocks(40, 8), late[0])
+
+
+def test_stories_are_endless_addressable_and_held_out(cache):
+    corpus = data.open_corpus(["stories"], seq_len=32, seed=0)
+    late = data.open_corpus(["stories"], seq_len=32, seed=0, makers=2)
+    try:
+        step = corpus.per_shard // 16  # its batch lies on both sides of the first shard's end
+        jumped = late.blocks(step, 16)
+        for s in (0, step - 1, step):
+            rows = corpus.blocks(s, 16)
+        assert np.array_equal(rows, jumped)  # reading on and jumping there, one maker and two: the same
+        assert corpus.unique is None and (rows[:, 0] == corpus.vocabulary.cls).all()
+        assert corpus.vocabulary.unk not in corpus.rows("validation", range(200))
+        # No story is on both sides: the rule that tells them apart reads nothing but the story.
+        sides = [set(document for part, document in corpus_documents() if part == side) for side in ("train", "validation")]
+        assert min(map(len, sides)) > 20 and not sides[0] & sides[1]
+    finally:
+        corpus.close()
+        late.close()
+
+
+def corpus_documents():
+    return text.StorySource(tokens=20000, validation_tokens=2000).documents()
+
+
+def test_the_maker_of_stories_ends_when_its_reader_is_killed(cache):
+    program = ("import data, time\ncorpus = data.open_corpus(['stories'], 32, 0)\ncorpus.blocks(0, 1)\n"
+               "print(corpus.processes[0].pid, flush=True)\ntime.sleep(60)")
+    reader = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=os.path.dirname(data.__file__))
+    maker = int(reader.stdout.readline())
+    reader.kill()
+    reader.wait()
+    for _ in range(200):
+        try:
+            with open(f"/proc/{maker}/stat") as file:
+                if file.read().split()[2] == "Z":
+                    return
+        except OSError:
+            return
+        threading.Event().wait(0.1)
+    pytest.fail("the process that makes stories outlived its reader by 20 s")
+
+
+def test_masks_of_the_validation_set_do_not_depend_on_the_seed(book):
+    one, other = (data.open_corpus(book, seq_len=16, seed=seed, vocab_size=500).validation() for seed in (0, 1))
+    assert all(np.array_equal(a, b) for a, b in zip(one[1], other[1]))
+
+
+def test_a_cache_cut_short_is_made_again(book, cache, capsys):
+    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    before = corpus.blocks(0, 4)
+    with open(corpus.folder / "train.bin", "r+b") as file:
+        file.truncate(1000)
+    assert np.array_equal(data.open_corpus(book, seq_len=16, seed=0, vocab_size=500).blocks(0, 4), before)
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_a_process_killed_while_it_tokenizes_leaves_no_half_cache(book, cache, monkeypatch):
+    source, tokenizer = text.open_source(book), text.open_source(book).tokenizer(500)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            data.cached(source, tokenizer)
+    assert not list(cache.glob("tokens-*/"))
+    assert data.cached(source, tokenizer).exists()
+
+
+def test_two_processes_tokenize_a_text_once(book, cache):
+    program = f"import data\nprint(data.open_corpus({book!r}, 16, 0, vocab_size=500).blocks(0, 4).sum())"
+    both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=os.path.dirname(data.__file__))
+            for _ in range(2)]
+    sums = [process.communicate()[0].split()[-1] for process in both]
+    assert sums[0] == sums[1] and len(list(cache.glob("tokens-*/"))) == 1 and not list(cache.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"seq_len": 3}, "too short"), ({"unique_tokens": 10 ** 9}, "lower it"), ({"vocab_size": 5}, "no room for a word"),
+    ({"seq_len": 10 ** 4}, "less than one block"), ({"tokenizer": "no-such/tokenizer"}, "no folder no-such/tokenizer")])
+def test_what_is_wrong_with_the_options_is_said(book, options, message, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=message):
+        data.open_corpus(book, **{"seq_len": 16, "seed": 0, "vocab_size": 500, **options})
+
+
+def test_fewer_tokens_than_one_batch_is_an_error(book):
+    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500, unique_tokens=160)
+    corpus.check(10)
+    with pytest.raises(UserError, match="one batch of 11 x 16 needs 176 tokens"):
+        corpus.check(11)

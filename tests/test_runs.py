@@ -1,0 +1,123 @@
+"""runs.py: a file is whole or absent, damage is noticed, a folder has one process at a time."""
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import runs
+from cli import UserError
+
+
+def test_tensors_come_back_as_they_were_and_the_library_reads_the_file(tmp_path):
+    tensors = {"b": torch.randn(3, 5), "a": torch.tensor(7), "empty": torch.zeros(0, 4), "d": torch.randn(2, dtype=torch.float64)}
+    runs.save_tensors(tmp_path / "x.safetensors", tensors, step=3)
+    ours, metadata = runs.load_tensors(tmp_path / "x.safetensors")
+    theirs = load_file(tmp_path / "x.safetensors")  # the safetensors library's own reader
+    assert metadata["format"] == "pt" and metadata["step"] == "3"
+    for name, tensor in tensors.items():
+        assert torch.equal(ours[name], tensor) and torch.equal(theirs[name], tensor)
+
+
+def test_the_same_tensors_are_the_same_bytes(tmp_path):
+    tensors = {name: torch.arange(10.0) for name in "zyxw"}
+    runs.save_tensors(tmp_path / "1", tensors)
+    runs.save_tensors(tmp_path / "2", dict(reversed(tensors.items())))
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_any_flipped_byte_of_a_tensor_file_is_noticed(tmp_path):
+    path = tmp_path / "x.safetensors"
+    runs.save_tensors(path, {"w": torch.randn(4, 4), "n": torch.tensor(3)}, step=1)
+    good = path.read_bytes()
+    wanted, _ = runs.load_tensors(path)
+    for place in range(len(good)):
+        path.write_bytes(good[:place] + bytes([good[place] ^ 0x11]) + good[place + 1:])
+        try:
+            tensors, _ = runs.load_tensors(path)
+        except UserError:
+            continue
+        # A flip that goes unnoticed may only be one that changes no tensor: in the metadata's other fields.
+        assert tensors.keys() == wanted.keys() and all(torch.equal(tensors[name], wanted[name]) for name in wanted)
+
+
+def test_a_file_cut_short_is_noticed(tmp_path):
+    path = tmp_path / "x.safetensors"
+    runs.save_tensors(path, {"w": torch.randn(64)})
+    for length in (0, 5, 20, 200, path.stat().st_size - 1):
+        path.write_bytes(path.read_bytes()[:length])
+        with pytest.raises(UserError, match="damaged"):
+            runs.load_tensors(path)
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    runs.write_file(path, "old")
+
+    def fail(temporary):
+        temporary.write_text("half of the n")
+        raise OSError(28, "No space left on device")
+    with pytest.raises(OSError):
+        runs.replace(path, fail)
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+    with runs.Run(tmp_path / "run", {"lr": 0.1, "seed": 0}):
+        pass
+    with pytest.raises(UserError, match=r"lr was 0.1 and is now 0.2"):
+        with runs.Run(tmp_path / "run", {"lr": 0.2, "seed": 0}):
+            pass
+
+
+def test_a_second_process_in_the_same_folder_is_refused_until_the_first_is_dead(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", "import runs, sys, time\nwith runs.Run(sys.argv[1], {}):\n"
+                               " print('held', flush=True)\n time.sleep(60)", str(tmp_path / "run")],
+                              stdout=subprocess.PIPE, text=True, cwd=os.path.dirname(runs.__file__))
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError, match="another process"):
+        runs.Run(tmp_path / "run", {}).__enter__()
+    holder.kill()  # SIGKILL: it has no chance to tidy up, and the lock must not stay
+    holder.wait()
+    with runs.Run(tmp_path / "run", {}):
+        pass
+
+
+def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="thesis.tex"):
+        runs.Run(tmp_path, {}).__enter__()
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
+    with runs.Run(tmp_path / "run", {}) as run:
+        for step in (10, 20, 30):
+            run.save_checkpoint(step, {"w": torch.full((8,), float(step))})
+        assert [path.name for path in run.checkpoints()] == ["checkpoint-000000000030.safetensors", "checkpoint-000000000020.safetensors"]
+        newest = run.checkpoints()[0]
+        newest.write_bytes(newest.read_bytes()[:-7] + b"\0" * 7)
+        step, tensors = run.load_checkpoint()
+        assert step == 20 and torch.equal(tensors["w"], torch.full((8,), 20.0))
+        assert "damaged" in capsys.readouterr().out
+
+
+def test_the_log_is_rewound_to_the_checkpoint_and_loses_a_line_that_a_crash_cut(tmp_path):
+    with runs.Run(tmp_path / "run", {}) as run:
+        for step in (1, 2, 3):
+            run.log(step=step, loss=1.0)
+        with open(tmp_path / "run" / "log.jsonl", "a") as file:
+            file.write('{"step": 2, "lo')
+        run.rewind_log(2)
+        assert [row["step"] for row in run.read_log()] == [1, 2]
+
+
+def test_a_damaged_record_is_one_clear_line(tmp_path):
+    (tmp_path / "run").mkdir()
+    for text in ("", "{", "[1]", "null", '{"settings": 3}', json.dumps({"finished": True})):
+        (tmp_path / "run" / "run.json").write_text(text)
+        with pytest.raises(UserError, match="run.json is damaged"):
+            runs.Run(tmp_path / "run", {}).__enter__()
