@@ -55,7 +55,8 @@ def size(text):
     L, h, A, f = (int(group) if group else None for group in match.groups())
     if A is None:
         if h % 64:
-            raise UserError(f"{text}: {h} is not a multiple of 64, so say how many heads, like {L}x{h}h{max(1, h // 32)}")
+            fitting = max(heads for heads in range(1, max(1, h // 32) + 1) if h % heads == 0)
+            raise UserError(f"{text}: {h} is not a multiple of 64, so say how many heads, like {L}x{h}h{fitting}")
         A = h // 64
     f = 4 * h if f is None else f
     if 0 in (L, h, A, f):
@@ -126,7 +127,7 @@ def plan(C, flops_per_step, B, T, unique_tokens=None):
 
 
 # The students that a run without --model chooses from. Hoffmann et al. 2022 train with about 20 tokens a parameter.
-LADDER = [size(text) for text in ("4x64h4", "3x96h3", "2x128", "4x128", "3x256", "6x256", "6x384", "6x512", "6x768",
+LADDER = [size(text) for text in ("2x64h2", "2x96h3", "2x128", "4x128", "4x256", "6x384", "6x512", "6x768",
                                   "12x768", "12x1024", "24x1024")]
 TOKENS_PER_PARAMETER = 20
 
@@ -150,21 +151,21 @@ def choose(C, V, T):
 # How numbers are written, here and in every other file.
 
 def flops(n):
-    """6981000000 -> '6.98e+09': three significant digits."""
-    return f"{n:.3g}" if n < 1e4 else f"{n:.2e}".replace("e+0", "e").replace("e+", "e")
+    """6981000000 -> '6.98e9': three significant digits."""
+    return f"{n:.0f}" if n < 1e4 else f"{n:.2e}".replace("e+0", "e").replace("e+", "e")
 
 
 def duration(seconds):
-    """Seconds in words: '42 s', '3 min 5 s', '7 h 20 min', '12 days 3 h', '1,900 years'."""
+    """Seconds in words: '4.2 s', '42 s', '3 min 5 s', '7 h 20 min', '12 days 3 h', '1,900 years'."""
     if seconds < 10:
         return f"{seconds:.1f} s"
-    for unit, length, small, small_length in (("years", 31557600, None, None), ("days", 86400, "h", 3600),
-                                              ("h", 3600, "min", 60), ("min", 60, "s", 1)):
-        if seconds >= length * (2 if unit in ("years", "days") else 1):
-            if small is None:
-                return f"{seconds / length:,.0f} {unit}"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    units = (("min", 60, 60 * 60), ("h", 3600, 48 * 3600), ("days", 86400, 2 * 31557600))
+    for (unit, length, below), (small, small_length) in zip(units, (("s", 1), ("min", 60), ("h", 3600))):
+        if seconds < below:
             return f"{int(seconds // length):,} {unit} {int(seconds % length // small_length)} {small}"
-    return f"{seconds:.0f} s" if seconds < 60 else f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} min"
+    return f"{seconds / 31557600:,.0f} years"
 
 
 def table(size, C, V, T, B, rate=None):

@@ -17,7 +17,8 @@ class UserError(argparse.ArgumentTypeError):
 
 
 def number(text):
-    """`"2.5e15"` -> 2500000000000000, exactly. Raises UserError unless the text is a finite number of at least 1."""
+    """`"2.5e15"` -> 2500000000000000, without a float's rounding; a fraction is cut off. Raises UserError unless the text is a
+    finite number of at least 1."""
     try:
         value = Decimal(str(text).strip().replace("_", ""))
     except InvalidOperation:
@@ -32,7 +33,7 @@ def whole(least, most):
     def parse(text):
         try:
             value = Decimal(text.strip())
-            if value == int(value) and least <= value <= most:
+            if least <= value <= most and value == int(value):  # in this order: 1e99999999 has a hundred million digits
                 return int(value)
         except (InvalidOperation, OverflowError, ValueError):
             pass

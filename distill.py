@@ -8,7 +8,7 @@ import torch
 def mlm_loss(logits, labels):
     """Masked language modelling (Devlin et al. 2018, section 3.1): logits (N, V), labels (N,) -> scalar.
 
-    The mean over the masked positions; a label of -100 is none, and its position does not count."""
+    The mean over the masked positions; a negative label, like -100, is none, and its position does not count."""
     logits = logits.float()
     counted = labels >= 0
     y = labels.clamp(min=0)

@@ -213,7 +213,7 @@ class Bert(nn.Module):
         config = read_config(folder)
         tensors = read_weights(folder)
         shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-        has_head = "mlm_head.transform.weight" in shapes
+        has_head = any(key.startswith("mlm_head.") for key in shapes)
         if mlm_head and not has_head:
             raise UserError(f"{name} has no masked-language-model head (no cls.predictions.* in its model.safetensors): "
                             f"use a checkpoint that was saved with one, like a BertForMaskedLM")
@@ -222,11 +222,11 @@ class Bert(nn.Module):
         # Compare with the sizes that the file really has before anything is built: a config of absurd sizes costs nothing.
         layers = len({key.split(".")[1] for key in shapes if key.startswith("layers.")})
         found = {"num_hidden_layers": layers,
-                 "hidden_size": shapes.get("embeddings.norm.weight", (0,))[0],
-                 "vocab_size": shapes.get("embeddings.word_embeddings.weight", (0, 0))[0],
-                 "max_position_embeddings": shapes.get("embeddings.position_embeddings.weight", (0, 0))[0],
-                 "type_vocab_size": shapes.get("embeddings.token_type_embeddings.weight", (0, 0))[0],
-                 "intermediate_size": shapes.get("layers.0.feed_forward_in.weight", (0, 0))[0]}
+                 **{size: (shapes.get(key) or (0,))[0] for size, key in (
+                     ("hidden_size", "embeddings.norm.weight"), ("vocab_size", "embeddings.word_embeddings.weight"),
+                     ("max_position_embeddings", "embeddings.position_embeddings.weight"),
+                     ("type_vocab_size", "embeddings.token_type_embeddings.weight"),
+                     ("intermediate_size", "layers.0.feed_forward_in.weight"))}}
         wrong = [f"{key} is {getattr(config, key):,} in config.json and {n:,} in model.safetensors"
                  for key, n in found.items() if getattr(config, key) != n]
         if wrong:
@@ -238,7 +238,7 @@ class Bert(nn.Module):
             if key.startswith("mlm_head.") and model.mlm_head is None:
                 continue
             if shapes.get(key) != expected.get(key):
-                raise UserError(f"{name} is damaged or not a BERT: the weight {key} has shape {shapes.get(key, 'missing')}, "
+                raise UserError(f"{name} is damaged or not a BERT: the weight for {key} has shape {shapes.get(key, 'missing')}, "
                                 f"expected {expected.get(key, 'none of that name')}")
         model.load_state_dict({key: tensors[key] for key in expected}, assign=True)
         return model.requires_grad_(True).eval()
@@ -264,8 +264,9 @@ def read_config(folder):
         value = raw.get(field.name, field.default)
         value = 0 if field.name == "pad_token_id" and value is None else value
         least = 0 if field.type is float or field.name == "pad_token_id" else 1
+        most = 1 if "dropout" in field.name else 10 ** 9
         right_type = isinstance(value, int if field.type is int else (int, float)) and not isinstance(value, bool)
-        if not right_type or not least <= value <= 10 ** 9:
+        if not right_type or not least <= value <= most:
             raise UserError(f"{folder}/config.json is damaged: {field.name} = {str(value)[:40]}")
         fields[field.name] = value
     config = BertConfig(**fields)
@@ -347,7 +348,7 @@ def from_hugging_face(tensors, folder):
             ours[prefix + name] = tensor
     for key, parts in ours.items():
         if isinstance(parts, list):
-            if any(part is None or part.shape != parts[0].shape for part in parts):
+            if any(part is None or part.dim() == 0 or part.shape != parts[0].shape for part in parts):
                 raise UserError(f"{folder} is damaged or not a BERT: {key} lacks its queries, keys or values")
             ours[key] = torch.cat(parts)
     return ours

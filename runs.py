@@ -237,7 +237,7 @@ class Run:
     def finished(self):
         return bool(self.record.get("finished"))
 
-    # Checkpoints: `checkpoint-00000400.safetensors`. Two are kept, so that a damaged one falls back to the one before.
+    # Checkpoints: `checkpoint-000000000400.safetensors`. Two are kept, so that a damaged one falls back to the one before.
 
     def checkpoints(self):
         """Paths, newest first."""

@@ -3,14 +3,14 @@
     python stories.py                           a few stories
     python stories.py --tokens 1e6 > text.txt   a million tokens, one story a line
 
-    tom was at the park. mia was at the lake. tom had a red hat. tom went to the lake. tom gave the hat to mia. now mia
-    had the hat. she wore the hat. mia was glad.
+    leo was at the school. leo had a blue scarf. nora was at the school. nora teased leo. leo was hurt, because he was
+    teased by nora. leo was happy to fix the scarf. the scarf was given to nora by leo. now nora had the scarf.
 
 A masked word of such a story can be guessed at four levels, and a language model climbs them one after the other:
  1. how frequent words are,
- 2. grammar from the neighbours: `the dogs were`, `he` for tom and `she` for mia,
- 3. facts about the world that never change: dogs bark, one rides a bike, who loses a thing is sad,
- 4. the state of this story: who is where, who has what, who did what to whom.
+ 2. grammar: `the dogs were`, `he` for tom and `she` for mia,
+ 3. what is always so: dogs bark, one rides a bike, who loses a thing is sad,
+ 4. what is so in this story: who is where, who has what, who did what to whom.
 
 The world comes first, as plain data. Then a `Story`, which keeps the state and has one method for each thing that can
 happen: the method changes the state, then says so. Then the order of events, and the command line.
@@ -38,9 +38,9 @@ COLOURS = ("red", "blue", "green", "yellow")
 # A kind of thing: what one does with it (past, base form), what it is like, and the things, each with its plural.
 KINDS = {
     "fruit": ("ate", "eat", ("sweet", "ripe"), {"pear": "pears", "plum": "plums", "peach": "peaches", "lemon": "lemons"}),
-    "tool": ("used", "use", ("heavy", "useful"), {"hammer": "hammers", "rake": "rakes", "broom": "brooms", "shovel": "shovels"}),
+    "tool": ("used", "use", ("heavy", "useful"), {"hammer": "hammers", "rake": "rakes", "broom": "brooms", "drill": "drills"}),
     "vehicle": ("rode", "ride", ("fast", "safe"), {"bike": "bikes", "sled": "sleds", "boat": "boats", "truck": "trucks"}),
-    "instrument": ("played", "play", ("loud", "quiet"), {"drum": "drums", "flute": "flutes", "horn": "horns", "guitar": "guitars"}),
+    "instrument": ("played", "play", ("loud", "quiet"), {"drum": "drums", "flute": "flutes", "horn": "horns", "bell": "bells"}),
     "garment": ("wore", "wear", ("warm", "soft"), {"hat": "hats", "coat": "coats", "scarf": "scarves", "shirt": "shirts"}),
     "text": ("read", "read", ("long", "funny"), {"book": "books", "letter": "letters", "poem": "poems", "tale": "tales"}),
 }
@@ -54,45 +54,41 @@ ANIMALS = {
     "duck": ("ducks", "quack", "quacks"), "bee": ("bees", "buzz", "buzzes"), "frog": ("frogs", "croak", "croaks"),
     "lion": ("lions", "roar", "roars"), "horse": ("horses", "neigh", "neighs"),
 }
-ANIMAL_NAMES = tuple(ANIMALS)
 
-# What can happen to somebody with a thing (past: base form), and what one feels then. `did not` turns the feeling round.
-GOOD_EVENTS = {"found": "find", "won": "win", "fixed": "fix"}
-BAD_EVENTS = {"lost": "lose", "broke": "break", "dropped": "drop"}
-BASE = {**GOOD_EVENTS, **BAD_EVENTS}
-GOOD_FEELINGS = ("happy", "glad")
-BAD_FEELINGS = ("sad", "upset")
+# What can happen to somebody with a thing: past, base form, what one feels then, and what one feels if it did not happen.
+EVENTS = {
+    "found": ("find", "glad", "sad"), "won": ("win", "proud", "upset"), "fixed": ("fix", "happy", "angry"),
+    "lost": ("lose", "sad", "glad"), "dropped": ("drop", "upset", "proud"), "broke": ("break", "angry", "happy"),
+}
+NEW_THING, OWN_THING = ("found", "won"), ("fixed", "lost", "dropped", "broke")  # these need a thing of nobody, of oneself
 
-# What one can do to another. Who does it is kind or mean; to whom it is done is glad or upset.
-KIND_DEEDS = ("helped", "hugged", "saved")
-MEAN_DEEDS = ("pushed", "kicked", "teased")
+# What one can do to another, what the one who does it is, and what the other one feels.
+DEEDS = {**dict.fromkeys(("helped", "hugged", "saved"), ("kind", "thankful")),
+         **dict.fromkeys(("pushed", "kicked", "teased"), ("mean", "hurt"))}
 
 # The ways to say a thing. All ways of one line mean the same, so any two of them are paraphrases.
 WAYS = {
     # what happens
     "go": ("{a} went to the {p}.", "{a} walked to the {p}.", "{a} ran to the {p}."),
-    "give": ("{a} gave the {x} to {b}.", "{a} gave {b} the {x}.", "{b} got the {x} from {a}.",
-             "the {x} was given to {b} by {a}."),
+    "give": ("{a} gave the {x} to {b}.", "{b} got the {x} from {a}.", "the {x} was given to {b} by {a}."),
     "use": ("{a} {verb} the {x}.", "the {x} was {adjective}, so {a} {verb} the {x}."),
     "want": ("{a} wanted to {base} the {x}.",),
-    "event": ("{a} {happened} the {x}.",),
-    "event, feeling": ("{a} {happened} the {x}, so {he} was {feeling}.", "{a} was {feeling}, because {he} {happened} the {x}.",
-                       "{a} was {feeling} {to_happen} the {x}."),
+    "event": ("{a} {happened} the {x} and was {feeling}.", "{a} was {feeling} {to_happen} the {x}."),
     "active": ("{a} {verb} {b}.",),
     "passive": ("{b} was {verb} by {a}.",),
-    "active, trait": ("{a} was {trait} and {verb} {b}.", "{a} {verb} {b}, so {a} was {trait}."),
-    "deed, feeling": ("{b} was {feeling}, because {a} {verb} {him}.", "{b} was {feeling}, because {he} was {verb} by {a}."),
+    "trait": ("{a} was {trait} and {verb} {b}.", "{a} {verb} {b} and was {trait}."),
+    "because": ("{b} was {feeling}, because {a} {verb} {him}.", "{b} was {feeling}, because {he} was {verb} by {a}."),
     "see one": ("{a} saw a {x}.", "at the {p}, {a} saw a {x}."),
     "see two": ("{a} saw two {xs}.", "at the {p}, {a} saw two {xs}."),
     # what is so afterwards
     "at": ("{a} was at the {p}.",),
-    "both at": ("{b} and {c} were at the {p}.",),
+    "both at": ("{pair} were at the {p}.",),
     "has a": ("{a} had a {colour} {x}.",),
     "has": ("now {a} had the {x}.", "now the {x} was with {a}."),
     "has not": ("{a} did not have the {x}.",),
     "is": ("{a} was {word}.",),
-    "thing is": ("the {x} was {word}.",),
-    "things are": ("the {xs} were {word}.",),
+    "is one": ("the {x} was {word}.",),
+    "is two": ("the {xs} were {word}.",),
     "hear one": ("{a} heard the {x} {sound}.",),
     "hear two": ("{a} heard the two {xs} {sound}.",),
     # what is always so
@@ -101,20 +97,20 @@ WAYS = {
 }
 
 # What a person does next. A step that stands here twice happens twice as often.
-STEPS = ("go", "give", "give", "give", "give", "use", "event", "event", "event", "deed", "deed", "deed", "animal", "animal", "look",
-         "recall", "recall")
+STEPS = ("go", "give", "give", "give", "give", "use", "use", "event", "event", "event", "event", "deed", "deed", "deed",
+         "animal", "animal", "look", "recall", "recall")
 
 
 def words_of_the_world():
     """Every word and punctuation mark that a story can hold."""
     templates = " ".join(way for ways in WAYS.values() for way in ways)
     words = set(re.findall(r"[a-z]+|[.,]", re.sub(r"{\w+}", " ", templates)))
-    words.update(NAMES, PRONOUN.values(), OBJECT_PRONOUN.values(), PLACES, COLOURS, PLURAL, PLURAL.values(), KINDS)
+    words.update(NAMES, PRONOUN.values(), OBJECT_PRONOUN.values(), PLACES, COLOURS, PLURAL, PLURAL.values(), KINDS, ANIMALS,
+                 EVENTS, DEEDS)
     for past, base, adjectives, _ in KINDS.values():
         words.update((past, base), adjectives)
-    for animal, forms in ANIMALS.items():
-        words.update((animal,), forms)
-    words.update(BASE, BASE.values(), GOOD_FEELINGS, BAD_FEELINGS, KIND_DEEDS, MEAN_DEEDS, ("kind", "mean"))
+    for forms in (*ANIMALS.values(), *EVENTS.values(), *DEEDS.values()):
+        words.update(forms)
     return sorted(words)
 
 
@@ -138,54 +134,48 @@ class Story:
     def pick(self, options):
         return options[int(self.uniform() * len(options))]
 
+    def chance(self, probability):
+        return self.uniform() < probability
+
     def pick_not_in(self, taken, options):
         while True:
             option = self.pick(options)
             if option not in taken:
                 return option
 
-    def chance(self, probability):
-        return self.uniform() < probability
-
     def say(self, meaning, subject="", **fields):
         """Adds a sentence, one of the ways to say the meaning. `subject` is the person of {a}: `tom`, or `he` where the
         last sentence began with tom. Nothing is said twice in a row."""
         if (meaning, subject, fields) == self.said:
             return
-        self.said = meaning, subject, dict(fields)
+        self.said = meaning, subject, fields
         way = self.pick(WAYS[meaning])
-        begins = way.startswith(("{a} ", "now {a} "))
-        fields["a"] = PRONOUN[subject] if begins and subject == self.subject and self.chance(0.4) else subject
-        self.sentences.append(way.format(**fields))
-        self.subject = subject if begins or way.startswith("at ") else fields["b"] if way.startswith(("{b} was", "{b} got")) else None
+        about = way.removeprefix("now ").removeprefix("at the {p}, ")[:4]  # "{a} " where the sentence is about {a}
+        pronoun = about == "{a} " and subject == self.subject and self.chance(0.4)
+        self.sentences.append(way.format(a=PRONOUN[subject] if pronoun else subject, **fields))
+        self.subject = {"{a} ": subject, "{b} ": fields.get("b")}.get(about)
 
     # What can happen. Each method changes the state, says so, and says some of what follows.
-
-    def arrive(self, person, place):
-        self.place[person] = place
-        self.say("at", person, p=place)
 
     def own(self, person, thing):
         colour = self.pick(COLOURS)
         self.owner[thing] = person
         self.say("has a", person, colour=colour, x=thing)
         if self.chance(0.2):
-            self.say("thing is", x=thing, word=colour)
+            self.say("is one", x=thing, word=colour)
         if self.chance(0.5):
             self.use(person, thing)
 
     def go(self, person, place):
         self.place[person] = place
         self.say("go", person, p=place)
-        if self.chance(0.3):
+        if self.chance(0.6):
             self.say("at", person, p=place)
 
     def meet(self, person, other):
         """They cannot do anything to each other while they are at different places."""
         if self.place[person] != self.place[other]:
             self.go(person, self.place[other])
-            if self.chance(0.3):
-                self.say("both at", b=person, c=other, p=self.place[other])
 
     def give(self, giver, thing, taker):
         self.owner[thing] = taker
@@ -193,90 +183,82 @@ class Story:
         self.say("has", taker, x=thing)
         if self.chance(0.4):
             self.say("has not", giver, x=thing)
-        if self.chance(0.5):
+        if self.chance(0.3):
             self.use(taker, thing)
 
     def use(self, person, thing):
         past, base, adjectives, _ = KINDS[KIND_OF[thing]]
-        if self.chance(0.4):
+        if self.chance(0.3):
             self.say("want", person, base=base, x=thing)
         self.say("use", person, verb=past, x=thing, adjective=self.pick(adjectives))
         if past == "ate":
             del self.owner[thing]
 
     def event(self, person, thing, verb):
-        """Something happens with a thing, or does not; a feeling follows. GOOD and happened, or BAD and did not: happy."""
-        good, happens = verb in GOOD_EVENTS, self.chance(0.75)
-        happened, to_happen = (verb, "to " + BASE[verb]) if happens else ("did not " + BASE[verb], "not to " + BASE[verb])
-        feeling = self.pick(GOOD_FEELINGS if good == happens else BAD_FEELINGS)
-        if self.chance(0.4):
-            self.say("event", person, happened=happened, x=thing)
-            self.say("is", person, word=feeling)
-        else:
-            self.say("event, feeling", person, happened=happened, to_happen=to_happen, x=thing, feeling=feeling,
-                     he=PRONOUN[person])
-        if happens and verb in ("found", "won"):
+        """Something happens with a thing, or does not, and one feels accordingly."""
+        base, feeling, other_feeling = EVENTS[verb]
+        if self.chance(0.25):
+            self.say("event", person, happened="did not " + base, to_happen="not to " + base, x=thing, feeling=other_feeling)
+            return
+        self.say("event", person, happened=verb, to_happen="to " + base, x=thing, feeling=feeling)
+        if verb in NEW_THING:
             self.owner[thing] = person
-        if happens and verb == "lost":
+        if verb == "lost":
             del self.owner[thing]
             self.say("has not", person, x=thing)
 
     def deed(self, doer, other, verb):
         """One does something to another; then the same in other words, and what it makes of the two."""
-        kind = verb in KIND_DEEDS
-        trait = "kind" if kind else "mean"
-        feeling = self.pick(GOOD_FEELINGS if kind else BAD_FEELINGS)
-        first, second = ("active", "passive") if self.chance(0.5) else ("passive", "active")
-        self.say(first, doer, verb=verb, b=other)
-        if self.chance(0.4):
-            self.say(second, doer, verb=verb, b=other)
+        trait, feeling = DEEDS[verb]
         if self.chance(0.3):
-            self.say("active, trait", doer, verb=verb, b=other, trait=trait)
-        elif self.chance(0.8):
-            self.say("is", doer, word=trait)
+            self.say("trait", doer, verb=verb, b=other, trait=trait)
+        else:
+            first, second = ("active", "passive") if self.chance(0.5) else ("passive", "active")
+            self.say(first, doer, verb=verb, b=other)
+            if self.chance(0.4):
+                self.say(second, doer, verb=verb, b=other)
+            if self.chance(0.8):
+                self.say("is", doer, word=trait)
         if self.chance(0.4):
             self.say("is", other, word=feeling)
         elif self.chance(0.6):
             he = PRONOUN[other]
-            self.say("deed, feeling", doer, verb=verb, b=other, he=he, him=OBJECT_PRONOUN[he], feeling=feeling)
+            self.say("because", doer, verb=verb, b=other, he=he, him=OBJECT_PRONOUN[he], feeling=feeling)
+
+    def see(self, person, one, two):
+        """They see one, or two of its kind. Returns which of these the story goes on to speak of: "one" or "two"."""
+        number = self.pick(("one", "two"))
+        self.say("see " + number, person, p=self.place[person], x=one, xs=two)
+        return number
 
     def animal(self, person):
-        animal = self.pick(ANIMAL_NAMES)
+        animal = self.pick(tuple(ANIMALS))
         plural, sound, sounds = ANIMALS[animal]
-        if self.chance(0.5):
-            self.say("see one", person, p=self.place[person], x=animal)
-            self.say("hear one", person, x=animal, sound=sound)
-        else:
-            self.say("see two", person, p=self.place[person], xs=plural)
-            self.say("hear two", person, xs=plural, sound=sound)
-        if self.chance(0.8):
+        number = self.see(person, animal, plural)
+        self.say("hear " + number, person, x=animal, xs=plural, sound=sound)
+        if self.chance(0.7):
             self.say("animal truth", x=animal, xs=plural, sound=sound, sounds=sounds)
 
     def look(self, person):
         thing = self.pick_not_in(self.owner, THINGS)
-        kind = KIND_OF[thing]
+        plural, kind = PLURAL[thing], KIND_OF[thing]
         _, base, adjectives, _ = KINDS[kind]
         adjective = self.pick(adjectives)
-        if self.chance(0.5):
-            self.say("see one", person, p=self.place[person], x=thing)
-            self.say("thing is", x=thing, word=adjective)
-        else:
-            self.say("see two", person, p=self.place[person], xs=PLURAL[thing])
-            self.say("things are", xs=PLURAL[thing], word=adjective)
-        if self.chance(0.5):
-            self.say("truth", x=thing, xs=PLURAL[thing], kind=kind, base=base, adjective=adjective)
+        number = self.see(person, thing, plural)
+        self.say("is " + number, x=thing, xs=plural, word=adjective)
+        if self.chance(0.7):
+            self.say("truth", x=thing, xs=plural, kind=kind, base=base, adjective=adjective)
 
     def recall(self, person, other):
         """Says again what is so: where somebody is, or who has a thing and who has not."""
         if self.owner and self.chance(0.5):
-            thing = self.pick(tuple(self.owner))
-            owner = self.owner[thing]
+            thing, owner = self.pick(tuple(self.owner.items()))
             if self.chance(0.7):
                 self.say("has", owner, x=thing)
             else:
                 self.say("has not", other if owner == person else person, x=thing)
         elif self.place[person] == self.place[other]:
-            self.say("both at", b=person, c=other, p=self.place[person])
+            self.say("both at", pair=f"{person} and {other}", p=self.place[person])
         else:
             self.say("at", person, p=self.place[person])
             self.say("at", other, p=self.place[other])
@@ -297,12 +279,12 @@ class Story:
         elif happening == "use":
             self.use(person, self.pick(mine))
         elif happening == "event":
-            verb = self.pick(("fixed", "lost", "broke", "dropped") if mine else ("found", "won"))
-            thing = self.pick_not_in(self.owner, THINGS) if verb in ("found", "won") else self.pick(mine)
+            verb = self.pick(OWN_THING if mine else NEW_THING)
+            thing = self.pick(mine) if mine else self.pick_not_in(self.owner, THINGS)
             self.event(person, thing, verb)
         elif happening == "deed":
             self.meet(person, other)
-            self.deed(person, other, self.pick(KIND_DEEDS if self.chance(0.5) else MEAN_DEEDS))
+            self.deed(person, other, self.pick(tuple(DEEDS)))
         elif happening == "animal":
             self.animal(person)
         elif happening == "look":
@@ -313,15 +295,16 @@ class Story:
 
 def story(seed, index):
     """Story number `index` of the stream `seed`."""
-    if seed < 0 or index < 0:
-        raise ValueError("seed and index must not be negative")
+    if not (0 <= seed and 0 <= index < 2 ** 64):
+        raise ValueError("seed and index must not be negative, and index below 2 ** 64")
     told = Story(Random(seed * 2 ** 64 + index).random)  # one number for each pair: no two streams meet
     people = [told.pick(NAMES)]
     for _ in range(2 if told.chance(0.1) else 1):
         people.append(told.pick_not_in(people, NAMES))
     for person in people:
-        told.arrive(person, told.pick(PLACES) if not told.place or told.chance(0.4) else told.place[people[0]])
-        if told.chance(0.9 if person == people[0] else 0.2):
+        told.place[person] = told.place[people[0]] if told.place and told.chance(0.6) else told.pick(PLACES)
+        told.say("at", person, p=told.place[person])
+        if told.chance(0.8 if person == people[0] else 0.3):
             told.own(person, told.pick_not_in(told.owner, THINGS))
     for _ in range(4 + int(told.uniform() * 3)):
         told.step(people)
@@ -337,11 +320,6 @@ def stories(seed, first=0):
 # ---------------------------------------------------------------------------------------------------------------------
 # The command line
 
-def number_of_tokens(text):
-    """Words and punctuation marks: `so, he left.` are five."""
-    return len(re.findall(r"\w+|[^\w\s]", text))
-
-
 def main():
     from cli import Parser, number, whole
     parser = Parser(description="An endless source of short English stories.",
@@ -356,11 +334,11 @@ def main():
             print(fill(next(stream), width=100, initial_indent=f"{index:>4}  ", subsequent_indent=" " * 6), end="\n\n")
         print(f"A story is made of {len(WORDS)} words and punctuation marks. --tokens 1e6 prints a million tokens of them.")
         return
-    left = args.tokens
-    while left > 0:
+    printed = 0
+    while printed < args.tokens:
         text = next(stream)
         print(text)
-        left -= number_of_tokens(text)
+        printed += len(re.findall(r"\w+|[.,]", text))  # words and punctuation marks
 
 
 if __name__ == "__main__":

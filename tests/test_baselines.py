@@ -77,7 +77,7 @@ def test_neighbour_loss_is_its_formulas(seed):
     V, T = int(rng.integers(3, 14)), int(rng.integers(3, 12))
     sample, blocks = random_text(rng, V, (int(rng.integers(1, 60)), T)), random_text(rng, V, (7, T))
     # any but a block's first word, which is [CLS]; its last word always among them; and labels that are not in the text
-    positions = np.array([7 * T - 1] + [row * T + column for row in range(7) for column in range(1, T) if rng.random() < 0.5])
+    positions = np.array([7 * T - 1] + [place for place in range(7 * T) if place % T and rng.random() < 0.5])
     labels = np.where(rng.random(len(positions)) < 0.8, blocks.reshape(-1)[positions], rng.integers(0, V, len(positions)))
     labels[1:][rng.random(len(labels) - 1) < 0.2] = -100
     p = baselines.unigram(sample, V)
@@ -98,8 +98,8 @@ def test_the_masked_word_itself_is_not_read():
 @pytest.mark.parametrize("favoured", ["few", "many"])
 @pytest.mark.parametrize("column", [1, 4, 7])
 def test_the_probabilities_of_all_words_sum_to_1(favoured, column):
-    # The loss is the lowest of four kappas: asked for one word at a time it would pick each its own, and the sum would exceed
-    # 1. So every question goes together with 400 copies of another, which settles the kappa. Between 7 and 9 stands always
+    # The loss is the lowest of four kappas: asked for one word at a time it would pick each its own, and the sum would
+    # exceed 1. So every question goes together with 400 copies of another, which settles the kappa. Between 7 and 9 stands always
     # 8, though 9 would be likelier by what is beside 7 and beside 9: that wants few imaginary observations. Between 7 and 9
     # stands never 2: that wants many.
     rng = np.random.default_rng(1)
@@ -111,8 +111,9 @@ def test_the_probabilities_of_all_words_sum_to_1(favoured, column):
 
     def loss(positions, labels):
         return baselines.neighbour_loss(sample, blocks, np.array(positions), np.array(labels), p)
-    surprises = [(copies + 1) * loss(anchor[0] + [T + column], anchor[1] + [word]) - copies * loss(*anchor) for word in range(V)]
-    assert np.exp(-np.array(surprises)).sum() == pytest.approx(1, abs=1e-8)
+    known = copies * loss(*anchor)
+    surprise = [(copies + 1) * loss(anchor[0] + [T + column], anchor[1] + [word]) - known for word in range(V)]
+    assert np.exp(-np.array(surprise)).sum() == pytest.approx(1, abs=1e-8)
 
 
 def test_neighbours_that_determine_the_word_leave_nothing_to_guess():

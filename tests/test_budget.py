@@ -24,7 +24,7 @@ def random_case(seed):
     """A small size and (V, T, B), odd numbers as good as any: 7 heads of 5, a feed-forward narrower than h, one sequence."""
     draw = random.Random(seed).randint
     A = draw(1, 7)
-    return Size(draw(1, 4), A * draw(1, 11), A, draw(1, 90)), draw(6, 300), draw(4, 60), draw(1, 4)
+    return Size(draw(1, 3), A * draw(1, 11), A, draw(1, 90)), draw(6, 300), draw(4, 60), draw(1, 4)
 
 
 def counted(step):
@@ -45,7 +45,7 @@ def random_batch(V, T, B):
     return torch.randint(V, (B, T)), positions, torch.randint(V, (B * k,))
 
 
-@pytest.mark.parametrize("seed", range(14))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_step_costs_what_torch_counts(seed):
     size, V, T, B = random_case(seed)
     ids, positions, labels = random_batch(V, T, B)
@@ -57,7 +57,7 @@ def test_a_step_costs_what_torch_counts(seed):
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("seed", range(100, 107))
+@pytest.mark.parametrize("seed", range(100, 104))
 def test_a_step_of_transformers_bert_costs_the_same(seed, attention):
     size, V, T, B = random_case(seed)
     ids, positions, labels = random_batch(V, T, B)
@@ -133,8 +133,9 @@ def test_the_usual_sizes_are_written_short():
         "2x128", "6x768", "4x312h12f1200", "4x64h4"]
 
 
-@pytest.mark.parametrize("text", ["", "6", "x", "6x", "x768", "6*768", "-6x768", "6x768h", "6x768f", "6x768f3072h12", "6x76.8",
-                                  "0x768", "6x0", "6x768h0", "6x768f0", "6x768h7", "6x100", "6x7680000", "٦x768", "6x768 12"])
+@pytest.mark.parametrize("text", [
+    "", "6", "x", "6x", "x768", "6*768", "-6x768", "6x768h", "6x768f", "6x768f3072h12", "6x76.8", "0x768", "6x0", "6x768h0",
+    "6x768f0", "6x768h7", "6x100", "6x7680000", "٦x768", "6x768 12"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(UserError):
         budget.size(text)
@@ -149,7 +150,7 @@ def test_the_size_that_an_error_recommends_is_a_size(h):
 
 
 def test_encoder_parameters_are_the_weights_of_transformers_linear_layers():
-    config = transformers.BertConfig(vocab_size=99, hidden_size=36, num_hidden_layers=3, num_attention_heads=4, intermediate_size=50)
+    config = transformers.BertConfig(hidden_size=36, num_hidden_layers=3, num_attention_heads=4, intermediate_size=50)
     encoder = transformers.BertModel(config, add_pooling_layer=False).encoder
     weights = sum(module.weight.numel() for module in encoder.modules() if isinstance(module, torch.nn.Linear))
     assert Size(3, 36, 4, 50).encoder_parameters == weights
@@ -196,6 +197,15 @@ def test_the_chosen_student_is_the_largest_that_sees_20_tokens_a_parameter(C, V,
         if C / a_token >= 20 * L * (4 * h * h + 2 * h * f):
             chosen = Size(L, h, A, f)
     assert budget.choose(C, V, T) == chosen
+
+
+@pytest.mark.parametrize("smaller, larger", list(zip(budget.LADDER, budget.LADDER[1:])))
+def test_one_flop_below_20_tokens_a_parameter_buys_the_rung_below(smaller, larger):
+    L, h, A, f = larger
+    sequence = 3 * (L * (8 * 100 * h * h + 4 * 100 ** 2 * h + 4 * 100 * h * f) + 15 * (2 * h * h + 2 * h * 1000))  # T = 100
+    enough = -(-20 * L * (4 * h * h + 2 * h * f) // 100) * sequence  # whole sequences, rounded up
+    assert budget.choose(enough, 1000, 100) == larger
+    assert budget.choose(enough - 1, 1000, 100) == smaller
 
 
 def test_the_ladder_climbs():
@@ -270,9 +280,10 @@ def test_the_table_multiplies_out(python):
 
 
 @pytest.mark.parametrize("arguments", [
-    ["--model", "6*768"], ["--model", "2x100"], ["--flops", "many"], ["--flops", "-1e15"], ["--flops", "nan"], ["--flops", "1e31"],
-    ["--flops", "1e6", "--model", "6x768"], ["--flops", "1e6", "--model", "6x768", "--json"], ["--vocab-size", "0"],
-    ["--seq-len", "1.5"], ["--batch-size", "0"], ["--rate", "0"], ["--flop", "1e15"], ["--colour", "red"], ["surplus"], ["--model"]])
+    ["--model", "6*768"], ["--model", "2x100"], ["--flops", "many"], ["--flops", "-1e15"], ["--flops", "nan"],
+    ["--flops", "1e31"], ["--flops", "1e6", "--model", "6x768"], ["--flops", "1e6", "--model", "6x768", "--json"],
+    ["--vocab-size", "0"], ["--seq-len", "1.5"], ["--batch-size", "0"], ["--rate", "0"], ["--flop", "1e15"],
+    ["--colour", "red"], ["surplus"], ["--model"]])
 def test_a_bad_value_ends_in_one_line_and_status_2(python, arguments):
     done = python("budget.py", *arguments)
     assert done.returncode == 2

@@ -1,4 +1,4 @@
-"""Our BERT is transformers' BERT: the same numbers, the same files, in both directions. What is no BERT is refused by name."""
+"""Our BERT is transformers' BERT: the same numbers and the same files. What is no BERT is refused by name."""
 import json
 import math
 import random
@@ -18,7 +18,7 @@ from model import Bert, BertConfig
 
 @torch.no_grad()
 def randomise(model, seed=0):
-    """Weights at random, and biases and LayerNorms too: at their initial 0 and 1, two of them swapped would not be noticed."""
+    """All weights at random, biases and LayerNorms too: at their initial 0 and 1, two that are swapped go unnoticed."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(model.named_parameters()):
         center = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
@@ -30,9 +30,9 @@ def peer(seed=0, architecture=transformers.BertForMaskedLM):
     """A small BERT of transformers, of random sizes: heads need not be h / 64, and f need not be 4 h."""
     draw = random.Random(seed).randint
     A = draw(2, 5)
-    config = transformers.BertConfig(vocab_size=draw(30, 99), hidden_size=A * draw(3, 9), num_hidden_layers=draw(2, 4),
-                                     num_attention_heads=A, intermediate_size=draw(10, 70), max_position_embeddings=draw(17, 30),
-                                     type_vocab_size=draw(2, 3))
+    config = transformers.BertConfig(
+        vocab_size=draw(30, 99), hidden_size=A * draw(3, 9), num_hidden_layers=draw(2, 4), num_attention_heads=A,
+        intermediate_size=draw(10, 70), max_position_embeddings=draw(17, 30), type_vocab_size=draw(2, 3))
     return randomise(architecture(config), seed)
 
 
@@ -56,7 +56,7 @@ def folder(tmp_path):
 
 
 def rewrite(folder, tensors=None, **config):
-    """Replaces the weights of a folder, or entries of its config.json. Such a file has no checksum, like any of another's."""
+    """Replaces the weights of a folder, or entries of its config.json. Such a file has no checksum, like all but ours."""
     if tensors is not None:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
     if config:
@@ -99,9 +99,10 @@ def test_gradients_are_transformers(folder):
     layer, own = theirs.bert.encoder.layer[1], ours.layers[1]
     attention = layer.attention.self
     for got, expected in [
-            (ours.embeddings.word_embeddings.weight, theirs.bert.embeddings.word_embeddings.weight),  # tied: of both its uses
+            (ours.embeddings.word_embeddings.weight, theirs.bert.embeddings.word_embeddings.weight),  # tied: both uses
             (ours.embeddings.position_embeddings.weight, theirs.bert.embeddings.position_embeddings.weight),
-            (own.feed_forward_in.weight, layer.intermediate.dense.weight), (own.output_norm.bias, layer.output.LayerNorm.bias),
+            (own.feed_forward_in.weight, layer.intermediate.dense.weight),
+            (own.output_norm.bias, layer.output.LayerNorm.bias),
             (ours.mlm_head.transform.weight, theirs.cls.predictions.transform.dense.weight),
             (ours.mlm_head.bias, theirs.cls.predictions.bias)]:
         same(got.grad, expected.grad)
@@ -126,7 +127,7 @@ def test_what_stands_at_padding_changes_nothing(folder):
     other = torch.where(mask.bool(), ids, 7)
     real = mask.bool()
     assert torch.equal(ours(ids, mask, types).logits[real], ours(other, mask, types).logits[real])
-    assert not torch.equal(ours(ids, None, types).logits[real], ours(other, None, types).logits[real])  # it is the mask's doing
+    assert not torch.equal(ours(ids, None, types).logits[real], ours(other, None, types).logits[real])  # without a mask
     same(ours(ids[1:2, :9], None, types[1:2, :9]).logits[0], ours(ids, mask, types).logits[1, :9])  # nor do 7 [PAD] more
 
 
@@ -144,7 +145,8 @@ def test_parameter_count_is_transformers_with_the_tied_weight_once(folder):
 # ---------------------------------------------------------------------------------------------------------------------
 # Initial weights and dropout
 
-@pytest.mark.parametrize("size, std", [(Size(1, 768, 12, 3072), 0.02), (Size(2, 192, 3, 768), 0.04), (Size(1, 64, 4, 100), 0.0692820)])
+@pytest.mark.parametrize("size, std", [(Size(1, 768, 12, 3072), 0.02), (Size(2, 192, 3, 768), 0.04),
+                                       (Size(1, 64, 4, 100), 0.0692820)])
 def test_initial_weights_have_std_002_at_768_and_wider_for_narrower_models(size, std):
     torch.manual_seed(0)
     model = Bert(BertConfig.of(size, vocab_size=3000), pooler=True)  # 0.02 times 1, sqrt 4, sqrt 12
@@ -340,8 +342,8 @@ def test_a_missing_file_is_named(folder, file):
 
 
 @pytest.mark.parametrize("config", [{"hidden_size": 10 ** 8, "num_attention_heads": 1}, {"num_hidden_layers": 10 ** 6},
-                                    {"vocab_size": 10 ** 9}, {"intermediate_size": 10 ** 9}, {"max_position_embeddings": 10 ** 9},
-                                    {"type_vocab_size": 10 ** 9}])
+                                    {"vocab_size": 10 ** 9}, {"intermediate_size": 10 ** 9},
+                                    {"max_position_embeddings": 10 ** 9}, {"type_vocab_size": 10 ** 9}])
 def test_a_config_of_absurd_sizes_costs_nothing(folder, config):
     # Built before it is compared with the file, such a model would need terabytes, or hours for its million layers.
     rewrite(folder, **config)
@@ -374,14 +376,15 @@ def test_a_file_that_was_cut_short_is_refused(folder, kept):
 
 
 @pytest.mark.parametrize("damage", ["missing", "a row less", "an axis more", "a single number"])
-@pytest.mark.parametrize("theirs, named", [("bert.encoder.layer.1.output.dense.weight", "layers.1.feed_forward_out.weight"),
-                                           ("bert.encoder.layer.0.attention.self.key.weight", "layers.0.qkv.weight"),
-                                           ("bert.encoder.layer.0.attention.self.query.bias", "layers.0.qkv.bias"),
-                                           ("bert.encoder.layer.0.intermediate.dense.weight", "intermediate_size"),
-                                           ("bert.embeddings.word_embeddings.weight", "vocab_size"),
-                                           ("bert.embeddings.LayerNorm.weight", "hidden_size"),
-                                           ("cls.predictions.transform.LayerNorm.bias", "mlm_head.norm.bias"),
-                                           ("cls.predictions.bias", "mlm_head.bias")])
+@pytest.mark.parametrize("theirs, named", [
+    ("bert.encoder.layer.1.output.dense.weight", "layers.1.feed_forward_out.weight"),
+    ("bert.encoder.layer.0.attention.self.key.weight", "layers.0.qkv.weight"),
+    ("bert.encoder.layer.0.attention.self.query.bias", "layers.0.qkv.bias"),
+    ("bert.encoder.layer.0.intermediate.dense.weight", "intermediate_size"),
+    ("bert.embeddings.word_embeddings.weight", "vocab_size"),
+    ("bert.embeddings.LayerNorm.weight", "hidden_size"),
+    ("cls.predictions.transform.LayerNorm.bias", "mlm_head.norm.bias"),
+    ("cls.predictions.bias", "mlm_head.bias")])
 def test_a_weight_that_is_missing_or_of_another_shape_is_named(folder, theirs, named, damage):
     tensors = load_file(folder / "model.safetensors")
     damaged = {"missing": None, "a row less": tensors[theirs][1:], "an axis more": tensors[theirs][None],
@@ -399,8 +402,9 @@ def test_a_weight_too_many_is_named(folder):
         Bert.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("config", [{"model_type": "roberta"}, {"hidden_act": "relu"}, {"position_embedding_type": "relative_key"},
-                                    {"tie_word_embeddings": False}, {"is_decoder": True}])
+@pytest.mark.parametrize("config", [
+    {"model_type": "roberta"}, {"hidden_act": "relu"}, {"position_embedding_type": "relative_key"},
+    {"tie_word_embeddings": False}, {"is_decoder": True}])
 def test_what_this_bert_is_not_is_named(folder, config):
     (name, value), = config.items()
     rewrite(folder, **config)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 import stories
 from stories import story
 
-MANY = [story(0, index) for index in range(5000)]
+MANY = [story(0, index) for index in range(3000)]
 SENTENCES = [[s.rstrip(".").replace(",", "").split() for s in re.findall(r"[^.]+\.", text)] for text in MANY]
 
 
@@ -22,8 +22,8 @@ def words(text):
 
 
 def subject(sentence):
-    """The name or pronoun that a sentence is about: `now tom had ...` -> tom; None for a thing, or for two people."""
-    first, second = [word for word in sentence if word != "now"][:2]
+    """Whom a sentence is about: `now tom had ...`, `at the lake, tom saw ...` -> tom; None for a thing, or for two people."""
+    first, second = sentence[3:5] if sentence[0] == "at" else [word for word in sentence if word != "now"][:2]
     return first if second != "and" and (first in stories.NAMES or first in ("he", "she")) else None
 
 
@@ -51,8 +51,8 @@ def test_the_stream_does_not_repeat():
     assert len(set(MANY)) >= len(MANY) - 3
 
 
-def test_there_is_no_story_before_the_first():
-    for seed, index in ((-1, 0), (0, -1)):
+def test_there_is_no_story_before_the_first_or_after_the_last():
+    for seed, index in ((-1, 0), (0, -1), (0, 2 ** 64)):
         with pytest.raises(ValueError):
             story(seed, index)
 
@@ -72,10 +72,37 @@ def test_stories_are_short():
     assert lengths[0] >= 15 and lengths[-1] < 300
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# What is always so
+
 def test_an_animal_makes_its_own_sound_only():
-    for plural, sound, sounds in stories.ANIMALS.values():
-        said = re.findall(rf"\b{plural} (?:{'|'.join(forms[1] for forms in stories.ANIMALS.values())})\b", " ".join(MANY))
-        assert said and set(said) == {f"{plural} {sound}"}
+    sounds = {"dog": "bark", "cat": "meow", "cow": "moo", "duck": "quack", "bee": "buzz", "frog": "croak", "lion": "roar",
+              "horse": "neigh"}
+    text = " ".join(MANY)
+    for pattern in (r"heard the (\w+) (\w+)\.", r"heard the two (\w+)s (\w+)\.", r"\. (\w+)s (\w+)(?=\.)",
+                    r"\. a (\w+) (\w+?)(?:(?<=z)es|s)(?=\.)"):
+        assert set(re.findall(pattern, text)) == set(sounds.items())
+
+
+def test_one_hears_what_one_saw():
+    """As many of them; and a thing that somebody saw is described in the same number."""
+    cases = 0
+    for text in MANY:
+        for who, seen, again in re.findall(r"(\w+) saw (?:a|two) (\w+)\. (\w+ heard the (?:two )?\w+|the \w+) ", text):
+            cases += 1
+            assert again.split()[-1] == seen, text
+            hearer = again.split()[0]
+            assert "the" == hearer or stories.PRONOUN.get(hearer, hearer) == stories.PRONOUN.get(who, who), text
+    assert cases > 1000
+
+
+def test_one_does_with_a_thing_what_it_is_for():
+    use = {"pear": "eat", "hammer": "use", "bike": "ride", "drum": "play", "hat": "wear", "book": "read"}
+    past = {"eat": "ate", "use": "used", "ride": "rode", "play": "played", "wear": "wore", "read": "read"}
+    text = " ".join(MANY)
+    for thing, base in use.items():
+        assert set(re.findall(rf"(\w+) (?:the|a) {thing}\b", text)) & (past.keys() | set(past.values())) == {base, past[base]}
+    assert all(len(plurals) == 4 for _, _, _, plurals in stories.KINDS.values())
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -92,18 +119,19 @@ def test_he_or_she_is_the_one_whom_the_sentence_before_was_about():
                 assert about is not None and who == stories.PRONOUN[about], sentences
             else:
                 about = who
-    assert pronouns > 5000
+    assert pronouns > 2000
 
 
 def test_one_was_and_two_were():
-    singular = set(stories.NAMES) | {"he", "she"} | set(stories.PLURAL)
+    singular = set(stories.NAMES) | {"he", "she", "and"} | set(stories.PLURAL)
     plural = set(stories.PLURAL.values())
+    # "and": tom fixed the bike and was happy
     found = {"was": 0, "were": 0}
     for sentence in itertools.chain.from_iterable(SENTENCES):
         for before, verb in zip(sentence, sentence[1:]):
             if verb in found:
                 found[verb] += 1
-                several = before in plural or "and" in sentence
+                several = before in plural or sentence[1] == "and"
                 assert verb == ("were" if several else "was") and before in singular | plural, sentence
     assert min(found.values()) > 1000
 
@@ -111,8 +139,8 @@ def test_one_was_and_two_were():
 # ---------------------------------------------------------------------------------------------------------------------
 # The state: what a story says at one place holds until something changes it
 
-GIVE = [(r"(\w+) gave the (\w+) to (\w+)", (1, 2, 3)), (r"(\w+) gave (\w+) the (\w+)", (1, 3, 2)),
-        (r"(\w+) got the (\w+) from (\w+)", (3, 2, 1)), (r"the (\w+) was given to (\w+) by (\w+)", (3, 1, 2))]
+GIVE = [(r"(\w+) gave the (\w+) to (\w+)", (1, 2, 3)), (r"(\w+) got the (\w+) from (\w+)", (3, 2, 1)),
+        (r"the (\w+) was given to (\w+) by (\w+)", (3, 1, 2))]
 HAVE = [r"(?:now )?(?P<who>\w+) had (?:the|a \w+) (?P<thing>\w+)", r"(?:now )?the (?P<thing>\w+) was with (?P<who>\w+)"]
 
 
@@ -136,12 +164,13 @@ def test_a_thing_is_with_the_one_whom_the_story_gave_it_to():
                     assert owner[match[thing]] == match[giver], sentences
                     owner[match[thing]] = match[taker]
                     gifts += 1
-            if match := re.fullmatch(r"(\w+) (?:found|won) the (\w+)", sentence):
-                owner[match[2]] = match[1]
-            if match := re.search(r"\w+ (?:lost|ate) the (\w+)", sentence):
+            if match := re.search(r"(?<!not )(?:found|won|to find|to win) the (\w+)", sentence):
+                assert match[1] not in owner
+                owner[match[1]] = sentence.split()[0]
+            if match := re.search(r"(?<!not )(?:lost|ate|to lose) the (\w+)", sentence):
                 del owner[match[1]]
-            if match := re.fullmatch(r"(?:now )?(\w+) did not have the (\w+)", sentence):
-                assert owner[match[2]] != match[1], sentences
+            if match := re.fullmatch(r"(\w+) did not have the (\w+)", sentence):
+                assert owner.get(match[2]) != match[1], sentences
                 checked += 1
             for pattern in HAVE:
                 if match := re.fullmatch(pattern, sentence):
@@ -150,7 +179,7 @@ def test_a_thing_is_with_the_one_whom_the_story_gave_it_to():
                         owner[match["thing"]] = match["who"]
                     assert owner[match["thing"]] == match["who"], sentences
                     checked += 1
-    assert checked > 5000 and gifts > 1000
+    assert checked > 2000 and gifts > 1000
 
 
 def test_people_are_where_they_last_went():
@@ -165,7 +194,7 @@ def test_people_are_where_they_last_went():
                 for person in filter(None, match.groups()[:2]):
                     checked += 1
                     assert place.setdefault(person, match[3]) == match[3], sentences  # the first time: it begins there
-    assert checked > 10000
+    assert checked > 5000
 
 
 def test_people_meet_before_they_give_or_do_something_to_each_other():
@@ -174,7 +203,7 @@ def test_people_meet_before_they_give_or_do_something_to_each_other():
         place = {}
         for sentence in with_names(sentences):
             people = [word for word in sentence.split() if word in stories.NAMES]
-            if match := re.search(r"(?:to|at) the (\w+)$", sentence):
+            if match := re.search(rf"(?:to|at) the ({'|'.join(stories.PLACES)})$", sentence):
                 place.update((person, match[1]) for person in people)
             elif len(people) == 2:
                 deeds += 1
@@ -183,16 +212,49 @@ def test_people_meet_before_they_give_or_do_something_to_each_other():
 
 
 def test_what_one_feels_follows_from_what_happened():
-    happy, sad = 0, 0
+    """Two ways to say it. What did not happen makes one feel as the opposite event would."""
+    feeling = {"find": "glad", "win": "proud", "fix": "happy", "lose": "sad", "drop": "upset", "break": "angry"}
+    opposite = {"glad": "sad", "proud": "upset", "happy": "angry", "sad": "glad", "upset": "proud", "angry": "happy"}
+    base = {"found": "find", "won": "win", "fixed": "fix", "lost": "lose", "dropped": "drop", "broke": "break"}
+    events, text = "|".join([*base, *feeling]), " ".join(MANY)
+    after = re.findall(rf"(did not )?\b({events}) the \w+ and was (\w+)\.", text)
+    before = [(no, event, feels) for feels, no, event in re.findall(rf"was (\w+) (not )?to ({events}) the", text)]
+    for cases in (after, before):
+        for no, event, feels in cases:
+            expected = feeling[base.get(event, event)]
+            assert feels == (opposite[expected] if no else expected)
+        assert len(set(cases)) == 12  # each event, and that it did not happen
+
+
+def test_who_does_good_is_kind_and_who_does_harm_is_mean():
+    """And the other one is thankful, or hurt."""
+    good, harm, cases = ("helped", "hugged", "saved"), ("pushed", "kicked", "teased"), set()
     for sentences in SENTENCES:
-        for event, feeling in itertools.pairwise(with_names(sentences)):
-            if match := re.fullmatch(r"(\w+) (found|won|fixed|did not (?:lose|break|drop)) the \w+", event):
-                assert feeling in (f"{match[1]} was happy", f"{match[1]} was glad"), (event, feeling)
-                happy += 1
-            if match := re.fullmatch(r"(\w+) (lost|broke|dropped|did not (?:find|win|fix)) the \w+", event):
-                assert feeling in (f"{match[1]} was sad", f"{match[1]} was upset"), (event, feeling)
-                sad += 1
-    assert happy > 500 and sad > 500
+        doer = other = deed = None
+        for sentence in map(str.split, with_names(sentences)):
+            said = [word for word in sentence if word in good + harm]
+            if said:
+                people = [word for word in sentence if word in stories.NAMES]
+                deed, doer, other = said[0], people[0], people[-1]
+                if "by" in sentence:
+                    doer, other = other, doer
+                if "because" in sentence:
+                    other = people[0]
+                    doer = next(person for person in people if person != other)
+            for word in sentence:
+                if word in ("kind", "mean"):
+                    assert sentence[0] == doer and word == ("kind" if deed in good else "mean"), sentences
+                if word in ("thankful", "hurt"):
+                    assert sentence[0] == other and word == ("thankful" if deed in good else "hurt"), sentences
+                if word in ("kind", "mean", "thankful", "hurt"):
+                    cases.add((deed, word, bool(said)))
+    assert len(cases) == 24
+
+
+def test_him_and_her_are_the_one_to_whom_it_was_done():
+    cases = re.findall(r"(\w+) was \w+, because \w+ \w+ (him|her)\.", " ".join(MANY))
+    assert {who for who, _ in cases} >= set(stories.NAMES)
+    assert all({"he": "him", "she": "her"}[stories.PRONOUN.get(who, who)] == whom for who, whom in cases)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,256 @@
+"""train.py: a run obeys its budget, opens in transformers, and cannot be lost."""
+import json
+import math
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import budget
+import runs
+import train
+from cli import UserError
+from model import Bert
+
+ROOT = Path(train.__file__).parent
+# Small enough for a few seconds, dropout included: a resumed run must repeat that, too.
+TINY = ["--flops", "4e10", "--model", "2x64", "--vocab-size", "200", "--seq-len", "16", "--batch-size", "16", "--dropout", "0.1"]
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    """A text with some grammar: who, does what, to what."""
+    rng = random.Random(0)
+    lines = [" ".join(f"{rng.choice(['the cat', 'a dog', 'one boy'])} {rng.choice(['sees', 'likes', 'takes'])} "
+                      f"{rng.choice(['the ball', 'a fish', 'red bread'])}." for _ in range(4)) for _ in range(3000)]
+    path = tmp_path_factory.mktemp("text") / "book.txt"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    os.environ["ISOFLOP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    del os.environ["ISOFLOP_CACHE"]
+
+
+def start(*arguments, **options):
+    # One thread: so small a model gains nothing from two, and threads that wait for each other crawl on a busy machine.
+    return subprocess.Popen([sys.executable, "train.py", *map(str, arguments)], cwd=ROOT, text=True, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}, **options)
+
+
+def run(*arguments):
+    """(exit status, stdout, stderr) of the program."""
+    process = start(*arguments)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def finished(book, tmp_path_factory):
+    """The folder of an undisturbed run, and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    status, out, err = run(*TINY, "--data", book, "--out", folder)
+    assert status == 0, err
+    return folder, out
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_a_run_spends_whole_steps_and_never_more_than_its_budget(finished):
+    record = json.loads((finished[0] / "run.json").read_text())
+    V = json.loads((finished[0] / "config.json").read_text())["vocab_size"]
+    step = budget.step_flops(budget.size("2x64"), V, 16, 16)  # tests/test_budget.py compares this with torch's own count
+    assert record["steps"] * step == record["flops_spent"] <= record["settings"]["flops_budget"] == 4 * 10 ** 10
+    assert record["flops_spent"] + step > 4 * 10 ** 10
+    assert record["tokens"] == record["steps"] * 16 * 16
+
+
+def test_a_run_learns_and_says_what_counting_words_would_have_achieved(finished):
+    record = json.loads((finished[0] / "run.json").read_text())
+    assert record["neighbour_loss"] < record["unigram_loss"]
+    assert record["val_loss"] < record["unigram_loss"] - 0.3
+    assert f"unigram {record['unigram_loss']:.3f}" in finished[1]
+
+
+def test_what_a_run_leaves_opens_in_transformers(finished):
+    transformers = pytest.importorskip("transformers")
+    model, loading = transformers.AutoModelForMaskedLM.from_pretrained(finished[0], output_loading_info=True)
+    assert not loading["missing_keys"] and not loading["unexpected_keys"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(finished[0])
+    encoded = tokenizer("the cat sees [MASK] ball.", return_tensors="pt")
+    ours = Bert.from_pretrained(finished[0])
+    with torch.no_grad():
+        assert torch.allclose(model(**encoded).logits, ours(**encoded).logits, atol=1e-5)
+    assert tokenizer.mask_token_id in encoded["input_ids"]
+
+
+def test_the_validation_loss_is_what_transformers_computes(finished, book):
+    transformers = pytest.importorskip("transformers")
+    import data
+    corpus = data.open_corpus([str(book)], 16, 0, vocab_size=200)
+    _, (inputs, positions, labels) = corpus.validation()
+    model = transformers.AutoModelForMaskedLM.from_pretrained(finished[0]).eval()
+    with torch.no_grad():
+        logits = model(torch.from_numpy(inputs)).logits.flatten(0, 1)[positions]
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item()
+    record = json.loads((finished[0] / "run.json").read_text())
+    assert abs(loss - record["val_loss"]) < (0.02 if record["settings"]["dtype"] == "bf16" else 1e-4)
+
+
+def test_a_run_leaves_curve_card_log_and_no_checkpoints(finished):
+    names = set(os.listdir(finished[0]))
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "run.json", "log.jsonl",
+                     "curve.png", "README.md", "lock"}
+    assert (finished[0] / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished[0] / "README.md").read_text().startswith("---\nlibrary_name: transformers\n")
+    log = [json.loads(line) for line in (finished[0] / "log.jsonl").read_text().splitlines()]
+    steps = [row["step"] for row in log if "loss" in row]
+    assert steps == sorted(set(steps)) and sum("val_loss" in row for row in log) == 11
+
+
+def test_killed_at_any_moment_the_same_command_ends_with_the_same_weights(finished, book, tmp_path):
+    rng, kills = random.Random(), 0
+    while kills < 6:
+        process = start(*TINY, "--data", book, "--out", tmp_path / "run")
+        # Wait until it is in the loop, then a random while more: that reaches the loop, the saves and the end.
+        for line in process.stderr:
+            if "FLOP" in line:
+                break
+        time.sleep(rng.uniform(0, 1.5))
+        process.kill()
+        kills += 1
+        process.communicate()
+    status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
+    assert status == 0, err
+    assert weights(tmp_path / "run") == weights(finished[0])
+
+
+@pytest.mark.parametrize("signum, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_says_how_to_continue_and_loses_no_step(finished, book, tmp_path, signum, status):
+    process = start(*TINY, "--data", book, "--out", tmp_path / "run")
+    for line in process.stderr:
+        if re.search(r"loss \d", line):
+            break
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status and "Traceback" not in err
+    assert "the same command continues" in out
+    stopped = int(re.search(r"stopped at step ([\d,]+)", out)[1].replace(",", ""))
+    status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
+    assert status == 0 and f"continuing at step {stopped:,} of" in out
+    assert weights(tmp_path / "run") == weights(finished[0])
+
+
+def test_the_same_command_on_a_finished_run_prints_its_result_and_changes_nothing(finished, book):
+    before = {path.name: path.stat().st_mtime_ns for path in finished[0].iterdir() if path.name != "lock"}
+    status, out, err = run(*TINY, "--data", book, "--out", finished[0])
+    assert status == 0 and out.startswith("finished ")
+    assert before == {path.name: path.stat().st_mtime_ns for path in finished[0].iterdir() if path.name != "lock"}
+
+
+def test_other_settings_in_the_same_folder_are_an_error_that_names_them(finished, book):
+    status, out, err = run(*TINY, "--data", book, "--out", finished[0], "--seed", 7, "--lr", 0.5)
+    assert status == 2 and "seed was 0 and is now 7" in err and "lr was" in err and len(err.strip().splitlines()) == 1
+
+
+def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(finished, book, tmp_path):
+    process = start(*TINY, "--data", book, "--out", tmp_path / "run")
+    while process.poll() is None and not list((tmp_path / "run").glob("checkpoint-*")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    path = max((tmp_path / "run").glob("checkpoint-*"))
+    tensors, metadata = runs.load_tensors(path)
+    good = {key: tensor.clone() for key, tensor in tensors.items()}
+    tensors["model.layers.1.qkv.weight"][3, 5] = math.nan  # as a weight would be after a gradient overflowed
+    runs.save_tensors(path, tensors, step=int(metadata["step"]))
+    status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
+    assert status == 2 and f"the loss is nan at step {int(metadata['step']):,}" in err and "--lr" in err and "Traceback" not in err
+    runs.save_tensors(path, good, step=int(metadata["step"]))
+    status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
+    assert status == 0 and weights(tmp_path / "run") == weights(finished[0])
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing_earlier(finished, book, tmp_path):
+    import resource
+    limit = 400_000  # bytes in one file, below a checkpoint's: what a full disk does to a write, without filling a disk
+    process = start(*TINY, "--data", book, "--out", tmp_path / "run",
+                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and err.splitlines()[-1].startswith("error: File too large") and "Traceback" not in err
+    assert not list((tmp_path / "run").glob(".*tmp"))
+    status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
+    assert status == 0 and weights(tmp_path / "run") == weights(finished[0])
+
+
+def test_stories_need_no_files_and_no_network(tmp_path):
+    status, out, err = run("--flops", "2e10", "--model", "2x64", "--batch-size", "8", "--out", tmp_path / "run")
+    assert status == 0, err
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["epochs"] == 0.0 and "without end" in out
+
+
+def test_limited_data_is_repeated(tmp_path):
+    status, out, err = run("--flops", "2e10", "--model", "2x64", "--batch-size", "8", "--unique-tokens", "3200", "--out", tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert status == 0 and record["epochs"] == record["tokens"] / 3200 > 2
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(book, tmp_path):
+    status, out, err = run("--flops", "1e17", "--data", book, "--vocab-size", "200", "--out", tmp_path / "run", "--dry-run")
+    assert status == 0 and not (tmp_path / "run").exists()
+    assert "<- this one" in out and "a step" in out and "budget" in out
+    assert "continued by the same command" in out  # 1e17 FLOPs are days here
+
+
+@pytest.mark.parametrize("arguments, message", [
+    ([], "the following arguments are required: --flops"),
+    (["--flops", "1"], "below one step"), (["--flops", "-1e13"], "--flops"), (["--flops", "nan"], "--flops"),
+    (["--flops", "lots"], "--flops"), (["--flops", "inf"], "--flops"), (["--flops", "1e9", "--model", "6x70"], "not a multiple of 64"),
+    (["--flops", "1e9", "--model", "0x64"], "at least 1"), (["--flops", "1e13", "--seq-len", "2"], "--seq-len"),
+    (["--flops", "1e13", "--vocab-size", "4"], "--vocab-size"), (["--flops", "1e13", "--dtype", "fp8"], "--dtype"),
+    (["--flops", "1e13", "--device", "cuda:7"], "--device"), (["--flops", "1e13", "--device", "abacus"], "--device"),
+    (["--flops", "1e13", "--data", "nothing/here.txt"], "no such file"), (["--flops", "1e13", "--out", "LICENSE/x"], "--out"),
+    (["--flops", "1e13", "--unique-tokens", "100"], "one batch"), (["--flops", "1e13", "--nonsense"], "unrecognized"),
+    (["--flops", "1e13", "--strategy", "magic"], "--strategy"), (["--flops", "1e13", "--lr", "nan"], "--lr"),
+])
+def test_bad_input_ends_in_one_line_before_anything_is_written(tmp_path, arguments, message):
+    out_flag = [] if "--out" in arguments else ["--out", str(tmp_path / "run")]
+    status, out, err = run(*arguments, *out_flag)
+    last = err.strip().splitlines()[-1]
+    assert status == 2 and last.startswith("error: ") and message in last and "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_rate_rises_for_6_percent_then_falls_to_zero():
+    rates = [train.learning_rate(step, 1000, 2.0, 0.06) for step in range(1000)]
+    assert np.argmax(rates) == 60 and abs(max(rates) - 2.0) < 1e-9
+    assert np.allclose(np.diff(rates[:60]), 2.0 / 61) and np.allclose(np.diff(rates[61:]), -2.0 / 940)
+    assert 0 < rates[-1] < 2.0 / 900 and rates[0] == pytest.approx(2.0 / 61)
+
+
+def test_nothing_decays_but_matrices_and_dtype_follows_the_hardware():
+    device, dtype = runs.hardware("cpu", "auto")
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    assert dtype == ("bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32")
+    with pytest.raises(UserError):
+        runs.hardware("cuda:99", "auto")
+
+
+def test_help_comes_without_importing_torch():
+    program = "import sys, train\ntry: train.arguments(['--help'])\nexcept SystemExit: print('torch' in sys.modules, 'datasets' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True).stdout.endswith("False False\n")
