@@ -38,9 +38,9 @@ def arguments(argv=None):
     add("--vocab-size", type=whole(6, 10 ** 6), metavar="V", help="word pieces of a tokenizer made from the text (default: 8192)")
     add("--unique-tokens", type=cli.number, metavar="N", help="train on N distinct tokens, repeated (default: all there are)")
     add("--seq-len", type=whole(4, 2 ** 16), metavar="T", help="tokens in a block (default: 32, from 1e15 FLOPs on 128)")
-    add("--batch-size", type=whole(1, 2 ** 24), metavar="B", help="blocks in a step (default: stories 16, text 64, from 1e15 FLOPs on 256)")
+    add("--batch-size", type=whole(1, 2 ** 24), metavar="B", help="blocks in a step (default: stories 32, text 64, from 1e15 FLOPs on 256)")
     add("--lr", type=real(1e-9, 10), metavar="R", help="peak learning rate (default: 2e-3 sqrt(128 / h))")
-    add("--betas", type=real(0, 1 - 1e-9), nargs=2, default=[0.9, 0.999], metavar="b", help="AdamW (default: 0.9 0.999; the paper: 0.9 0.98)")
+    add("--betas", type=real(0, 1 - 1e-9), nargs=2, default=[0.9, 0.98], metavar="b", help="of AdamW (default: the paper's 0.9 0.98)")
     add("--weight-decay", type=real(0, 10), default=0.01, metavar="w", help="except on biases and LayerNorm (default: %(default)s)")
     add("--warmup", type=real(0, 1), default=0.06, metavar="w", help="share of the steps in which the rate rises (default: %(default)s)")
     add("--dropout", type=real(0, 0.9), default=0.0, metavar="p", help="default: %(default)s; the paper: 0.1")
@@ -55,7 +55,7 @@ def arguments(argv=None):
     # T = 128 a laptop's whole budget can go by on it (LOG.md); the paper's setting is for budgets that pay for it.
     small = args.flops < 10 ** 15
     args.seq_len = args.seq_len or (32 if small else 128)
-    args.batch_size = args.batch_size or ((16 if args.data == ["stories"] else 64) if small else 256)
+    args.batch_size = args.batch_size or ((32 if args.data == ["stories"] else 64) if small else 256)
     return args
 
 
