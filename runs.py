@@ -20,6 +20,10 @@ from pathlib import Path
 
 from cli import UserError
 
+# Threads that wait for each other shall sleep, not spin: on a machine that does other work too, spinning made training ten times
+# slower (LOG.md). OpenMP reads this when torch is imported, so it stands here, before any file imports torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Files
