@@ -298,7 +298,7 @@ def finish(run, model, corpus, plan, floors):
     import torch
     import text
     log = run.read_log()
-    run.write_record(**floors, val_loss=[row["val_loss"] for row in log if "val_loss" in row][-1],
+    run.write_record(strategy=run.settings["strategy"], seed=run.settings["seed"], flops_budget=plan.flops_budget, **floors, val_loss=[row["val_loss"] for row in log if "val_loss" in row][-1],
                      flops_spent=plan.flops_spent, steps=plan.steps, tokens=plan.tokens, epochs=plan.epochs,
                      seconds=[row["seconds"] for row in log if "seconds" in row][-1], parameters=model.parameter_count(),
                      versions={"python": platform.python_version(), "torch": torch.__version__},
