@@ -9,10 +9,10 @@ def default_name(args, size):
     """A readable name for the run's folder; it tells apart what is commonly varied."""
     stem = "-".join(Path(entry).name or "text" for entry in args.data)
     name = f"{args.strategy}-{size}-{budget.flops(args.flops)}-{stem}"
-    for flag, text in (("unique_tokens", "unique"), ("lr", "lr")):
-        if getattr(args, flag) is not None:
-            value = getattr(args, flag)
-            name += f"-{text}{budget.flops(value) if flag == 'unique_tokens' else format(value, 'g')}"
+    for flag, letters in (("unique_tokens", "unique"), ("lr", "lr"), ("dropout", "dropout")):
+        if getattr(args, flag):
+            name += f"-{letters}{getattr(args, flag):g}"
+    name += f"-{args.batch_size}x{args.seq_len}"
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)[:120] + f"-seed{args.seed}"
 
 

@@ -89,6 +89,7 @@ def program(main):
         status = stopped.status
     except BrokenPipeError:  # `... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141  # 128 + SIGPIPE: what was asked for is not done
     except MemoryError:
         status = complain("out of memory: lower --batch-size, --seq-len or --model")
     except OSError as failure:
@@ -99,6 +100,10 @@ def program(main):
                   errno.EACCES: "; choose a place that you may write to and read from",
                   errno.EROFS: "; choose a place that you may write to"}.get(failure.errno, "")
         status = complain(f"{failure.strerror}{f': {failure.filename}' if failure.filename else ''}{advice}")
+    except RuntimeError as failure:  # torch has no class of its own for this
+        if not any(words in str(failure) for words in ("out of memory", "can't allocate memory", "not enough memory")):
+            raise
+        status = complain("out of memory: lower --batch-size, --seq-len or --model")
     sys.exit(status)
 
 

@@ -231,6 +231,8 @@ def open_corpus(data, seq_len, seed, tokenizer=None, vocab_size=None, unique_tok
     tokenizers.Tokenizer; without one it is made from the text. Raises UserError for whatever is wrong with any of them."""
     if seq_len < 4:
         raise UserError(f"--seq-len {seq_len} is too short: at least 4, to hold [CLS] and mask 15%")
+    if tokenizer is not None and vocab_size is not None:
+        raise UserError("--vocab-size is for a tokenizer that is made from the text: leave it out beside --tokenizer")
     source = text.open_source(data, text_column)
     if isinstance(tokenizer, str):
         tokenizer = text.load_tokenizer(tokenizer)
@@ -240,6 +242,8 @@ def open_corpus(data, seq_len, seed, tokenizer=None, vocab_size=None, unique_tok
         return Corpus(source, tokenizer, seq_len, seed, unique_tokens)
     if unique_tokens is None:
         return EndlessStories(source, tokenizer, seq_len, seed, makers)
+    if 2 * unique_tokens > shutil.disk_usage(runs.cache_folder()).free:
+        raise UserError(f"--unique-tokens {unique_tokens:,} would not fit on the disk of the cache: lower it, or leave it out, for stories without end")
     return Corpus(text.StorySource(seed, tokens=unique_tokens + seq_len), tokenizer, seq_len, seed, unique_tokens)
 
 

@@ -18,11 +18,12 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+import runs  # before torch: it says how torch's threads wait
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import runs
 from budget import Size
 from cli import UserError
 
@@ -284,7 +285,7 @@ def read_weights(folder):
             raise UserError(f"{folder} has only pytorch_model.bin, a pickle, and a pickle can run any code when it is opened. "
                             f"If you trust it, convert it once: python -c \"from transformers import AutoModelForMaskedLM as "
                             f"M; M.from_pretrained('{folder}').save_pretrained('{folder}')\"")
-        raise UserError(f"{folder} has no model.safetensors: it holds no weights")
+        raise UserError(f"{folder} has no model.safetensors: it holds no weights that are read here (pickles are not)")
     tensors, _ = runs.load_tensors(path)
     return from_hugging_face(tensors, folder)
 

@@ -178,7 +178,7 @@ def hardware(device, dtype):
         raise UserError("--device mps: this machine has no Apple GPU that torch can use; try --device cpu")
     if dtype == "auto":
         if device.type == "cuda":
-            fast = torch.cuda.is_bf16_supported()
+            fast = torch.cuda.get_device_capability(device)[0] >= 8  # Ampere or newer: torch's own answer counts emulation
         else:
             cpuinfo = Path("/proc/cpuinfo")
             flags = set(cpuinfo.read_text().split()) if device.type == "cpu" and cpuinfo.exists() else set()
@@ -202,6 +202,7 @@ class Run:
 
     def __enter__(self):
         import fcntl
+        refuse_foreign(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = open(self.folder / "lock", "a")
         try:
@@ -221,14 +222,12 @@ class Run:
 
     def open(self):
         path = self.folder / "run.json"
-        for leftover in self.folder.glob(".*.tmp"):  # of a process that died while it wrote: the lock says it is gone
-            leftover.unlink()
+        for leftover in self.folder.iterdir():
+            if LEFTOVER.fullmatch(leftover.name):  # of a process that died while it wrote: we hold the lock, so it is gone
+                leftover.unlink()
         if path.exists():
             self.record = read_json(path)
             compare(self.folder, self.record.get("settings"), self.settings)
-        elif others := [entry.name for entry in self.folder.iterdir() if entry.name != "lock"]:
-            raise UserError(f"{self.folder} holds other files ({', '.join(sorted(others)[:3])}{', ...' if others[3:] else ''}) and is "
-                            f"no run's folder: choose another --out")
         else:
             self.record = {"finished": False, "settings": self.settings}
             self.write_record()
@@ -254,15 +253,18 @@ class Run:
 
     def load_checkpoint(self):
         """(step, tensors) of the newest whole checkpoint, (0, None) where there is none. Says what it passes over."""
-        for path in self.checkpoints():
+        paths = self.checkpoints()
+        for path in paths:
             try:
                 tensors, metadata = load_tensors(path)
                 step = int(metadata["step"])
                 assert path.name == f"checkpoint-{step:012d}.safetensors"
                 return step, tensors
             except (UserError, KeyError, ValueError, AssertionError):
-                print(f"{path.name} is damaged: going back to the one before")
+                print(f"{path.name} is damaged: going back to the one before it")
                 path.unlink()
+        if paths:
+            print("no whole checkpoint is left: starting again from the first step")
         return 0, None
 
     def remove_checkpoints(self):
@@ -289,6 +291,20 @@ class Run:
 
     def read_log(self):
         return [json.loads(line) for line in (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+LEFTOVER = re.compile(r"\.(run\.json|log\.jsonl|config\.json|tokenizer(_config)?\.json|README\.md|curve\.png|model\.safetensors|"
+                      r"checkpoint-\d+\.safetensors)\.\d+\.tmp")  # the temporary names of what a run writes
+
+
+def refuse_foreign(folder):
+    """Raises UserError where `folder` holds files and is no run's folder: somebody's home is not written into."""
+    folder = Path(folder)
+    if folder.is_dir() and not (folder / "run.json").exists():
+        others = sorted(entry.name for entry in folder.iterdir() if entry.name != "lock" and not LEFTOVER.fullmatch(entry.name))
+        if others:
+            raise UserError(f"{folder} holds other files ({', '.join(others[:3])}{', ...' if others[3:] else ''}) and is no run's "
+                            f"folder: choose another --out")
 
 
 def compare(folder, old, new):

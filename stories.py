@@ -66,7 +66,8 @@ NEW_THING, OWN_THING = ("found", "won"), ("fixed", "lost", "dropped", "broke")  
 DEEDS = {**dict.fromkeys(("helped", "hugged", "saved"), ("kind", "thankful")),
          **dict.fromkeys(("pushed", "kicked", "teased"), ("mean", "hurt"))}
 
-# The ways to say a thing. All ways of one line mean the same, so any two of them are paraphrases.
+# The ways to say a thing. The ways of one line say the same in other words ("use" may add a reason); only the truths at the
+# end are several facts about one thing.
 WAYS = {
     # what happens
     "go": ("{a} went to the {p}.", "{a} walked to the {p}.", "{a} ran to the {p}."),

@@ -11,7 +11,9 @@ import json
 import math
 import os
 import platform
+import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import budget
@@ -72,10 +74,11 @@ def masked_batch(corpus, seed, step, batch_size, device):
 
 def rate_of(model, batch, autocast, flops_per_sequence):
     """FLOP/s of this machine, from a few measured forward and backward passes on part of a batch. Leaves no trace."""
-    import torch
     from distill import mlm_loss
     inputs, positions, labels = batch
-    rows = min(len(inputs), max(1, int(1e11 // flops_per_sequence)))  # about a second's work on a laptop
+    rows = len(inputs)
+    if inputs.device.type == "cpu":
+        rows = min(rows, max(1, int(1e11 // flops_per_sequence)))  # about a second's work on a laptop
     n = len(positions) // len(inputs) * rows
     times, began = [], time.perf_counter()
     while len(times) < 3 or (time.perf_counter() - began < 1 and len(times) < 30):
@@ -83,8 +86,7 @@ def rate_of(model, batch, autocast, flops_per_sequence):
         with autocast():
             logits = model(inputs[:rows], positions=positions[:n]).logits
         mlm_loss(logits, labels[:n]).backward()
-        if inputs.is_cuda:
-            torch.cuda.synchronize()
+        model.embeddings.word_embeddings.weight.grad[0, 0].item()  # waits until a GPU has done its work
         times.append(time.perf_counter() - start)
     model.zero_grad()
     return rows * flops_per_sequence / sorted(times[1:])[len(times[1:]) // 2]
@@ -99,12 +101,18 @@ def learning_rate(step, steps, peak, warmup):
 def main():
     args = arguments()
     check_writable(Path(args.out) if args.out else Path("runs"))
+    if args.out:
+        runs.refuse_foreign(args.out)  # before hours of tokenizing, too
     import torch
     import baselines
     import data
     from model import Bert, BertConfig
 
     device, dtype = runs.hardware(args.device, args.dtype)
+    if device.type == "cuda":  # attention's backward adds in any order otherwise, and a resumed run would differ in the last bits
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
     makers = 1 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 2))
     corpus = data.open_corpus(args.data, args.seq_len, args.seed, args.tokenizer, args.vocab_size, args.unique_tokens,
                               args.text_column, makers)
@@ -112,6 +120,8 @@ def main():
     V, T, B = corpus.vocabulary.size, args.seq_len, args.batch_size
     size = args.model or budget.choose(args.flops, V, T)
     plan = budget.plan(args.flops, budget.step_flops(size, V, T, B), B, T, corpus.unique)
+    folder = Path(args.out or Path("runs") / card.default_name(args, size))
+    runs.refuse_foreign(folder)
     if args.lr is None:
         args.lr = 2e-3 * math.sqrt(128 / size.h)
     longest = max(128, T)  # the position table: room for fine-tuning at 128
@@ -126,9 +136,7 @@ def main():
                  "dtype": dtype, "device": device.type, "text_sha256": corpus.info["sha256"]["train"][:16],
                  "tokenizer": args.tokenizer or "made from the text"}
 
-    torch.manual_seed(args.seed)
-    model = Bert(config).to(device)
-    folder = Path(args.out or Path("runs") / card.default_name(args, size))
+    model = Bert(config).to(device)  # its weights serve to measure the speed; those of the seed come after
     if not args.dry_run and (folder / "run.json").exists():  # before any measuring: a finished run has nothing to plan
         with runs.Run(folder, settings) as run:
             if run.finished:
@@ -152,8 +160,8 @@ def main():
     torch.manual_seed(args.seed)
     model.initialise(model)
     with runs.Run(folder, settings) as run:
-        train(run, model, corpus, plan, args, autocast, validation, floors)
-        record = finish(run, model, corpus, plan, floors)
+        seconds = train(run, model, corpus, plan, args, autocast, validation, floors)
+        record = finish(run, model, corpus, plan, floors, seconds)
     corpus.close()
     card.print_result(record, folder)
 
@@ -172,6 +180,7 @@ def train(run, model, corpus, plan, args, autocast, validation, floors):
     """From the newest checkpoint of `run`, or from the beginning, to the last step of the plan."""
     import torch
     from tqdm import tqdm
+    import data
     from distill import mlm_loss
     device, steps, B = validation[0].device, plan.steps, args.batch_size
     matrices = [p for p in model.parameters() if p.dim() >= 2]
@@ -186,10 +195,17 @@ def train(run, model, corpus, plan, args, autocast, validation, floors):
     log_every, save_every = max(1, min(100, steps // 500)), max(1, steps // 20)
     validate_at = {round(i * steps / 10) for i in range(11)}
     began = saved = time.perf_counter()
-    mark = (step, began)
+    mark = (step, began)  # of the last log line, or of the end of a validation or a save: what the logged speed leaves out
+
+    def say(words):
+        try:
+            bar.write(words)
+        except BrokenPipeError:  # a reader like `head` has gone: the run goes on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def save():
         nonlocal saved
+        runs.sync(run.folder / "log.jsonl")  # the log must not be behind the checkpoint, also after a power cut
         run.save_checkpoint(step, checkpoint(model, optimizer, seconds + time.perf_counter() - began, loss_sum, logged))
         saved = time.perf_counter()
 
@@ -203,17 +219,17 @@ def train(run, model, corpus, plan, args, autocast, validation, floors):
         nonlocal train_loss
         val_loss = validation_loss(model, validation, autocast)
         run.log(step=step, flops=step * plan.flops_per_step, tokens=step * B * corpus.T, val_loss=val_loss, **floors)
-        bar.write(f"{step:>9,} steps {budget.flops(step * plan.flops_per_step):>9} FLOPs   training {train_loss:>5}   "
+        say(f"{step:>9,} steps {budget.flops(step * plan.flops_per_step):>9} FLOPs   training {train_loss:>5}   "
                   f"validation {val_loss:.3f}   (unigram {floors['unigram_loss']:.3f}, neighbours {floors['neighbour_loss']:.3f})")
 
     train_loss = "-"
     with cli.Signals() as signals, tqdm(total=plan.flops_spent, initial=step * plan.flops_per_step, unit="FLOP", unit_scale=True,
                                          smoothing=0.05, mininterval=0.5, dynamic_ncols=True) as bar:
-        if step == 0:
+        if step in validate_at and not any(row["step"] == step and "val_loss" in row for row in run.read_log()):
             report()
         while step < steps:
             if args.dropout:
-                torch.manual_seed(args.seed * 2 ** 32 + step)
+                torch.manual_seed(int(data.generator(args.seed, step, 1).integers(2 ** 32)))  # torch reads 32 bits on a CPU
             inputs, positions, labels = masked_batch(corpus, args.seed, step, B, device)
             with autocast():
                 logits = model(inputs, positions=positions).logits
@@ -239,14 +255,16 @@ def train(run, model, corpus, plan, args, autocast, validation, floors):
                 loss_sum, logged = torch.zeros_like(loss_sum), 0
             if step in validate_at:
                 report()
+                mark = (step, time.perf_counter())
             if step % save_every == 0 or step == steps or time.perf_counter() - saved > 60 or signals.stopped:
                 if not all(p.isfinite().all() for p in model.parameters()):
                     checked(math.nan)
                 save()
+                mark = (step, time.perf_counter())
             if signals.stopped and step < steps:
-                bar.close()
-                print(f"stopped at step {step:,} of {steps:,}, saved in {run.folder}: the same command continues")
+                say(f"stopped at step {step:,} of {steps:,}, saved in {run.folder}: the same command continues")
                 raise signals.stopped
+    return seconds + time.perf_counter() - began
 
 
 def validation_loss(model, validation, autocast, rows=128):
@@ -293,17 +311,19 @@ def restore(run, model, optimizer):
     return step, tensors["seconds"].item(), tensors["loss_sum"].to(device), tensors["logged"].item()
 
 
-def finish(run, model, corpus, plan, floors):
+def finish(run, model, corpus, plan, floors, seconds):
     """Writes what the run leaves behind. A kill in here loses nothing: the last checkpoint goes only when all is written."""
     import torch
     import text
     log = run.read_log()
-    run.write_record(strategy=run.settings["strategy"], seed=run.settings["seed"], flops_budget=plan.flops_budget, **floors, val_loss=[row["val_loss"] for row in log if "val_loss" in row][-1],
+    val_loss = [row["val_loss"] for row in log if "val_loss" in row][-1]
+    run.write_record(strategy=run.settings["strategy"], seed=run.settings["seed"], flops_budget=plan.flops_budget, **floors, val_loss=val_loss,
                      flops_spent=plan.flops_spent, steps=plan.steps, tokens=plan.tokens, epochs=plan.epochs,
-                     seconds=[row["seconds"] for row in log if "seconds" in row][-1], parameters=model.parameter_count(),
-                     versions={"python": platform.python_version(), "torch": torch.__version__},
-                     machine=f"{platform.machine()}, {os.cpu_count()} cores" if model.device.type == "cpu"
-                     else torch.cuda.get_device_name(model.device))
+                     seconds=seconds, parameters=model.parameter_count(),
+                     versions={"python": platform.python_version(),
+                               **{name: version(name) for name in ("torch", "numpy", "tokenizers", "safetensors")}},
+                     threads=torch.get_num_threads(), machine=torch.cuda.get_device_name(model.device) if model.device.type == "cuda"
+                     else f"{platform.machine()}, {os.cpu_count()} cores")
     model.save_pretrained(run.folder)
     text.save_tokenizer(corpus.tokenizer, run.folder, model.config.max_position_embeddings)
     card.draw_curve(run.folder, log, run.record)

@@ -29,7 +29,7 @@ def test_the_way_to_both_neighbours_is_given_in_percent():
 def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():
     lines = [[], ["--seed", "1"], ["--flops", "2e13"], ["--data", "a/book.txt"], ["--unique-tokens", "1e5"], ["--lr", "0.01"]]
     names = {card.default_name(train.arguments(["--flops", "1e13", *line]), size("2x128")) for line in lines}
-    assert len(names) == len(lines) and "scratch-2x128-1.00e13-stories-seed0" in names
+    assert len(names) == len(lines) and "scratch-2x128-1.00e13-stories-32x32-seed0" in names
     assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
 
 

@@ -88,9 +88,10 @@ def test_a_second_process_in_the_same_folder_is_refused_until_the_first_is_dead(
 
 def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
+    (tmp_path / ".precious.tmp").write_text("more")
     with pytest.raises(UserError, match="thesis.tex"):
         runs.Run(tmp_path, {}).__enter__()
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    assert sorted(os.listdir(tmp_path)) == [".precious.tmp", "thesis.tex"]  # nothing is gone, and nothing came
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):

@@ -5,6 +5,7 @@ import json
 import lzma
 
 import pytest
+import zstandard
 
 import text
 from cli import UserError
@@ -31,6 +32,9 @@ def write(path, rows=DOCUMENTS):
         content = "".join(json.dumps({"text": row, "number": i}) + "\n" for i, row in enumerate(rows))
     else:
         content = "text,number\n" + "".join(f'"{row}",{i}\n' for i, row in enumerate(rows))
+    if path.suffix == ".zst":
+        path.write_bytes(zstandard.compress(content.encode()))
+        return
     opened = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix, open)
     with opened(path, "wt") as file:
         file.write(content)
@@ -40,7 +44,7 @@ def read(*data, column=None):
     return list(text.open_source([str(entry) for entry in data], column).documents())
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.parquet", "a.txt.gz", "a.jsonl.gz", "a.csv.bz2", "a.txt.xz"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.parquet", "a.txt.gz", "a.jsonl.gz", "a.csv.bz2", "a.txt.xz", "a.txt.zst"])
 def test_every_kind_of_file_gives_the_same_documents(tmp_path, name):
     write(tmp_path / name)
     assert [document for _, document in read(tmp_path / name)] == DOCUMENTS

@@ -66,6 +66,11 @@ def finished(book, tmp_path_factory):
     return folder, out
 
 
+def losses(folder):
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [(row["step"], row.get("loss"), row.get("val_loss")) for row in rows]
+
+
 def weights(folder):
     return (folder / "model.safetensors").read_bytes()
 
@@ -137,6 +142,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_weights(finish
     status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
     assert status == 0, err
     assert weights(tmp_path / "run") == weights(finished[0])
+    assert losses(tmp_path / "run") == losses(finished[0])  # the log lost no line, and has none twice
 
 
 @pytest.mark.parametrize("signum, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -165,6 +171,27 @@ def test_the_same_command_on_a_finished_run_prints_its_result_and_changes_nothin
 def test_other_settings_in_the_same_folder_are_an_error_that_names_them(finished, book):
     status, out, err = run(*TINY, "--data", book, "--out", finished[0], "--seed", 7, "--lr", 0.5)
     assert status == 2 and "seed was 0 and is now 7" in err and "lr was" in err and len(err.strip().splitlines()) == 1
+
+
+def test_a_reader_that_goes_away_does_not_stop_a_run(finished, book, tmp_path):
+    process = start(*TINY, "--data", book, "--out", tmp_path / "run")
+    process.stdout.readline()  # the plan begins; then the reader leaves, as `| head -1` does
+    while "steps" not in process.stdout.readline():
+        pass
+    process.stdout.close()
+    err = process.stderr.read()
+    process.wait(timeout=120)
+    assert "Traceback" not in err and weights(tmp_path / "run") == weights(finished[0])
+
+
+def test_seeds_differ_in_their_dropout(book):
+    import data
+    seeds = [int(data.generator(seed, 5, 1).integers(2 ** 32)) for seed in (0, 1)]
+    masks = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        masks.append(torch.nn.functional.dropout(torch.ones(1000), 0.5))
+    assert not torch.equal(*masks)
 
 
 def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(finished, book, tmp_path):
