@@ -92,6 +92,12 @@ def rate_of(model, batch, autocast, flops_per_sequence):
     return rows * flops_per_sequence / sorted(times[1:])[len(times[1:]) // 2]
 
 
+def dropout_seed(seed, step):
+    """The seed of a step's dropout: 32 bits, since on a CPU torch reads no more of it."""
+    import data
+    return int(data.generator(seed, step, 1).integers(2 ** 32))
+
+
 def learning_rate(step, steps, peak, warmup):
     """Linear warmup over the first share `warmup` of the steps, then linear decay, to zero after the last."""
     rising = warmup * steps
@@ -180,7 +186,6 @@ def train(run, model, corpus, plan, args, autocast, validation, floors):
     """From the newest checkpoint of `run`, or from the beginning, to the last step of the plan."""
     import torch
     from tqdm import tqdm
-    import data
     from distill import mlm_loss
     device, steps, B = validation[0].device, plan.steps, args.batch_size
     matrices = [p for p in model.parameters() if p.dim() >= 2]
@@ -229,7 +234,7 @@ def train(run, model, corpus, plan, args, autocast, validation, floors):
             report()
         while step < steps:
             if args.dropout:
-                torch.manual_seed(int(data.generator(args.seed, step, 1).integers(2 ** 32)))  # torch reads 32 bits on a CPU
+                torch.manual_seed(dropout_seed(args.seed, step))
             inputs, positions, labels = masked_batch(corpus, args.seed, step, B, device)
             with autocast():
                 logits = model(inputs, positions=positions).logits

@@ -231,11 +231,12 @@ def test_two_processes_tokenize_a_text_once(book, cache):
 
 @pytest.mark.parametrize("options, message", [
     ({"seq_len": 3}, "too short"), ({"unique_tokens": 10 ** 9}, "lower it"), ({"vocab_size": 5}, "no room for a word"),
-    ({"seq_len": 10 ** 4}, "less than one block"), ({"tokenizer": "no-such/tokenizer"}, "no folder no-such/tokenizer")])
+    ({"seq_len": 10 ** 4}, "less than one block"),
+    ({"tokenizer": "x", "vocab_size": 500}, "leave it out"), ({"tokenizer": "no-such/tokenizer"}, "no folder no-such/tokenizer")])
 def test_what_is_wrong_with_the_options_is_said(book, options, message, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=message):
-        data.open_corpus(book, **{"seq_len": 16, "seed": 0, "vocab_size": 500, **options})
+        data.open_corpus(book, **{"seq_len": 16, "seed": 0, **options})
 
 
 def test_fewer_tokens_than_one_batch_is_an_error(book):
