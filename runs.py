@@ -20,9 +20,10 @@ from pathlib import Path
 
 from cli import UserError
 
-# Threads that wait for each other shall sleep, not spin: on a machine that does other work too, spinning made training ten times
-# slower (LOG.md). OpenMP reads this when torch is imported, so it stands here, before any file imports torch.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# How long torch's threads spin before they sleep, when they wait for each other. GNU OpenMP's default of 300,000 turns makes
+# training ten times slower on a machine that does other work too; with 3,000 an idle one loses nothing (LOG.md). It is read when
+# torch is imported, so it stands here, and this file is imported before torch.
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
