@@ -23,7 +23,8 @@ def plan_text(args, plan, size, parameters, corpus, device, dtype, rate, floors,
     T, B = args.seq_len, args.batch_size
     lines = []
     if args.model is None:
-        lines += [f"students that {budget.flops(args.flops)} FLOPs can train (wanted: at least {budget.TOKENS_PER_PARAMETER} tokens a weight):"]
+        lines += [f"students that {budget.flops(args.flops)} FLOPs can train (wanted: at least {budget.TOKENS_PER_PARAMETER} tokens "
+                  f"for each weight of the encoder; where none has them, the smallest is taken):"]
         for rung, tokens, ratio in budget.ladder(args.flops, V, T):
             lines += [f"  {str(rung):8} {rung.encoder_parameters:>13,} weights {tokens:>15,} tokens {ratio:>10,.1f} a weight"
                       f"{'   <- this one' if rung == size else ''}"]
@@ -59,14 +60,16 @@ def on_plateau(record):
 
 def verdict(record):
     """In words: what the validation loss means. A loss near the unigram loss looks fine, and is nothing learned."""
+    if record["val_loss"] > record["unigram_loss"]:
+        return "It has not even learned how frequent words are: the budget is too small for this model and batch, or --lr is far off."
     if on_plateau(record):
         return ("This run ended on the plateau: it knows how frequent words are, and little more. Spend more FLOPs, or take what "
                 "leaves the plateau sooner: shorter blocks (--seq-len 32), about 2,000 tokens a step on real text and 1,000 on "
                 "stories (--batch-size), the default --init-range, a smaller --model.")
-    share = (record["unigram_loss"] - record["val_loss"]) / (record["unigram_loss"] - record["neighbour_loss"])
-    if share < 1:
+    if record["val_loss"] > record["neighbour_loss"]:
+        share = (record["unigram_loss"] - record["val_loss"]) / (record["unigram_loss"] - record["neighbour_loss"])
         return f"It has left the plateau: {share:.0%} of the way from word frequencies to knowing both neighbours by counts."
-    return "It knows more than counts of both neighbouring words can tell: it uses the wider context."
+    return "Its loss is below that of knowing both neighbouring words by counts."
 
 
 def print_result(record, folder):

@@ -314,6 +314,8 @@ def compare(folder, old, new):
         raise UserError(f"{folder}/run.json is damaged: it has no settings")
     different = [f"{key} was {old.get(key)} and is now {new.get(key)}" for key in sorted(old.keys() | new.keys())
                  if old.get(key) != new.get(key)]
+    if different and all(words.startswith("text_sha256") for words in different):
+        raise UserError(f"{folder} holds a run on another text: it was edited, or is cut by another tokenizer; choose another --out")
     if different:
         raise UserError(f"{folder} holds a run with other settings ({'; '.join(different)}): "
                         f"give the same settings to continue it, or another --out")

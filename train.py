@@ -23,7 +23,7 @@ import runs
 from cli import UserError
 
 EXAMPLES = """examples:
-  python train.py --strategy scratch --flops 1e13                        stories, two minutes on a laptop
+  python train.py --strategy scratch --flops 1e13                        stories, a few minutes on a laptop
   python train.py --strategy scratch --flops 1e14 --data my-books/       your text: .txt .jsonl .csv .parquet, or a hub id"""
 
 

@@ -23,7 +23,12 @@ def test_a_run_that_knows_little_but_word_frequencies_is_told_so(unigram, neighb
 
 def test_the_way_to_both_neighbours_is_given_in_percent():
     assert "50% of the way" in card.verdict(record(5.0, 6.0, 4.0))
-    assert "wider context" in card.verdict(record(3.9, 6.0, 4.0))
+    assert "below that of knowing both" in card.verdict(record(3.9, 6.0, 4.0))
+    assert "below that of knowing both" in card.verdict(record(3.0, 4.0, 4.0))  # no division by their difference, which may be 0
+
+
+def test_a_run_that_is_above_the_unigram_loss_is_told_so():
+    assert "not even learned how frequent words are" in card.verdict(record(6.5, 6.0, 4.0))
 
 
 def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():
