@@ -88,10 +88,8 @@ def program(main):
     except Stopped as stopped:
         status = stopped.status
     except BrokenPipeError:  # `... | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_stdout()
         status = 141  # 128 + SIGPIPE: what was asked for is not done
-    except MemoryError:
-        status = complain("out of memory: lower --batch-size, --seq-len or --model")
     except OSError as failure:
         if failure.errno is None:
             raise
@@ -100,11 +98,17 @@ def program(main):
                   errno.EACCES: "; choose a place that you may write to and read from",
                   errno.EROFS: "; choose a place that you may write to"}.get(failure.errno, "")
         status = complain(f"{failure.strerror}{f': {failure.filename}' if failure.filename else ''}{advice}")
-    except RuntimeError as failure:  # torch has no class of its own for this
-        if not any(words in str(failure) for words in ("out of memory", "can't allocate memory", "not enough memory")):
+    except (MemoryError, RuntimeError) as failure:  # torch says it in a RuntimeError's text
+        if not isinstance(failure, MemoryError) and not any(
+                words in str(failure) for words in ("out of memory", "can't allocate memory", "not enough memory")):
             raise
         status = complain("out of memory: lower --batch-size, --seq-len or --model")
     sys.exit(status)
+
+
+def discard_stdout():
+    """For when the reader of stdout has gone: what is printed from here on goes nowhere, and fails no more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def complain(message):

@@ -7,11 +7,9 @@ From top to bottom: the command line, the setting up, the loop, what a run leave
 same command is given again, and ends with the same weights, bit for bit: the batch, the masks and the dropout of a step
 are functions of (seed, step) alone, and a checkpoint holds all the rest.
 """
-import json
 import math
 import os
 import platform
-import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -150,9 +148,10 @@ def main():
                 card.print_result(run.record, folder)
                 return
     blocks, (inputs, positions, labels) = corpus.validation()
-    p = baselines.unigram(corpus.sample(), V)
+    sample = corpus.sample()
+    p = baselines.unigram(sample, V)
     floors = {"unigram_loss": baselines.unigram_loss(p, labels),
-              "neighbour_loss": baselines.neighbour_loss(corpus.sample(), blocks, positions, labels, p)}
+              "neighbour_loss": baselines.neighbour_loss(sample, blocks, positions, labels, p)}
     validation = [torch.from_numpy(array).to(device) for array in (inputs, positions, labels)]
 
     def autocast():
@@ -206,7 +205,7 @@ def train(run, model, corpus, plan, args, autocast, validation, floors):
         try:
             bar.write(words)
         except BrokenPipeError:  # a reader like `head` has gone: the run goes on
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            cli.discard_stdout()
 
     def save():
         nonlocal saved
@@ -225,7 +224,7 @@ def train(run, model, corpus, plan, args, autocast, validation, floors):
         val_loss = validation_loss(model, validation, autocast)
         run.log(step=step, flops=step * plan.flops_per_step, tokens=step * B * corpus.T, val_loss=val_loss, **floors)
         say(f"{step:>9,} steps {budget.flops(step * plan.flops_per_step):>9} FLOPs   training {train_loss:>5}   "
-                  f"validation {val_loss:.3f}   (unigram {floors['unigram_loss']:.3f}, neighbours {floors['neighbour_loss']:.3f})")
+            f"validation {val_loss:.3f}   (unigram {floors['unigram_loss']:.3f}, neighbours {floors['neighbour_loss']:.3f})")
 
     train_loss = "-"
     with cli.Signals() as signals, tqdm(total=plan.flops_spent, initial=step * plan.flops_per_step, unit="FLOP", unit_scale=True,
