@@ -1,6 +1,7 @@
 """What a training step costs, in floating-point operations, and what a budget of them buys.
 
     python budget.py --model 6x768 --flops 1e17 --vocab-size 30522 --seq-len 128 --batch-size 256
+    python budget.py --model 6x768 --flops 1e17 --teacher 12x768        # every strategy's bill, side by side
 
 Every run of this project obeys the formula below; nothing is estimated, and a step's bill is an integer.
 
@@ -12,16 +13,19 @@ Assumptions
  4. The MLM head (h x h transform, h x V decoder) runs at the masked positions only. Their number in a sequence is
     fixed, k = int(0.15 T + 0.5), so that all steps cost the same. At every position the head would cost 6.7 times this.
  5. The optimizer is elementwise, and validation is not training: both are free, and a run reports its validation.
+ 6. A strategy (distill.py) declares what its loss reads of student and teacher. Models compute just that, and the bill
+    charges just that: a pass ends in the deepest layer that is read, heads that no loss reads do not run, a teacher has
+    no backward pass, and the products inside a loss count like all others.
 
 tests/test_budget.py compares a step's bill with torch.utils.flop_counter, to the integer.
 
 Symbols (the paper's, and ELECTRA's flops_computation.py, whose form this follows)
     L layers, h hidden size, A heads, f feed-forward size, V vocabulary, T sequence length, k masked positions,
-    B sequences in a batch, C the budget in FLOPs.
+    B sequences in a batch, C the budget in FLOPs. Where student and teacher differ: L_S, L_T.
 """
 import json
 import re
-from typing import NamedTuple
+from typing import Callable, NamedTuple, Optional
 
 import cli
 from cli import UserError
@@ -71,17 +75,54 @@ def masked_positions(T):
     return (15 * T + 50) // 100  # int(0.15 * T + 0.5) in whole numbers: 0.15 is no binary fraction
 
 
+class Depth(NamedTuple):
+    """How far a forward pass goes: in the first `whole` layers to the end, in the first `scores` to Q K^T, in the first `qkv`
+    to the projections. They differ in the last layer only, and by one."""
+    qkv: int
+    scores: int
+    whole: int
+
+
+class Reads(NamedTuple):
+    """What a loss reads of one model's forward pass. Layers are numbered from 1, and 0 is the embeddings' output."""
+    logits: bool = False   # the MLM head's, at the masked positions
+    hidden: tuple = ()     # layers whose output (B, T, h) is read
+    scores: tuple = ()     # layers whose attention scores (B, A, T, T) are read
+    qkv: tuple = ()        # layers whose queries, keys and values (B, T, h) are read
+    relations: int = 0     # T x T products that the loss makes of each of those layers: Q Q^T, K K^T and V V^T are 3
+
+    def depth(self, L):
+        """How far a model of L layers must run."""
+        deepest = max((L if self.logits else 0, *self.hidden, *self.scores, *self.qkv))
+        whole = deepest if self.logits or deepest in self.hidden else deepest - 1
+        return Depth(deepest, deepest if deepest in self.scores else whole, whole)
+
+
+MLM = Reads(logits=True)
+
+
+class Lesson(NamedTuple):
+    """What a step of a strategy computes: what its loss reads of the student and, where it has one, of the teacher."""
+    student: Reads = MLM
+    teacher: Optional[Reads] = None
+    width: Optional[int] = None   # of a matrix that maps each hidden state read of the student to the teacher's width
+    masked: bool = True           # whether they read the masked text, or the whole
+    terms: Optional[Callable] = None  # the loss (distill.py): the bill does not need it
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The formula. Forward pass of one sequence, one line a component: (name, formula as text, FLOPs).
 
-def encoder_flops(size, T):
+def encoder_flops(size, T, reads=MLM):
     L, h, A, f = size
+    n = reads.depth(L)
+    q, s, w = ("L" if layers == L else str(layers) for layers in n)
     return [
-        ("queries, keys, values", "L * 6 T h^2", L * 6 * T * h * h),   # (T, h) @ (h, 3h)
-        ("scores Q K^T",          "L * 2 T^2 h", L * 2 * T * T * h),   # A times (T, h/A) @ (h/A, T): A cancels
-        ("weighted sum of V",     "L * 2 T^2 h", L * 2 * T * T * h),   # A times (T, T) @ (T, h/A)
-        ("attention output",      "L * 2 T h^2", L * 2 * T * h * h),   # (T, h) @ (h, h)
-        ("feed-forward",          "L * 4 T h f", L * 4 * T * h * f),   # (T, h) @ (h, f) and (T, f) @ (f, h)
+        ("queries, keys, values", f"{q} * 6 T h^2", n.qkv * 6 * T * h * h),      # (T, h) @ (h, 3h)
+        ("scores Q K^T",          f"{s} * 2 T^2 h", n.scores * 2 * T * T * h),   # A times (T, h/A) @ (h/A, T): A cancels
+        ("weighted sum of V",     f"{w} * 2 T^2 h", n.whole * 2 * T * T * h),    # A times (T, T) @ (T, h/A)
+        ("attention output",      f"{w} * 2 T h^2", n.whole * 2 * T * h * h),    # (T, h) @ (h, h)
+        ("feed-forward",          f"{w} * 4 T h f", n.whole * 4 * T * h * f),    # (T, h) @ (h, f) and (T, f) @ (f, h)
     ]
 
 
@@ -93,15 +134,34 @@ def mlm_head_flops(size, V, k):
     ]
 
 
-def forward_flops(size, V, T, k=None):
-    """The components of one sequence's forward pass with the MLM head at k positions: [(name, formula, FLOPs)]."""
-    return encoder_flops(size, T) + mlm_head_flops(size, V, masked_positions(T) if k is None else k)
+def loss_flops(size, T, reads, width=None):
+    """The matrix products of a loss: relations among positions, and the projection of hidden states to another width."""
+    h, m, r = size.h, len(reads.hidden), len(reads.qkv) * reads.relations
+    rows = [("relations",  f"{r} * 2 T^2 h", r * 2 * T * T * h)] if r else []                     # (T, h) @ (h, T)
+    return rows + ([("projection", f"{m} * 2 T h h'", m * 2 * T * h * width)] if width else [])   # (T, h) @ (h, h')
 
 
-def step_flops(size, V, T, B):
-    """FLOPs of one optimizer step of masked language modelling on B sequences: forward, and backward at twice that."""
-    forward = sum(flops for _, _, flops in forward_flops(size, V, T))
-    return 3 * forward * B
+def forward_flops(size, V, T, reads=MLM, width=None):
+    """The components of one sequence's forward pass, as far as it is read, with the loss: [(name, formula, FLOPs)]."""
+    head = mlm_head_flops(size, V, masked_positions(T)) if reads.logits else []
+    return encoder_flops(size, T, reads) + head + loss_flops(size, T, reads, width)
+
+
+def bill(size, V, T, lesson=Lesson(), teacher=None):
+    """FLOPs of one sequence in training, by what they are spent on. `teacher`: its Size."""
+    def total(rows):
+        return sum(flops for _, _, flops in rows)
+    forward = total(forward_flops(size, V, T, lesson.student, lesson.width))
+    loss = total(loss_flops(size, T, lesson.student, lesson.width))
+    taught = total(forward_flops(teacher, V, T, lesson.teacher)) if lesson.teacher else 0
+    loss_taught = total(loss_flops(teacher, T, lesson.teacher)) if lesson.teacher else 0
+    return {"student_forward": forward - loss, "student_backward": 2 * (forward - loss),
+            "teacher_forward": taught - loss_taught, "loss": 3 * loss + loss_taught}
+
+
+def step_flops(size, V, T, B, lesson=Lesson(), teacher=None):
+    """FLOPs of one optimizer step on B sequences: the student forward, and backward at twice that; the teacher forward."""
+    return sum(bill(size, V, T, lesson, teacher).values()) * B
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -114,16 +174,28 @@ class Plan(NamedTuple):
     flops_spent: int
     tokens: int
     epochs: float  # passes over the data; 0.0 where the data has no end
+    finish_steps: int = 0           # how many of the steps, the last ones, are plain MLM (--mlm-finish)
+    flops_per_finish_step: int = 0
+
+    def spent(self, step):
+        """FLOPs after `step` steps."""
+        finishing = max(0, step - (self.steps - self.finish_steps))
+        return (step - finishing) * self.flops_per_step + finishing * self.flops_per_finish_step
 
 
-def plan(C, flops_per_step, B, T, unique_tokens=None):
-    """Whole steps, never above the budget C and less than one step below it. Raises UserError where C buys none."""
-    steps = C // flops_per_step
-    if steps < 1:
-        raise UserError(f"a budget of {flops(C)} FLOPs is below one step, which costs {flops(flops_per_step)}: "
+def plan(C, flops_per_step, B, T, unique_tokens=None, finish=0.0, flops_per_finish_step=0):
+    """Whole steps, never above the budget C and less than one step below it. Raises UserError where C buys none.
+
+    finish: the share of C that goes to a last phase with steps of another price."""
+    last = int(C * finish) // flops_per_finish_step if finish else 0
+    first = (C - last * flops_per_finish_step) // flops_per_step
+    if first < 1 or finish and last < 1:
+        raise UserError(f"a budget of {flops(C)} FLOPs is below one step, which costs {flops(flops_per_step)}"
+                        f"{f' (and {flops(flops_per_finish_step)} in the MLM finish, {finish:.0%} of the budget)' if finish else ''}: "
                         f"raise --flops, or lower --batch-size, --seq-len or --model")
-    tokens = steps * B * T
-    return Plan(C, flops_per_step, steps, steps * flops_per_step, tokens, tokens / unique_tokens if unique_tokens else 0.0)
+    steps, tokens = first + last, (first + last) * B * T
+    return Plan(C, flops_per_step, steps, first * flops_per_step + last * flops_per_finish_step, tokens,
+                tokens / unique_tokens if unique_tokens else 0.0, last, flops_per_finish_step if finish else 0)
 
 
 # The students that a run without --model chooses from. Hoffmann et al. 2022 train with about 20 tokens a parameter.
@@ -190,6 +262,46 @@ def table(size, C, V, T, B, rate=None):
     return "\n".join(lines)
 
 
+def strategies(size, C, V, T, B, teacher, teacher_flops=0, students=1):
+    """{strategy: its row of the comparison}, for those that this student and teacher allow; {strategy: why not} for others."""
+    import distill  # which imports this file, and no torch either
+    scratch = plan(C, step_flops(size, V, T, B), B, T)
+    # Scratch could spend the student's share of the teacher's training on itself.
+    richer = plan(C + teacher_flops // students, scratch.flops_per_step, B, T)
+    rows, refused = {}, {}
+    for name in distill.STRATEGIES:
+        try:
+            lesson = distill.lesson(name, size, teacher)
+            bought = plan(C, step_flops(size, V, T, B, lesson, teacher), B, T)
+        except UserError as failure:
+            refused[name] = str(failure)
+            continue
+        parts = bill(size, V, T, lesson, teacher)
+        rows[name] = {**bought._asdict(), "flops_per_token": sum(parts.values()) / T,
+                      **{f"{part}_per_token": cost / T for part, cost in parts.items()},
+                      "share_of_scratch_tokens": scratch.flops_per_step / bought.flops_per_step}
+        if teacher_flops and name != "scratch":
+            rows[name]["share_with_teacher_training"] = bought.tokens / richer.tokens
+    return rows, refused
+
+
+def comparison(rows, refused, teacher, teacher_flops, students):
+    """The bills side by side, for people."""
+    parts = ("student_forward", "student_backward", "teacher_forward", "loss")
+    lines = [f"FLOPs a token, teacher BERT {teacher}", "",
+             f"{'strategy':18} {'forward':>9} {'backward':>9} {'teacher':>9} {'loss':>9} {'sum':>9} {'tokens':>9} {'of scratch':>10}"
+             + ("   with the teacher's training" if teacher_flops else "")]
+    for name, row in rows.items():
+        costs = [row[f"{part}_per_token"] for part in parts] + [row["flops_per_token"], row["tokens"]]
+        lines += [f"{name:18} " + " ".join(f"{flops(cost):>9}" for cost in costs) + f" {row['share_of_scratch_tokens']:>10.1%}"
+                  + (f" {row['share_with_teacher_training']:>10.1%}" if "share_with_teacher_training" in row else "")]
+    lines += [f"{name:18} not for this pair: {why}" for name, why in refused.items()]
+    if teacher_flops:
+        lines += ["", f"The teacher's training cost {flops(teacher_flops)} FLOPs, {flops(teacher_flops // students)} for each of {students:,} "
+                  f"student{'s' if students > 1 else ''}: the last column compares with a scratch student that had this, too."]
+    return "\n".join(lines)
+
+
 def main():
     parser = cli.Parser(description="What a training step costs in FLOPs, and what a budget of them buys.",
                         epilog="example:\n  python budget.py --model 6x768 --flops 1e17 --rate 3e14")
@@ -200,20 +312,28 @@ def main():
     add("--seq-len", type=cli.whole(4, 10 ** 6), default=128, metavar="T", help="tokens in a sequence (default: %(default)s)")
     add("--batch-size", type=cli.whole(1, 10 ** 9), default=256, metavar="B", help="sequences in a step (default: %(default)s)")
     add("--rate", type=cli.number, metavar="R", help="FLOP/s of a machine, to say how long it takes")
+    add("--teacher", type=size, metavar="LxH", help="size of a teacher: the bill of every strategy, side by side")
+    add("--teacher-flops", type=cli.number, default=0, metavar="C_T", help="what the teacher's own training cost, to be charged")
+    add("--students", type=cli.whole(1, 10 ** 9), default=1, metavar="n", help="students that share that cost (default: 1)")
     add("--json", action="store_true", help="print one JSON object instead of the table")
     args = parser.parse_args()
+    if args.teacher_flops and not args.teacher:
+        raise UserError("--teacher-flops needs a teacher: say its size with --teacher, like --teacher 12x768")
     C, V, T, B = args.flops, args.vocab_size, args.seq_len, args.batch_size
     model = args.model or choose(C, V, T)
+    rows, refused = strategies(model, C, V, T, B, args.teacher, args.teacher_flops, args.students)
     if not args.json:
         print(table(model, C, V, T, B, args.rate))
+        if args.teacher:
+            print("\n" + comparison(rows, refused, args.teacher, args.teacher_flops, args.students))
         return
-    bought = plan(C, step_flops(model, V, T, B), B, T)
-    row = {**bought._asdict(), "flops_per_token": bought.flops_per_step / (B * T),
-           "components": {name: cost for name, _, cost in forward_flops(model, V, T)}}
-    if args.rate:
-        row["seconds"] = bought.flops_spent / args.rate
+    rows["scratch"]["components"] = {name: cost for name, _, cost in forward_flops(model, V, T)}
+    for row in rows.values():
+        if args.rate:
+            row["seconds"] = row["flops_spent"] / args.rate
     print(json.dumps({"model": str(model), "encoder_parameters": model.encoder_parameters, "vocab_size": V, "seq_len": T,
-                      "batch_size": B, "masked_positions": masked_positions(T), "strategies": {"scratch": row}}))
+                      "batch_size": B, "masked_positions": masked_positions(T), "teacher": args.teacher and str(args.teacher),
+                      "teacher_flops": args.teacher_flops, "students": args.students, "strategies": rows}))
 
 
 if __name__ == "__main__":

@@ -106,6 +106,15 @@ def program(main):
     sys.exit(status)
 
 
+def say(words, write=print):
+    """Prints, and goes on where nobody reads any more: `... | head` does not stop a run."""
+    try:
+        write(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_stdout()
+
+
 def discard_stdout():
     """For when the reader of stdout has gone: what is printed from here on goes nowhere, and fails no more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

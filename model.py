@@ -6,14 +6,13 @@ format.
     model.save_pretrained("my-bert")                           # opens in transformers' AutoModelForMaskedLM
 
 Post-LayerNorm, learned positions, exact GELU, decoder tied to the word embeddings: the paper's model, and the one that
-transformers calls BertForMaskedLM. Read it from top to bottom: configuration, one layer, the whole, the file format.
+transformers calls BertForMaskedLM. Read it from top to bottom: configuration, one layer, the whole, in and out of files.
 
 Shapes: B sequences, T tokens, h hidden size, A heads, d = h / A, f feed-forward size, V vocabulary.
 """
 import dataclasses
 import json
 import math
-import re
 import warnings
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -24,8 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from budget import Size
+from budget import Depth, Size
 from cli import UserError
+from huggingface import read_config, read_weights, to_hugging_face
 
 
 @dataclasses.dataclass
@@ -73,18 +73,34 @@ class Layer(nn.Module):
         self.feed_forward_out = nn.Linear(f, h)
         self.output_norm = nn.LayerNorm(h, eps=eps)
 
-    def forward(self, x, mask=None):
-        """(B, T, h) -> (B, T, h). mask: (B, 1, 1, T), True where a token may be attended to, or None for everywhere."""
+    def forward(self, x, mask=None, stop="", scores=False):
+        """x (B, T, h), mask (B, 1, 1, T), True where a token may be attended to, or None for everywhere ->
+        (x (B, T, h), (q, k, v) each (B, T, h) with all heads joined, scores (B, A, T, T) if they are asked for).
+
+        stop: after "qkv" or after "scores"; the x of a layer that stopped is None. Without `scores` attention is one
+        fused kernel, which keeps no T x T table."""
         B, T, h = x.shape
-        # Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V, in each head
         qkv = self.qkv(x).view(B, T, 3, self.heads, h // self.heads)  # (B, T, 3h) -> (B, T, 3, A, d)
+        joined = qkv.flatten(3).unbind(2)                             # (B, T, 3, h) -> three of (B, T, h)
+        if stop == "qkv":
+            return None, joined, None
         q, k, v = qkv.permute(2, 0, 3, 1, 4)                          # three of (B, A, T, d)
-        a = F.scaled_dot_product_attention(q, k, v, mask, self.attention_dropout if self.training else 0.0)
+        dropout = self.attention_dropout if self.training else 0.0
+        # Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V, in each head
+        S = None
+        if scores:
+            S = q @ k.transpose(2, 3) / math.sqrt(h // self.heads)    # (B, A, T, d) @ (B, A, d, T) -> (B, A, T, T)
+            if stop == "scores":
+                return None, joined, S
+            seen = S if mask is None else S.masked_fill(~mask, -math.inf)
+            a = F.dropout(seen.softmax(dim=3), dropout) @ v           # (B, A, T, T) @ (B, A, T, d) -> (B, A, T, d)
+        else:
+            a = F.scaled_dot_product_attention(q, k, v, mask, dropout)
         a = a.transpose(1, 2).reshape(B, T, h)                        # (B, A, T, d) -> (B, T, A, d) -> (B, T, h)
         # x <- LayerNorm(x + Dropout(a W_O))
         x = self.attention_norm(x + self.dropout(self.attention_output(a)))
         # x <- LayerNorm(x + Dropout(GELU(x W_1) W_2)), with the exact GELU(z) = z Phi(z)
-        return self.output_norm(x + self.dropout(self.feed_forward_out(F.gelu(self.feed_forward_in(x)))))
+        return self.output_norm(x + self.dropout(self.feed_forward_out(F.gelu(self.feed_forward_in(x))))), joined, S
 
     def dropout(self, x):
         return F.dropout(x, self.hidden_dropout, self.training)
@@ -126,11 +142,13 @@ class MlmHead(nn.Module):
 
 
 class Output(NamedTuple):
-    """What a forward pass gives. Fields that the model has no part for are None."""
-    last_hidden_state: torch.Tensor         # (B, T, h)
-    hidden_states: tuple                    # L + 1 of (B, T, h): the embeddings' output, then each layer's
-    logits: Optional[torch.Tensor]          # (B, T, V), or (N, V) at N chosen positions
-    pooler_output: Optional[torch.Tensor]   # (B, h)
+    """What a forward pass gives. Fields that the model has no part for, or that were not asked for, are None."""
+    last_hidden_state: Optional[torch.Tensor]   # (B, T, h)
+    hidden_states: tuple                        # L + 1 of (B, T, h): the embeddings' output, then each layer's
+    logits: Optional[torch.Tensor]              # (B, T, V), or (N, V) at N chosen positions
+    pooler_output: Optional[torch.Tensor]       # (B, h)
+    scores: Optional[dict] = None               # {layer: (B, A, T, T)}: Q K^T / sqrt(d), before mask and softmax
+    qkv: Optional[dict] = None                  # {layer: (q, k, v)}, each (B, T, h), all heads joined
 
 
 class Bert(nn.Module):
@@ -156,33 +174,35 @@ class Bert(nn.Module):
             if getattr(module, "bias", None) is not None:
                 module.bias.zero_()
 
-    def forward(self, input_ids, attention_mask=None, token_type_ids=None, *, positions=None):
+    def forward(self, input_ids, attention_mask=None, token_type_ids=None, *, positions=None, reads=None):
         """input_ids (B, T); attention_mask (B, T), 1 for tokens and 0 for padding; token_type_ids (B, T) -> Output.
 
         positions: (N,) indices into the B*T tokens at which the MLM head runs, logits (N, V); None: at all, (B, T, V).
         A training step reads 15% of the logits, and the head at every position would be its dearest part.
+        reads: a `budget.Reads`, what a loss reads of this pass. Just that is computed: the pass ends in the deepest layer
+        that is read, and attention scores appear in the layers that are asked for. None: all that the model has, no scores.
         Raises UserError where T is beyond the position table."""
-        x, hidden_states = self.encode(input_ids, attention_mask, token_type_ids)
-        logits = pooled = None
-        if self.mlm_head is not None:
-            chosen = x if positions is None else x.flatten(0, 1).index_select(0, positions)  # (B, T, h) -> (N, h)
-            logits = self.mlm_head(chosen, self.embeddings.word_embeddings.weight)
-        if self.pooler is not None:
-            pooled = torch.tanh(self.pooler(x[:, 0]))  # the hidden state of [CLS]
-        return Output(x, hidden_states, logits, pooled)
-
-    def encode(self, input_ids, attention_mask=None, token_type_ids=None):
-        """The encoder alone: the last hidden state (B, T, h) and all L + 1 of them."""
-        T, longest = input_ids.shape[1], self.config.max_position_embeddings
+        T, longest, L = input_ids.shape[1], self.config.max_position_embeddings, self.config.num_hidden_layers
         if T > longest:
             raise UserError(f"a sequence of {T} tokens is longer than the model's position table of {longest}: shorten it")
         mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]  # (B, T) -> (B, 1, 1, T)
+        depth = Depth(L, L, L) if reads is None else reads.depth(L)
         x = self.embeddings(input_ids, token_type_ids)
-        hidden_states = [x]
-        for layer in self.layers:
-            x = layer(x, mask)
+        hidden_states, scores, qkv = [x], {}, {}
+        for m, layer in enumerate(self.layers[:depth.qkv], start=1):
+            stop = "" if m <= depth.whole else "scores" if m <= depth.scores else "qkv"
+            x, joined, S = layer(x, mask, stop, scores=reads is not None and m in reads.scores)
             hidden_states.append(x)
-        return x, tuple(hidden_states)
+            if reads is not None:
+                scores |= {m: S} if m in reads.scores else {}
+                qkv |= {m: joined} if m in reads.qkv else {}
+        logits = pooled = None
+        if self.mlm_head is not None and (reads is None or reads.logits):
+            chosen = x if positions is None else x.flatten(0, 1).index_select(0, positions)  # (B, T, h) -> (N, h)
+            logits = self.mlm_head(chosen, self.embeddings.word_embeddings.weight)
+        if self.pooler is not None and reads is None:
+            pooled = torch.tanh(self.pooler(x[:, 0]))  # the hidden state of [CLS]
+        return Output(x, tuple(hidden_states), logits, pooled, scores, qkv)
 
     @property
     def device(self):
@@ -192,7 +212,7 @@ class Bert(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     # -----------------------------------------------------------------------------------------------------------------
-    # Hugging Face's format: config.json and model.safetensors, with the names of the original BERT.
+    # Files, in Hugging Face's format (huggingface.py).
 
     def save_pretrained(self, folder):
         """Writes `config.json` and `model.safetensors` into `folder`, each whole or not at all."""
@@ -211,7 +231,7 @@ class Bert(nn.Module):
         mlm_head: None takes what is there and warns when there is no head; True demands one; False leaves it out.
         Raises UserError for anything that is not a BERT in safetensors, or whose sizes are not those of its config."""
         folder = runs.fetch(name, ["config.json", "model.safetensors"])
-        config = read_config(folder)
+        config = read_config(folder, BertConfig)
         tensors = read_weights(folder)
         shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
         has_head = any(key.startswith("mlm_head.") for key in shapes)
@@ -243,113 +263,3 @@ class Bert(nn.Module):
                                 f"expected {expected.get(key, 'none of that name')}")
         model.load_state_dict({key: tensors[key] for key in expected}, assign=True)
         return model.requires_grad_(True).eval()
-
-
-def read_config(folder):
-    """`config.json` as a BertConfig. Raises UserError where it is no JSON, no BERT, or a BERT that this one is not."""
-    try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        assert isinstance(raw, dict)
-    except FileNotFoundError:
-        raise UserError(f"{folder} has no config.json: it is not a model's folder") from None
-    except (ValueError, AssertionError, RecursionError):
-        raise UserError(f"{folder}/config.json is damaged: it is not a JSON object") from None
-    if raw.get("model_type", "bert") != "bert":
-        raise UserError(f"{folder} is a {str(raw['model_type'])[:40]!r} model, not a BERT")
-    for key, ours in (("hidden_act", "gelu"), ("position_embedding_type", "absolute"), ("tie_word_embeddings", True),
-                      ("is_decoder", False), ("add_cross_attention", False)):
-        if raw.get(key, ours) != ours:
-            raise UserError(f"{folder} has {key} = {str(raw[key])[:40]!r}, and this BERT is built with {ours!r} only")
-    fields = {}
-    for field in dataclasses.fields(BertConfig):
-        value = raw.get(field.name, field.default)
-        value = 0 if field.name == "pad_token_id" and value is None else value
-        least = 0 if field.type is float or field.name == "pad_token_id" else 1
-        most = 1 if "dropout" in field.name else 10 ** 9
-        right_type = isinstance(value, int if field.type is int else (int, float)) and not isinstance(value, bool)
-        if not right_type or not least <= value <= most:
-            raise UserError(f"{folder}/config.json is damaged: {field.name} = {str(value)[:40]}")
-        fields[field.name] = value
-    config = BertConfig(**fields)
-    if config.hidden_size % config.num_attention_heads:
-        raise UserError(f"{folder}/config.json: {config.num_attention_heads} heads do not divide hidden_size "
-                        f"{config.hidden_size}")
-    return config
-
-
-def read_weights(folder):
-    """`model.safetensors` under this file's names, in fp32."""
-    path = folder / "model.safetensors"
-    if not path.exists():
-        if (folder / "pytorch_model.bin").exists():
-            raise UserError(f"{folder} has only pytorch_model.bin, a pickle, and a pickle can run any code when it is opened. "
-                            f"If you trust it, convert it once: python -c \"from transformers import AutoModelForMaskedLM as "
-                            f"M; M.from_pretrained('{folder}').save_pretrained('{folder}')\"")
-        raise UserError(f"{folder} has no model.safetensors: it holds no weights that are read here (pickles are not)")
-    tensors, _ = runs.load_tensors(path)
-    return from_hugging_face(tensors, folder)
-
-
-# Our names, and the original BERT's. Layers and the three parts of `qkv` are handled below.
-NAMES = [("embeddings.norm.", "bert.embeddings.LayerNorm."),
-         ("embeddings.", "bert.embeddings."),
-         ("attention_output.", "attention.output.dense."),
-         ("attention_norm.", "attention.output.LayerNorm."),
-         ("feed_forward_in.", "intermediate.dense."),
-         ("feed_forward_out.", "output.dense."),
-         ("output_norm.", "output.LayerNorm."),
-         ("mlm_head.transform.", "cls.predictions.transform.dense."),
-         ("mlm_head.norm.", "cls.predictions.transform.LayerNorm."),
-         ("mlm_head.bias", "cls.predictions.bias"),
-         ("pooler.", "bert.pooler.dense.")]
-QKV = ("query", "key", "value")
-
-
-def to_hugging_face(state):
-    """Our state dict under the original BERT's names, the fused qkv cut into its three parts."""
-    renamed = {}
-    for key, tensor in state.items():
-        layer = re.match(r"layers\.(\d+)\.", key)
-        prefix, rest = (f"bert.encoder.layer.{layer[1]}.", key[layer.end():]) if layer else ("", key)
-        if rest.startswith("qkv."):
-            for name, part in zip(QKV, tensor.chunk(3)):  # (3h, h) -> three of (h, h); biases (3h,) -> three of (h,)
-                renamed[f"{prefix}attention.self.{name}.{rest[4:]}"] = part.contiguous()
-        else:
-            ours, theirs = next(pair for pair in NAMES if rest.startswith(pair[0]))
-            renamed[prefix + theirs + rest[len(ours):]] = tensor.contiguous()
-    return renamed
-
-
-def from_hugging_face(tensors, folder):
-    """The inverse. Also takes older checkpoints: LayerNorm's gamma and beta, names without `bert.`, copies of tied weights."""
-    theirs = {}
-    for key, tensor in tensors.items():
-        key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        if key.startswith(("embeddings.", "encoder.", "pooler.")):
-            key = "bert." + key
-        if key.startswith("cls.seq_relationship.") or key == "bert.embeddings.position_ids":
-            continue  # the next-sentence head, and a constant 0, 1, 2, ...
-        theirs[key] = tensor.float()
-    # The decoder is tied: some files hold a second copy of its weight and bias. An untied decoder would be another model.
-    for copy, original in (("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
-                           ("cls.predictions.decoder.bias", "cls.predictions.bias")):
-        if copy in theirs:
-            duplicate = theirs.pop(copy)
-            if not torch.equal(duplicate, theirs.setdefault(original, duplicate)):
-                raise UserError(f"{folder}: {copy} differs from {original}, and this BERT ties the two")
-    ours = {}
-    for key, tensor in theirs.items():
-        layer = re.match(r"bert\.encoder\.layer\.(\d+)\.", key)
-        prefix, rest = (f"layers.{layer[1]}.", key[layer.end():]) if layer else ("", key)
-        part = re.match(r"attention\.self\.(query|key|value)\.", rest)
-        if part:
-            ours.setdefault(f"{prefix}qkv.{rest[part.end():]}", [None] * 3)[QKV.index(part[1])] = tensor
-        else:
-            name = next((ours_ + rest[len(theirs_):] for ours_, theirs_ in NAMES if rest.startswith(theirs_)), rest)
-            ours[prefix + name] = tensor
-    for key, parts in ours.items():
-        if isinstance(parts, list):
-            if any(part is None or part.dim() == 0 or part.shape != parts[0].shape for part in parts):
-                raise UserError(f"{folder} is damaged or not a BERT: {key} lacks its queries, keys or values")
-            ours[key] = torch.cat(parts)
-    return ours

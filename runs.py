@@ -316,6 +316,8 @@ def compare(folder, old, new):
                  if old.get(key) != new.get(key)]
     if different and all(words.startswith("text_sha256") for words in different):
         raise UserError(f"{folder} holds a run on another text: it was edited, or is cut by another tokenizer; choose another --out")
+    if different and all(words.startswith("teacher_") for words in different):
+        raise UserError(f"{folder} holds the student of another teacher, or the teacher was changed: choose another --out")
     if different:
         raise UserError(f"{folder} holds a run with other settings ({'; '.join(different)}): "
                         f"give the same settings to continue it, or another --out")

@@ -1,7 +1,7 @@
 """Pretrain a BERT within a budget of FLOPs. The one loop.
 
     python train.py --strategy scratch --flops 1e13
-    python train.py --strategy scratch --flops 1e15 --data books/ --tokenizer bert-base-uncased
+    python train.py --strategy kd --teacher runs/teacher --flops 1e13 --model 2x128
 
 From top to bottom: the command line, the setting up, the loop, what a run leaves behind. A killed run continues when the
 same command is given again, and ends with the same weights, bit for bit: the batch, the masks and the dropout of a step
@@ -17,18 +17,22 @@ from pathlib import Path
 import budget
 import card
 import cli
+import distill
 import runs
 from cli import UserError
 
 EXAMPLES = """examples:
   python train.py --strategy scratch --flops 1e13                        stories, a few minutes on a laptop
+  python train.py --strategy kd --teacher runs/... --flops 1e13          the same budget, distilled from a run's folder
   python train.py --strategy scratch --flops 1e14 --data my-books/       your text: .txt .jsonl .csv .parquet, or a hub id"""
 
 
 def arguments(argv=None):
     parser = cli.Parser(description="Pretrain a BERT within a budget of FLOPs.", epilog=EXAMPLES)
     add, whole, real = parser.add_argument, cli.whole, cli.real
-    add("--strategy", default="scratch", choices=["scratch"], help="how the student learns (default: %(default)s)")
+    add("--strategy", default="scratch", choices=list(distill.STRATEGIES), metavar="NAME",
+        help=f"how the student learns: {', '.join(distill.STRATEGIES)} (default: %(default)s)")
+    add("--teacher", metavar="NAME", help="a run's folder, a BERT's folder or a hub id; the student takes its tokenizer")
     add("--flops", type=cli.number, required=True, metavar="C", help="the budget, like 1e13 or 2.5e15; never exceeded")
     add("--model", type=budget.size, metavar="LxH", help="the student: 2x128, 6x768, 4x312h12f1200 (default: by the budget)")
     add("--data", nargs="+", default=["stories"], metavar="TEXT", help="stories (default), files or folders, or a hub id "
@@ -48,6 +52,12 @@ def arguments(argv=None):
     add("--seed", type=whole(0, 2 ** 31 - 1), default=0, metavar="n", help="decides weights, order, masks, stories (default: %(default)s)")
     add("--dtype", default="auto", choices=["auto", "fp32", "bf16"], help="auto: bf16 autocast where the hardware has it")
     add("--device", default="auto", metavar="D", help="auto (default), cpu, cuda, cuda:1, mps")
+    add("--init", default="random", choices=["random", "teacher"], help="teacher: copy every n-th of its layers (default: random)")
+    add("--mlm-finish", type=real(0, 0.9), default=0.0, metavar="s", help="share of the budget, its last part, that goes to plain masked "
+        "language modelling (default: 0)")
+    add("--temperature", type=real(0.01, 1000), default=1.0, metavar="t", help="of kd (default: %(default)s)")
+    add("--relation-heads", type=whole(1, 10 ** 4), metavar="R", help="of minilm (default: teacher heads of 16, as far as the widths allow)")
+    add("--teacher-layer", type=whole(1, 1000), metavar="l", help="that minilm learns from (default: the last; above 12 layers 7/8 of the way up)")
     add("--out", metavar="FOLDER", help="default: runs/ and a name made of the settings")
     add("--dry-run", action="store_true", help="print the plan and stop")
     args = parser.parse_args(argv)
@@ -56,6 +66,16 @@ def arguments(argv=None):
     small = args.flops < 10 ** 15
     args.seq_len = args.seq_len or (32 if small else 128)
     args.batch_size = args.batch_size or ((32 if args.data == ["stories"] else 64) if small else 256)
+    if args.strategy == "scratch" and (args.teacher or args.init == "teacher" or args.mlm_finish):
+        flag = "--teacher" if args.teacher else "--init teacher" if args.init == "teacher" else "--mlm-finish"
+        raise UserError(f"{flag} is for a student that is taught, and --strategy scratch learns from the text alone: leave it out, or choose "
+                        f"a strategy like kd")
+    if args.strategy != "scratch" and args.teacher is None:
+        distill.lesson(args.strategy, None, None)  # says what is missing
+    if args.teacher and args.vocab_size:
+        raise UserError("--vocab-size is for a tokenizer that is made from the text, and a student takes its teacher's: leave it out")
+    if args.teacher and args.out and Path(args.out).resolve() == Path(args.teacher).resolve():
+        raise UserError(f"--out {args.out} is the teacher's own folder: choose another")
     return args
 
 
@@ -63,17 +83,17 @@ def arguments(argv=None):
 # Setting up
 
 def masked_batch(corpus, seed, step, batch_size, device):
-    """The batch of a step, a function of (seed, step): inputs (B, T), positions (N,), labels (N,)."""
+    """The batch of a step, a function of (seed, step): blocks (B, T), and masked: inputs (B, T), positions (N,), labels (N,)."""
     import torch
     import data
-    arrays = data.mask_tokens(corpus.blocks(step, batch_size), data.generator(seed, step), corpus.vocabulary)
+    blocks = corpus.blocks(step, batch_size)
+    arrays = blocks, *data.mask_tokens(blocks, data.generator(seed, step), corpus.vocabulary)
     return [torch.from_numpy(array).to(device, non_blocking=True) for array in arrays]
 
 
-def rate_of(model, batch, autocast, flops_per_sequence):
+def rate_of(learner, batch, autocast, flops_per_sequence):
     """FLOP/s of this machine, from a few measured forward and backward passes on part of a batch. Leaves no trace."""
-    from distill import mlm_loss
-    inputs, positions, labels = batch
+    blocks, inputs, positions, labels = batch
     rows = len(inputs)
     if inputs.device.type == "cpu":
         rows = min(rows, max(1, int(1e11 // flops_per_sequence)))  # about a second's work on a laptop
@@ -82,11 +102,11 @@ def rate_of(model, batch, autocast, flops_per_sequence):
     while len(times) < 3 or (time.perf_counter() - began < 1 and len(times) < 30):
         start = time.perf_counter()
         with autocast():
-            logits = model(inputs[:rows], positions=positions[:n]).logits
-        mlm_loss(logits, labels[:n]).backward()
-        model.embeddings.word_embeddings.weight.grad[0, 0].item()  # waits until a GPU has done its work
+            terms = learner(blocks[:rows], inputs[:rows], positions[:n], labels[:n])
+        sum(terms.values()).backward()
+        learner.model.embeddings.word_embeddings.weight.grad[0, 0].item()  # waits until a GPU has done its work
         times.append(time.perf_counter() - start)
-    model.zero_grad()
+    learner.zero_grad()
     return rows * flops_per_sequence / sorted(times[1:])[len(times[1:]) // 2]
 
 
@@ -110,6 +130,7 @@ def main():
     import torch
     import baselines
     import data
+    from learner import Learner, copy_teacher, load_teacher, tokenizer_of
     from model import Bert, BertConfig
 
     device, dtype = runs.hardware(args.device, args.dtype)
@@ -118,17 +139,29 @@ def main():
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False
     makers = 1 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 2))
-    corpus = data.open_corpus(args.data, args.seq_len, args.seed, args.tokenizer, args.vocab_size, args.unique_tokens,
-                              args.text_column, makers)
-    corpus.check(args.batch_size)
-    V, T, B = corpus.vocabulary.size, args.seq_len, args.batch_size
-    size = args.model or budget.choose(args.flops, V, T)
-    plan = budget.plan(args.flops, budget.step_flops(size, V, T, B), B, T, corpus.unique)
-    folder = Path(args.out or Path("runs") / card.default_name(args, size))
+    T, B, teacher, tokenizer = args.seq_len, args.batch_size, None, args.tokenizer
+    how = distill.Options(args.temperature, args.relation_heads, args.teacher_layer)
+    if args.teacher:  # what is wrong with it is said before hours of tokenizing
+        teacher = load_teacher(args.teacher, T)
+        tokenizer = tokenizer_of(teacher, args.tokenizer)
+        taught_by = teacher.model.config.size
+        size = args.model or budget.choose(args.flops, teacher.model.config.vocab_size, T)
+        lesson = distill.lesson(args.strategy, size, taught_by, how)
+    corpus = data.open_corpus(args.data, T, args.seed, tokenizer, args.vocab_size, args.unique_tokens, args.text_column, makers)
+    corpus.check(B)
+    V = corpus.vocabulary.size
+    if teacher is None:
+        taught_by, size = None, args.model or budget.choose(args.flops, V, T)
+        lesson = distill.lesson(args.strategy, size)
+    plan = budget.plan(args.flops, budget.step_flops(size, V, T, B, lesson, taught_by), B, T, corpus.unique, args.mlm_finish,
+                       budget.step_flops(size, V, T, B))
+    folder = Path(args.out or Path("runs") / card.default_name(args, size, teacher))
     runs.refuse_foreign(folder)
     if args.lr is None:
         args.lr = 2e-3 * math.sqrt(128 / size.h)
     longest = max(128, T)  # the position table: room for fine-tuning at 128
+    if args.init == "teacher":
+        longest = min(longest, teacher.model.config.max_position_embeddings)
     sizes = {"vocab_size": V, "max_position_embeddings": longest, "pad_token_id": corpus.vocabulary.pad,
              "hidden_dropout_prob": args.dropout, "attention_probs_dropout_prob": args.dropout}
     if args.init_range is not None:
@@ -138,35 +171,46 @@ def main():
                 "lr", "betas", "weight_decay", "warmup", "dropout", "seed")}
     settings |= {"flops_budget": args.flops, "model": str(size), "vocab_size": V, "initializer_range": config.initializer_range,
                  "dtype": dtype, "device": device.type, "text_sha256": corpus.info["sha256"]["train"][:16],
-                 "tokenizer": args.tokenizer or "made from the text"}
+                 "tokenizer": args.tokenizer or ("the teacher's" if teacher else "made from the text")}
+    if teacher:
+        settings |= {"teacher_sha256": teacher.sha256, "teacher_model": str(taught_by), "init": args.init, "mlm_finish": args.mlm_finish,
+                     **how._asdict()}
 
-    model = Bert(config).to(device)  # its weights serve to measure the speed; those of the seed come after
+    model = Bert(config, mlm_head=lesson.student.logits or args.mlm_finish > 0)  # a head only where a loss trains one
+    torch.manual_seed(args.seed)
+    model.initialise(model)  # the same weights whichever the strategy, and the device
+    if args.init == "teacher":
+        copy_teacher(model, teacher.model)
+    learner = Learner(model, lesson, teacher and teacher.model.to(device), dtype).to(device)
     if not args.dry_run and (folder / "run.json").exists():  # before any measuring: a finished run has nothing to plan
         with runs.Run(folder, settings) as run:
             if run.finished:
                 run.remove_checkpoints()
                 card.print_result(run.record, folder)
                 return
-    blocks, (inputs, positions, labels) = corpus.validation()
+    blocks, masked = corpus.validation()
     sample = corpus.sample()
     p = baselines.unigram(sample, V)
-    floors = {"unigram_loss": baselines.unigram_loss(p, labels),
-              "neighbour_loss": baselines.neighbour_loss(sample, blocks, positions, labels, p)}
-    validation = [torch.from_numpy(array).to(device) for array in (inputs, positions, labels)]
+    floors = {"unigram_loss": baselines.unigram_loss(p, masked[2]),
+              "neighbour_loss": baselines.neighbour_loss(sample, blocks, masked[1], masked[2], p)}
+    validation = [torch.from_numpy(array).to(device) for array in (blocks, *masked)]
 
     def autocast():
         return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
-    model.train()
-    rate = rate_of(model, masked_batch(corpus, args.seed, 0, B, device), autocast, plan.flops_per_step // B)
-    print(card.plan_text(args, plan, size, model.parameter_count(), corpus, device, dtype, rate, floors, folder, V), flush=True)
+    learner.train()
+    rate = rate_of(learner, masked_batch(corpus, args.seed, 0, B, device), autocast, plan.flops_per_step // B)
+    cli.say(card.plan_text(args, plan, size, model.parameter_count(), corpus, device, dtype, rate, floors, folder, V, teacher))
     if args.dry_run:
         corpus.close()
         return
-    torch.manual_seed(args.seed)
-    model.initialise(model)
+    parts = budget.bill(size, V, T, lesson, taught_by), budget.bill(size, V, T)
+    first, last = (plan.steps - plan.finish_steps) * B, plan.finish_steps * B  # sequences
+    bill = {part: first * parts[0][part] + last * parts[1][part] for part in parts[0]}
     with runs.Run(folder, settings) as run:
-        seconds = train(run, model, corpus, plan, args, autocast, validation, floors)
-        record = finish(run, model, corpus, plan, floors, seconds)
+        if teacher:
+            run.write_record(teacher=str(teacher.folder.resolve()))
+        seconds = train(run, learner, corpus, plan, args, autocast, validation, floors)
+        record = finish(run, model, corpus, plan, floors, bill, seconds)
     corpus.close()
     card.print_result(record, folder)
 
@@ -181,36 +225,27 @@ def check_writable(folder):
 # ---------------------------------------------------------------------------------------------------------------------
 # The loop
 
-def train(run, model, corpus, plan, args, autocast, validation, floors):
+def train(run, learner, corpus, plan, args, autocast, validation, floors):
     """From the newest checkpoint of `run`, or from the beginning, to the last step of the plan."""
     import torch
     from tqdm import tqdm
-    from distill import mlm_loss
+    from learner import PLAIN, adamw, checkpoint, restore
     device, steps, B = validation[0].device, plan.steps, args.batch_size
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]  # biases and LayerNorm: no weight decay
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": args.weight_decay},
-                                   {"params": vectors, "weight_decay": 0.0}],
-                                  betas=tuple(args.betas), eps=1e-6, fused=device.type in ("cpu", "cuda"))
-    step, seconds, loss_sum, logged = restore(run, model, optimizer)
+    switch = steps - plan.finish_steps  # from this step on plain MLM, in a phase with its own warmup and decay
+    optimizer = adamw(learner, args.betas, args.weight_decay)
+    step, seconds, sums, logged = restore(run, learner, optimizer)
     run.rewind_log(step)
     if step:
-        print(f"continuing at step {step:,} of {steps:,}")
+        cli.say(f"continuing at step {step:,} of {steps:,}")
     log_every, save_every = max(1, min(100, steps // 500)), max(1, steps // 20)
-    validate_at = {round(i * steps / 10) for i in range(11)}
+    validate_at = {round(i * steps / 10) for i in range(11)} | {switch}
     began = saved = time.perf_counter()
     mark = (step, began)  # of the last log line, or of the end of a validation or a save: what the logged speed leaves out
-
-    def say(words):
-        try:
-            bar.write(words)
-        except BrokenPipeError:  # a reader like `head` has gone: the run goes on
-            cli.discard_stdout()
 
     def save():
         nonlocal saved
         runs.sync(run.folder / "log.jsonl")  # the log must not be behind the checkpoint, also after a power cut
-        run.save_checkpoint(step, checkpoint(model, optimizer, seconds + time.perf_counter() - began, loss_sum, logged))
+        run.save_checkpoint(step, checkpoint(learner, optimizer, seconds + time.perf_counter() - began, sums, logged))
         saved = time.perf_counter()
 
     def checked(loss):
@@ -220,109 +255,73 @@ def train(run, model, corpus, plan, args, autocast, validation, floors):
         return loss
 
     def report():
-        nonlocal train_loss
-        val_loss = validation_loss(model, validation, autocast)
-        run.log(step=step, flops=step * plan.flops_per_step, tokens=step * B * corpus.T, val_loss=val_loss, **floors)
-        say(f"{step:>9,} steps {budget.flops(step * plan.flops_per_step):>9} FLOPs   training {train_loss:>5}   "
-            f"validation {val_loss:.3f}   (unigram {floors['unigram_loss']:.3f}, neighbours {floors['neighbour_loss']:.3f})")
+        terms = learner.validate(validation, autocast, PLAIN if step > switch else None)
+        spent, words = plan.spent(step), words_of(terms)
+        # An untrained head's number would mean nothing: there is a validation loss where the loss has an MLM term.
+        mlm = {"val_loss": terms["mlm"], **floors} if "mlm" in terms else {}
+        run.log(step=step, flops=spent, tokens=step * B * corpus.T, val_terms=terms, **mlm)
+        counts = f"   (unigram {floors['unigram_loss']:.3f}, neighbours {floors['neighbour_loss']:.3f})" if mlm else ""
+        cli.say(f"{step:>9,} steps {budget.flops(spent):>9} FLOPs   training {train_loss}   validation {words}{counts}", bar.write)
+
+    def words_of(terms):
+        return ", ".join(f"{name} {value:#.4g}" for name, value in terms.items())
 
     train_loss = "-"
-    with cli.Signals() as signals, tqdm(total=plan.flops_spent, initial=step * plan.flops_per_step, unit="FLOP", unit_scale=True,
+    with cli.Signals() as signals, tqdm(total=plan.flops_spent, initial=plan.spent(step), unit="FLOP", unit_scale=True,
                                          smoothing=0.05, mininterval=0.5, dynamic_ncols=True) as bar:
-        if step in validate_at and not any(row["step"] == step and "val_loss" in row for row in run.read_log()):
+        if step in validate_at and not any(row["step"] == step and "val_terms" in row for row in run.read_log()):
             report()
         while step < steps:
             if args.dropout:
                 torch.manual_seed(dropout_seed(args.seed, step))
-            inputs, positions, labels = masked_batch(corpus, args.seed, step, B, device)
+            batch = masked_batch(corpus, args.seed, step, B, device)
             with autocast():
-                logits = model(inputs, positions=positions).logits
-            loss = mlm_loss(logits, labels)
+                terms = learner(*batch, PLAIN if step >= switch else None)
+            loss = sum(terms.values())
             loss.backward()
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, args.lr, args.warmup)
+                group["lr"] = (learning_rate(step, switch, args.lr, args.warmup) if step < switch else
+                               learning_rate(step - switch, plan.finish_steps, args.lr, args.warmup))
             if device.type == "cpu":
                 checked(loss.item())  # before the optimizer spreads it; elsewhere reading the loss would stop the pipeline
             optimizer.step()
             optimizer.zero_grad()
+            bar.update(plan.spent(step + 1) - plan.spent(step))
             step += 1
-            loss_sum, logged = loss_sum + loss.detach(), logged + 1
-            bar.update(plan.flops_per_step)
+            values = torch.stack(list(terms.values())).detach()
+            sums, logged = values if logged == 0 else sums + values, logged + 1
 
-            if step % log_every == 0 or step == steps:
-                now, mean = time.perf_counter(), checked(loss_sum.item() / logged)
-                speed = (step - mark[0]) * plan.flops_per_step / (now - mark[1])
-                run.log(step=step, flops=step * plan.flops_per_step, tokens=step * B * corpus.T, loss=mean,
+            if step % log_every == 0 or step in (switch, steps):
+                now, means = time.perf_counter(), dict(zip(terms, (sums / logged).tolist()))
+                mean = checked(sum(means.values()))
+                speed = (plan.spent(step) - plan.spent(mark[0])) / (now - mark[1])
+                run.log(step=step, flops=plan.spent(step), tokens=step * B * corpus.T, loss=mean, terms=means,
                         lr=optimizer.param_groups[0]["lr"], flops_per_second=speed, seconds=seconds + now - began)
-                train_loss, mark = f"{mean:.3f}", (step, now)
-                bar.set_postfix_str(f"loss {train_loss}", refresh=False)
-                loss_sum, logged = torch.zeros_like(loss_sum), 0
+                train_loss, mark, logged = words_of(means), (step, now), 0
+                bar.set_postfix_str(f"loss {mean:.3f}", refresh=False)
             if step in validate_at:
                 report()
                 mark = (step, time.perf_counter())
             if step % save_every == 0 or step == steps or time.perf_counter() - saved > 60 or signals.stopped:
-                if not all(p.isfinite().all() for p in model.parameters()):
+                if not all(p.isfinite().all() for p in learner.parameters()):
                     checked(math.nan)
                 save()
                 mark = (step, time.perf_counter())
             if signals.stopped and step < steps:
-                say(f"stopped at step {step:,} of {steps:,}, saved in {run.folder}: the same command continues")
+                cli.say(f"stopped at step {step:,} of {steps:,}, saved in {run.folder}: the same command continues", bar.write)
                 raise signals.stopped
     return seconds + time.perf_counter() - began
 
 
-def validation_loss(model, validation, autocast, rows=128):
-    """Mean masked-word loss on the validation set, in nats."""
-    import torch
-    from distill import mlm_loss
-    inputs, positions, labels = validation
-    k = len(positions) // len(inputs)
-    total = count = 0
-    model.eval()
-    with torch.no_grad(), autocast():
-        for i in range(0, len(inputs), rows):
-            part = slice(i * k, (i + rows) * k)
-            here = labels[part]
-            logits = model(inputs[i:i + rows], positions=positions[part] - i * inputs.shape[1]).logits
-            n = int((here >= 0).sum())
-            total += mlm_loss(logits, here).item() * n if n else 0.0
-            count += n
-    model.train()
-    return total / count
-
-
-def checkpoint(model, optimizer, seconds, loss_sum, logged):
-    """All that the next step depends on, as tensors: weights, AdamW's two moments and its step; and the log's running mean."""
-    import torch
-    tensors = {f"model.{name}": p for name, p in model.state_dict().items()}
-    for name, p in model.named_parameters():
-        tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[p].items()}
-    return tensors | {"seconds": torch.tensor(seconds, dtype=torch.float64), "loss_sum": loss_sum, "logged": torch.tensor(logged)}
-
-
-def restore(run, model, optimizer):
-    """(step, seconds, running sum of losses, their number) of the newest checkpoint, whose weights and moments are put in place."""
-    import torch
-    device = next(model.parameters()).device
-    step, tensors = run.load_checkpoint()
-    if tensors is None:
-        return 0, 0.0, torch.zeros((), device=device), 0
-    model.load_state_dict({name[6:]: tensor for name, tensor in tensors.items() if name.startswith("model.")})
-    for name, p in model.named_parameters():
-        keys = ("step", "exp_avg", "exp_avg_sq")
-        optimizer.state[p] = {key: tensors[f"optimizer.{name}.{key}"].to(device if key != "step" or device.type == "cuda" else "cpu")
-                              for key in keys}
-    return step, tensors["seconds"].item(), tensors["loss_sum"].to(device), tensors["logged"].item()
-
-
-def finish(run, model, corpus, plan, floors, seconds):
+def finish(run, model, corpus, plan, floors, bill, seconds):
     """Writes what the run leaves behind. A kill in here loses nothing: the last checkpoint goes only when all is written."""
     import torch
     import text
     log = run.read_log()
-    val_loss = [row["val_loss"] for row in log if "val_loss" in row][-1]
-    run.write_record(strategy=run.settings["strategy"], seed=run.settings["seed"], flops_budget=plan.flops_budget, **floors, val_loss=val_loss,
-                     flops_spent=plan.flops_spent, steps=plan.steps, tokens=plan.tokens, epochs=plan.epochs,
+    validations = [row for row in log if "val_terms" in row]
+    run.write_record(strategy=run.settings["strategy"], seed=run.settings["seed"], flops_budget=plan.flops_budget, **floors,
+                     val_loss=validations[-1].get("val_loss"), val_terms=validations[-1]["val_terms"], val_terms_before=validations[0]["val_terms"],
+                     flops_spent=plan.flops_spent, bill=bill, steps=plan.steps, tokens=plan.tokens, epochs=plan.epochs,
                      seconds=seconds, parameters=model.parameter_count(),
                      versions={"python": platform.python_version(),
                                **{name: version(name) for name in ("torch", "numpy", "tokenizers", "safetensors")}},

@@ -12,8 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import budget
-from budget import Size
+import distill
+from budget import Lesson, Reads, Size
 from cli import UserError
+from learner import Learner
 from model import Bert, BertConfig
 
 
@@ -69,6 +71,64 @@ def test_a_step_of_transformers_bert_costs_the_same(seed, attention):
         hidden = model.bert(ids, attention_mask=torch.ones_like(ids)).last_hidden_state
         F.cross_entropy(model.cls(hidden.flatten(0, 1)[positions]), labels).backward()
     assert counted(step) == budget.step_flops(size, V, T, B)
+
+
+PAIRS = [("2x64", "4x64"), ("1x64", "2x128h1"), ("2x48h3f50", "4x60h3"), ("3x64", "3x64")]
+
+
+@pytest.mark.parametrize("student, teacher", PAIRS)
+@pytest.mark.parametrize("strategy", distill.STRATEGIES)
+def test_every_strategys_step_costs_what_torch_counts(strategy, student, teacher):
+    # Student and teacher, the products inside the loss, the projection: forward and backward, as deep as they are read.
+    S, S_T, V, T, B = budget.size(student), budget.size(teacher), 90, 20, 2
+    lesson = distill.lesson(strategy, S, S_T)
+    ids, positions, labels = random_batch(V, T, B)
+    learner = Learner(Bert(BertConfig.of(S, vocab_size=V)), lesson, Bert(BertConfig.of(S_T, vocab_size=V)))
+
+    def step():
+        sum(learner(ids, ids, positions, labels).values()).backward()
+    assert counted(step) == budget.step_flops(S, V, T, B, lesson, S_T)
+
+
+def test_a_strategy_of_ones_own_is_priced_by_what_it_declares():
+    # The last hidden states of two layers, one of them of the embeddings: the teacher's 2 of 4 layers and no head.
+    lesson = Lesson(Reads(hidden=(0, 1)), Reads(hidden=(0, 2)), None, False)
+    layer = 24 * 20 * 64 ** 2 + 4 * 20 ** 2 * 64  # T = 20, h = 64, f = 4h: 24 T h^2 + 4 T^2 h
+    assert budget.bill(budget.size("3x64"), 90, 20, lesson, budget.size("4x64")) == {
+        "student_forward": layer, "student_backward": 2 * layer, "teacher_forward": 2 * layer, "loss": 0}
+
+
+@pytest.mark.parametrize("reads, depth", [
+    (Reads(logits=True), (6, 6, 6)), (Reads(hidden=(0, 4)), (4, 4, 4)), (Reads(hidden=(2,), scores=(5,)), (5, 5, 4)),
+    (Reads(qkv=(6,)), (6, 5, 5)), (Reads(qkv=(3,), scores=(3,)), (3, 3, 2)), (Reads(hidden=(0,)), (0, 0, 0)),
+    (Reads(qkv=(6,), logits=True), (6, 6, 6)), (Reads(qkv=(6,), hidden=(6,)), (6, 6, 6))])
+def test_a_pass_ends_where_nothing_more_is_read(reads, depth):
+    assert reads.depth(6) == depth
+
+
+def test_the_papers_shares_of_scratchs_tokens(python):
+    # A 6-layer student and BERT-base, T = 128: KD buys 61% of scratch's tokens, TinyBERT 65%.
+    printed = json.loads(python("budget.py", "--model", "6x768", "--teacher", "12x768", "--flops", "1e17", "--json").stdout)["strategies"]
+    assert printed["kd"]["share_of_scratch_tokens"] == pytest.approx(0.61, abs=0.005)
+    assert printed["tinybert"]["share_of_scratch_tokens"] == pytest.approx(0.65, abs=0.005)
+    assert printed["kd"]["flops_per_token"] == pytest.approx(4.65e8, rel=2e-3)
+    assert printed["tinybert"]["flops_per_token"] == pytest.approx(4.36e8, rel=2e-3)
+    assert printed["scratch"]["share_of_scratch_tokens"] == 1
+
+
+def test_the_teachers_training_is_shared_by_its_students(python):
+    # With C_T = 1e17 for 4 students, scratch may spend 1.25e17 where KD spends 1e17: 61% / 1.25.
+    line = ["budget.py", "--model", "6x768", "--teacher", "12x768", "--flops", "1e17", "--teacher-flops", "1e17", "--students", "4"]
+    row = json.loads(python(*line, "--json").stdout)["strategies"]["kd"]
+    assert row["share_with_teacher_training"] == pytest.approx(row["share_of_scratch_tokens"] / 1.25, rel=1e-3)
+    assert "2.50e16 for each of 4 students" in python(*line).stdout
+
+
+def test_a_finish_of_another_price_is_planned_into_the_budget():
+    plan = budget.plan(1_000_000, 70, 4, 8, finish=0.1, flops_per_finish_step=30)
+    assert plan.finish_steps == 3333 and plan.steps == 3333 + (1_000_000 - 99_990) // 70
+    assert plan.flops_spent == plan.spent(plan.steps) <= 1_000_000 < plan.flops_spent + 70
+    assert plan.spent(10) == 700 and plan.spent(plan.steps - 1) == plan.flops_spent - 30
 
 
 def test_bert_base_by_hand():

@@ -38,10 +38,15 @@ def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():
     assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
 
 
+def test_a_student_without_an_mlm_head_gets_no_masked_word_loss():
+    words = card.verdict({**record(None), "val_terms_before": {"minilm": 2.0}, "val_terms": {"minilm": 0.25}})
+    assert "minilm from 2 to 0.25" in words and "plateau" not in words and "--mlm-finish" in words
+
+
 def test_the_model_card_begins_with_a_header_that_the_hub_reads():
     settings = {"strategy": "scratch", "model": "2x64", "flops_budget": 10 ** 10, "batch_size": 8, "seq_len": 16, "seed": 3}
     text = card.model_card({**record(5.0), "settings": settings, "parameters": 12345, "flops_spent": 9_999_999_999, "steps": 7,
-                            "tokens": 896}, "stories")
+                            "tokens": 896, "val_terms": {"mlm": 5.0}}, "stories")
     _, header, body = text.split("---\n", 2)
     assert dict(line.split(": ") for line in header.splitlines() if ": " in line)["library_name"] == "transformers"
     assert "9,999,999,999 of a budget of 10,000,000,000" in body and "5.0000" in body

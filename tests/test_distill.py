@@ -1,4 +1,4 @@
-"""The losses, against float64 numpy, torch's own, and numbers computed by hand."""
+"""The losses, against float64 numpy, torch's own, and numbers computed by hand; the strategies and what they read."""
 import math
 
 import numpy as np
@@ -6,13 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill import mlm_loss
+import distill
+from budget import Reads, size
+from cli import UserError
+from distill import kd_loss, kd_released_loss, minilm_loss, minilm_released_loss, minilm_v1_loss, mlm_loss, tinybert_loss
 
 
 def softmax(z):
-    """Row-wise, in float64."""
-    e = np.exp(z - z.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
+    """Over the last axis, in float64."""
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
 
 
 def random_case(seed):
@@ -40,8 +43,7 @@ def test_mlm_loss_is_torchs_cross_entropy(seed):
 
 @pytest.mark.parametrize("seed", range(20, 30))
 def test_the_gradient_is_the_prediction_less_the_truth(seed):
-    # dL/dz = (softmax(z) - onehot(y)) / N at the N labelled positions, and exactly 0 at the others. Finite differences
-    # (torch's gradcheck) would need float64, and the loss computes in fp32 whatever it is given.
+    # dL/dz = (softmax(z) - onehot(y)) / N at the N labelled positions, and exactly 0 at the others.
     logits, labels = random_case(seed)
     rows = np.flatnonzero(labels >= 0)
     expected = np.zeros(logits.shape)
@@ -88,3 +90,193 @@ def test_bf16_logits_are_summed_in_fp32():
     loss = mlm_loss(logits, torch.tensor([0, 17, 4095]))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(math.log(4096), rel=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Distillation losses
+
+def draw(seed, *shape, scale=2.0):
+    return torch.tensor(np.random.default_rng(seed).normal(size=shape) * scale)  # float64
+
+
+def relation_by_loops(x, heads):
+    """softmax(X X^T / sqrt(d)) of (B, T, h), head by head and position by position, in numpy -> (B, heads, T, T)."""
+    B, T, h = x.shape
+    d = h // heads
+    out = np.zeros((B, heads, T, T))
+    for b in range(B):
+        for a in range(heads):
+            for i in range(T):
+                z = np.array([x[b, i, a * d:(a + 1) * d] @ x[b, j, a * d:(a + 1) * d] for j in range(T)]) / math.sqrt(d)
+                out[b, a, i] = softmax(z)
+    return out
+
+
+def mean_kl(p, q):
+    return (p * np.log(p / q)).sum(axis=-1).mean()
+
+
+@pytest.mark.parametrize("t", [1.0, 2.0, 0.5])
+@pytest.mark.parametrize("N, V", [(1, 2), (7, 5), (13, 301)])
+def test_kd_is_the_cross_entropy_with_the_teacher_times_t_squared(N, V, t):
+    z_S, z_T = draw(N, N, V), draw(V, N, V)
+    p, q = softmax(z_T.numpy() / t), softmax(z_S.numpy() / t)
+    expected = t * t * np.mean([-sum(p[n, v] * math.log(q[n, v]) for v in range(V)) for n in range(N)])
+    assert kd_loss(z_S, z_T, t).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_kd_of_two_words_by_hand():
+    # Teacher 3 : 1, student 1 : 1: -(3/4 log 1/2 + 1/4 log 1/2) = log 2. The other way: -1/2 (log 3/4 + log 1/4) = log 4 - log(3) / 2.
+    three, one = torch.tensor([[math.log(3), 0.0]]), torch.zeros(1, 2)
+    assert kd_loss(one, three).item() == pytest.approx(math.log(2))
+    assert kd_loss(three, one).item() == pytest.approx(math.log(4) - math.log(3) / 2)
+
+
+def test_kd_is_at_least_the_teachers_entropy_and_that_where_they_agree():
+    z = draw(0, 9, 40)
+    p = softmax(z.numpy())
+    entropy = -(p * np.log(p)).sum(axis=1).mean()
+    assert kd_loss(z, z).item() == pytest.approx(entropy)
+    assert all(kd_loss(z + draw(seed, 9, 40, scale=0.3), z).item() > entropy for seed in range(1, 6))
+
+
+@pytest.mark.parametrize("V", [2, 7, 30522])
+def test_kd_as_released_is_kd_divided_by_the_vocabulary(V):
+    z_S, z_T = draw(1, 3, V), draw(2, 3, V)
+    assert kd_released_loss(z_S, z_T).item() * V == pytest.approx(kd_loss(z_S, z_T).item())
+    product = -softmax(z_T.numpy()) * np.log(softmax(z_S.numpy()))
+    assert kd_released_loss(z_S, z_T).item() == pytest.approx(product.mean())  # over positions AND words
+
+
+def test_tinybert_is_the_sum_of_the_mean_squared_errors():
+    hidden = [(draw(i, 2, 5, 6), draw(10 + i, 2, 5, 6)) for i in range(3)]
+    scores = [(draw(20 + i, 2, 3, 5, 5), draw(30 + i, 2, 3, 5, 5)) for i in range(2)]
+    expected = sum(float(np.square(s.numpy() - t.numpy()).sum()) / s.numel() for s, t in hidden + scores)
+    (S_h, T_h), (S_s, T_s) = zip(*hidden), zip(*scores)
+    assert tinybert_loss(S_h, T_h, S_s, T_s).item() == pytest.approx(expected, rel=1e-12)
+    assert tinybert_loss(T_h, T_h, T_s, T_s).item() == 0.0
+    with pytest.raises(ValueError):
+        tinybert_loss(S_h, T_h[:2], S_s, T_s)  # a layer without its pair is no silent zip
+
+
+def test_tinybert_of_two_tokens_by_hand():
+    # Hidden states (1, 2), (3, 4) against (1, 0), (0, 4): (0 + 4 + 9 + 0) / 4. Scores all 2 against all 5: 9.
+    s, t = torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 4.0]]])
+    assert tinybert_loss([s], [t], [torch.full((1, 1, 2, 2), 2.0)], [torch.full((1, 1, 2, 2), 5.0)]).item() == 13 / 4 + 9
+
+
+@pytest.mark.parametrize("h, h_T, R", [(6, 6, 2), (6, 15, 3), (4, 10, 1), (12, 8, 4)])
+def test_minilm_is_the_mean_kl_of_the_three_relations_divided_by_3(h, h_T, R):
+    student, teacher = [draw(i, 2, 5, h, scale=1.0) for i in range(3)], [draw(10 + i, 2, 5, h_T, scale=1.0) for i in range(3)]
+    expected = sum(mean_kl(relation_by_loops(t.numpy(), R), relation_by_loops(s.numpy(), R)) for s, t in zip(student, teacher)) / 3
+    assert minilm_loss(student, teacher, R).item() == pytest.approx(expected, rel=1e-10)
+    assert minilm_loss(teacher, teacher, R).item() == pytest.approx(0.0, abs=1e-14)
+
+
+def test_minilm_of_two_tokens_by_hand():
+    # One head of width 1: x = (a, 0) gives X X^T = [[a^2, 0], [0, 0]], so rows (s, 1 - s) with s = 1 / (1 + exp(-a^2)), and (1/2, 1/2).
+    # Teacher a^2 = log 3: the first row is (3/4, 1/4); student a = 0: (1/2, 1/2). KL = 3/4 log 3/2 + 1/4 log 1/2, the second row's is 0.
+    teacher = torch.tensor([[[math.sqrt(math.log(3))], [0.0]]])
+    first_row = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    same = torch.zeros(1, 2, 1)
+    assert minilm_loss((same, same, same), (teacher, same, same), 1).item() == pytest.approx(first_row / 2 / 3)
+    assert minilm_loss((same, same, same), (teacher, teacher, teacher), 1).item() == pytest.approx(first_row / 2)
+
+
+def test_minilm_as_released_is_minilm_where_head_counts_agree():
+    student, teacher = [draw(i, 2, 6, 12) for i in range(3)], [draw(10 + i, 2, 6, 24) for i in range(3)]
+    assert minilm_released_loss(student, teacher, 4, 4).item() == pytest.approx(minilm_loss(student, teacher, 4).item())
+
+
+def test_minilm_as_released_mixes_positions_with_heads_where_they_do_not():
+    # Numpy's reshape of (A, T, d) to (A', T, h/A'), as the released code has it, and the loops on what comes out.
+    student, teacher = [draw(i, 1, 6, 12, scale=1.0) for i in range(3)], [draw(10 + i, 1, 6, 12, scale=1.0) for i in range(3)]
+    expected = 0.0
+    for s, t in zip(student, teacher):
+        per_head = s.numpy()[0].reshape(6, 2, 6).swapaxes(0, 1)                  # (T, A, d) -> (A, T, d), 2 heads of 6
+        mixed = np.concatenate(per_head.reshape(3, 6, 4), axis=1)[None]          # -> (A', T, d'), 3 heads of 4, joined again
+        expected += mean_kl(relation_by_loops(t.numpy(), 3), relation_by_loops(mixed, 3)) / 3
+    assert minilm_released_loss(student, teacher, 2, 3).item() == pytest.approx(expected, rel=1e-10)
+    assert abs(minilm_released_loss(student, teacher, 2, 3).item() - minilm_loss(student, teacher, 3).item()) > 0.01
+
+
+def test_minilm_v1_is_the_kl_of_attention_and_of_value_relations():
+    S, S_T, v, v_T = draw(0, 2, 3, 5, 5), draw(1, 2, 3, 5, 5), draw(2, 2, 5, 6, scale=1.0), draw(3, 2, 5, 12, scale=1.0)
+    expected = mean_kl(softmax(S_T.numpy()), softmax(S.numpy())) + mean_kl(relation_by_loops(v_T.numpy(), 3), relation_by_loops(v.numpy(), 3))
+    assert minilm_v1_loss(S, S_T, v, v_T).item() == pytest.approx(expected, rel=1e-10)
+    assert minilm_v1_loss(S, S, v, v).item() == pytest.approx(0.0, abs=1e-14)
+
+
+def test_the_gradients_are_those_of_finite_differences():
+    def grad(seed, *shape):
+        return draw(seed, *shape, scale=1.0).requires_grad_(True)
+    z, t = grad(0, 4, 6), draw(1, 4, 6)
+    labels = torch.tensor([1, -100, 5, 0])
+    check = torch.autograd.gradcheck
+    assert check(lambda z: mlm_loss(z, labels), z)
+    assert check(lambda z: kd_loss(z, t, 2.0), z) and check(lambda z: kd_released_loss(z, t), z)
+    assert check(lambda h, s: tinybert_loss([h], [draw(2, 2, 3, 4)], [s], [draw(3, 2, 2, 3, 3)]), (grad(4, 2, 3, 4), grad(5, 2, 2, 3, 3)))
+    q = [grad(6 + i, 2, 3, 4) for i in range(3)]
+    assert check(lambda *q: minilm_loss(q, [draw(10 + i, 2, 3, 6) for i in range(3)], 2), q)
+    assert check(lambda *q: minilm_released_loss(q, [draw(10 + i, 2, 3, 6) for i in range(3)], 1, 2), q)
+    assert check(lambda s, v: minilm_v1_loss(s, draw(20, 2, 2, 3, 3), v, draw(21, 2, 3, 6)), (grad(22, 2, 2, 3, 3), grad(23, 2, 3, 4)))
+
+
+@pytest.mark.parametrize("loss", [lambda x: kd_loss(x[0], x[0]), lambda x: tinybert_loss([x], [x * 2], [], []),
+                                  lambda x: minilm_loss((x, x, x), (x, x, x), 2)])
+def test_bf16_is_computed_in_fp32(loss):
+    assert loss(torch.randn(2, 3, 4, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Strategies
+
+BASE, LARGE = size("12x768"), size("24x1024")
+
+
+def test_tinybert_maps_layer_m_to_m_times_L_T_over_L_S():
+    lesson = distill.lesson("tinybert", size("6x768"), BASE)
+    assert lesson.student == Reads(hidden=(0, 1, 2, 3, 4, 5, 6), scores=(1, 2, 3, 4, 5, 6))
+    assert lesson.teacher == Reads(hidden=(0, 2, 4, 6, 8, 10, 12), scores=(2, 4, 6, 8, 10, 12))
+    assert lesson.width is None and not lesson.masked
+    assert distill.lesson("tinybert", size("4x312h12f1200"), BASE).width == 768  # the paper's own student
+
+
+def test_minilm_reads_the_last_layer_of_base_teachers_and_the_21st_of_large_ones():
+    assert distill.lesson("minilm", size("6x384"), BASE).teacher.qkv == (12,)
+    assert distill.lesson("minilm", size("6x384"), LARGE).teacher.qkv == (21,)
+    assert distill.lesson("minilm", size("6x384"), LARGE, distill.Options(teacher_layer=19)).teacher.qkv == (19,)
+
+
+def test_minilm_has_48_relation_heads_for_bert_base_and_64_for_large():
+    # Wang et al. 2021, section 4.1
+    assert distill.relation_heads(size("6x384"), BASE, distill.Options()) == 48
+    assert distill.relation_heads(size("6x384"), LARGE, distill.Options()) == 64
+
+
+def test_only_kd_reads_masked_text_and_the_teachers_head():
+    for name in distill.STRATEGIES:
+        lesson = distill.lesson(name, size("6x768"), BASE)
+        assert lesson.masked == lesson.student.logits == (name in ("scratch", "kd", "kd-released"))
+        assert lesson.teacher is None or lesson.teacher.logits == lesson.masked
+
+
+@pytest.mark.parametrize("name, student, teacher, message", [
+    ("kd", "2x128", None, "--teacher"), ("tinybert", "5x768", "12x768", "1, 2, 3, 4, 6, 12 layers"),
+    ("tinybert", "24x768", "12x768", "1, 2, 3, 4, 6, 12 layers"), ("tinybert", "6x384", "12x768", "--model 6x384h12"),
+    ("tinybert-released", "6x384", "12x768", "--model 6x384h12"), ("minilm-v1", "6x384", "12x768", "--model 6x384h12"),
+    ("minilm-released", "2x100h5", "12x768", "12 heads")])
+def test_a_pair_that_does_not_fit_is_refused_and_the_message_says_what_does(name, student, teacher, message):
+    with pytest.raises(UserError, match=message.replace("(", r"\(")):
+        distill.lesson(name, size(student), teacher and size(teacher))
+
+
+@pytest.mark.parametrize("how, message", [(distill.Options(teacher_layer=13), "12 layers"), (distill.Options(relation_heads=5), "does not divide")])
+def test_an_option_beyond_the_teacher_is_refused(how, message):
+    with pytest.raises(UserError, match=message):
+        distill.lesson("minilm", size("6x384"), BASE, how)
+
+
+def test_the_losses_need_no_torch_to_be_declared(python):
+    done = python("-c", "import sys, distill; print('torch' in sys.modules)")
+    assert done.stdout == "False\n"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file, save_file
 
-from budget import Size
+from budget import Reads, Size
 from cli import UserError
 from model import Bert, BertConfig
 
@@ -121,6 +121,36 @@ def test_logits_at_positions_are_rows_of_all_logits(folder):
 
 
 @torch.no_grad()
+def test_scores_are_what_transformers_makes_its_attention_of(folder):
+    theirs = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    ours = Bert.from_pretrained(folder)
+    L = ours.config.num_hidden_layers
+    ids = torch.randint(ours.config.vocab_size, (2, 9))
+    mask = torch.ones_like(ids)
+    mask[0, 6:] = 0
+    with torch.no_grad():
+        attention = theirs(ids, attention_mask=mask, output_attentions=True).attentions
+        output = ours(ids, mask, reads=Reads(hidden=(L,), scores=tuple(range(1, L + 1))))
+        usual = ours(ids, mask)
+    for m in range(1, L + 1):
+        seen = output.scores[m].masked_fill(mask[:, None, None, :] == 0, -math.inf)
+        torch.testing.assert_close(seen.softmax(dim=3), attention[m - 1], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(output.hidden_states[m], usual.hidden_states[m], atol=1e-5, rtol=1e-4)  # with scores or fused
+    assert output.logits is None and usual.scores == {}
+
+
+def test_queries_keys_and_values_are_those_of_transformers_layer(folder):
+    theirs, ours = transformers.AutoModel.from_pretrained(folder).eval(), Bert.from_pretrained(folder)
+    ids = torch.randint(ours.config.vocab_size, (2, 9))
+    with torch.no_grad():
+        x = theirs(ids, output_hidden_states=True).hidden_states[1]
+        layer = theirs.encoder.layer[1].attention.self
+        output = ours(ids, reads=Reads(qkv=(2,), relations=3))
+        for own, their in zip(output.qkv[2], (layer.query, layer.key, layer.value)):
+            torch.testing.assert_close(own, their(x), atol=1e-5, rtol=1e-4)
+    assert output.last_hidden_state is None and len(output.hidden_states) == 3  # it stopped inside layer 2
+
+
 def test_what_stands_at_padding_changes_nothing(folder):
     ours = Bert.from_pretrained(folder)
     ids, mask, types = batch(ours.config)

@@ -193,6 +193,86 @@ def test_seeds_and_steps_differ_in_their_dropout():
     assert all(0.4 < (masks[a] == masks[b]).float().mean() < 0.6 for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
+# Every strategy's step, and the change of phase in --mlm-finish, with a matrix between the widths where one is needed.
+TAUGHT = {"kd": ["--model", "1x64", "--temperature", "2"], "tinybert": ["--model", "2x32h1"], "minilm": ["--model", "2x64", "--mlm-finish", "0.3"],
+          "minilm-v1": ["--model", "1x64"], "kd-released": ["--model", "2x64", "--init", "teacher"]}
+
+
+def taught(strategy, teacher, book):
+    return ["--strategy", strategy, "--teacher", teacher, "--data", book, "--flops", "2e10", "--seq-len", "16", "--batch-size", "16",
+            "--dropout", "0.1", *TAUGHT[strategy]]
+
+
+@pytest.mark.parametrize("strategy", TAUGHT)
+def test_a_distilled_student_obeys_its_budget_and_survives_kills_bit_for_bit(finished, book, tmp_path, strategy):
+    line = taught(strategy, finished[0], book)
+    status, out, err = run(*line, "--out", tmp_path / "undisturbed")
+    assert status == 0, err
+    record = json.loads((tmp_path / "undisturbed" / "run.json").read_text())
+    assert sum(record["bill"].values()) == record["flops_spent"] <= 2 * 10 ** 10 and record["bill"]["teacher_forward"] > 0
+    has_head = strategy in ("kd", "kd-released") or "--mlm-finish" in line
+    assert (record["val_loss"] is not None) == has_head  # never a number from a head that nothing trains
+    assert ("mlm_head.bias" in Bert.from_pretrained(tmp_path / "undisturbed", mlm_head=has_head).state_dict()) == has_head
+    rng = random.Random()
+    for _ in range(2):
+        process = start(*line, "--out", tmp_path / "killed")
+        for text in process.stderr:
+            if "FLOP" in text:
+                break
+        time.sleep(rng.uniform(0, 1.0))
+        process.kill()
+        process.communicate()
+    status, out, err = run(*line, "--out", tmp_path / "killed")
+    assert status == 0, err
+    assert weights(tmp_path / "killed") == weights(tmp_path / "undisturbed")
+    assert (tmp_path / "killed" / "log.jsonl").read_text().count("val_terms") == (11 if "--mlm-finish" not in line else 12)
+
+
+def test_all_strategies_see_the_same_batches_whatever_they_are(finished, book):
+    # The blocks and masks of a step depend on (seed, step) and the text: a strategy has no say in them.
+    import data
+    import learner
+    corpora = [data.open_corpus([str(book)], 16, 0, tokenizer) for tokenizer in
+               (str(finished[0]), learner.tokenizer_of(learner.load_teacher(finished[0], 16), None))]
+    for step in (0, 7):
+        first, second = (train.masked_batch(corpus, 0, step, 8, "cpu") for corpus in corpora)
+        assert all(torch.equal(a, b) for a, b in zip(first, second))
+
+
+def test_another_teacher_in_the_same_folder_is_refused(finished, book, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "teacher")
+    line = taught("kd", tmp_path / "teacher", book)
+    status, out, err = run(*line, "--out", tmp_path / "student")
+    assert status == 0, err
+    model = Bert.from_pretrained(tmp_path / "teacher")
+    torch.nn.init.zeros_(model.layers[0].qkv.bias)
+    model.save_pretrained(tmp_path / "teacher")
+    status, out, err = run(*line, "--out", tmp_path / "student")
+    assert status == 2 and "another teacher" in err and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--strategy", "kd"], "--teacher"), (["--teacher", "TEACHER"], "--teacher is for a student that is taught"),
+    (["--mlm-finish", "0.1"], "--mlm-finish is for"), (["--init", "teacher"], "--init teacher is for"),
+    (["--strategy", "kd", "--teacher", "no/such/teacher"], "no/such/teacher does not exist"),
+    (["--strategy", "kd", "--teacher", "tests"], "config.json"),
+    (["--strategy", "kd", "--teacher", "TEACHER", "--vocab-size", "300"], "--vocab-size"),
+    (["--strategy", "kd", "--teacher", "TEACHER", "--seq-len", "256"], "128 positions"),
+    (["--strategy", "tinybert", "--teacher", "TEACHER", "--model", "3x64"], "1, 2 layers"),
+    (["--strategy", "tinybert", "--teacher", "TEACHER", "--model", "2x64h2"], "--model 2x64h1"),
+    (["--strategy", "minilm", "--teacher", "TEACHER", "--model", "2x64", "--teacher-layer", "9"], "2 layers"),
+    (["--strategy", "kd", "--teacher", "TEACHER", "--out", "TEACHER"], "the teacher's own folder"),
+    (["--strategy", "kd", "--teacher", "TEACHER", "--model", "2x128", "--init", "teacher"], "--model 2x64")])
+def test_a_teacher_that_does_not_fit_ends_in_one_line(finished, book, tmp_path, arguments, message):
+    arguments = [str(finished[0]) if word == "TEACHER" else word for word in arguments]
+    before = weights(finished[0])
+    out_flag = [] if "--out" in arguments else ["--out", str(tmp_path / "run")]
+    status, out, err = run("--flops", "1e11", "--data", book, *arguments, *out_flag)
+    last = err.strip().splitlines()[-1]
+    assert status == 2 and last.startswith("error: ") and message in last and "Traceback" not in err
+    assert not (tmp_path / "run").exists() and weights(finished[0]) == before
+
+
 def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(finished, book, tmp_path):
     process = start(*TINY, "--data", book, "--out", tmp_path / "run")
     while process.poll() is None and not list((tmp_path / "run").glob("checkpoint-*")):

@@ -1,0 +1,123 @@
+"""Hugging Face's format of a BERT: `config.json`, and `model.safetensors` under the names of the original BERT.
+
+Only files are read here: what is no BERT, is damaged, or is a pickle ends in one line. `model.py` builds the model from them.
+"""
+import dataclasses
+import json
+import re
+
+import runs  # before torch: it says how torch's threads wait
+
+import torch
+
+from cli import UserError
+
+
+def read_config(folder, BertConfig):
+    """`config.json` as a BertConfig. Raises UserError where it is no JSON, no BERT, or a BERT that this one is not."""
+    try:
+        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        assert isinstance(raw, dict)
+    except FileNotFoundError:
+        raise UserError(f"{folder} has no config.json: it is not a model's folder") from None
+    except (ValueError, AssertionError, RecursionError):
+        raise UserError(f"{folder}/config.json is damaged: it is not a JSON object") from None
+    if raw.get("model_type", "bert") != "bert":
+        raise UserError(f"{folder} is a {str(raw['model_type'])[:40]!r} model, not a BERT")
+    for key, ours in (("hidden_act", "gelu"), ("position_embedding_type", "absolute"), ("tie_word_embeddings", True),
+                      ("is_decoder", False), ("add_cross_attention", False)):
+        if raw.get(key, ours) != ours:
+            raise UserError(f"{folder} has {key} = {str(raw[key])[:40]!r}, and this BERT is built with {ours!r} only")
+    fields = {}
+    for field in dataclasses.fields(BertConfig):
+        value = raw.get(field.name, field.default)
+        value = 0 if field.name == "pad_token_id" and value is None else value
+        least = 0 if field.type is float or field.name == "pad_token_id" else 1
+        most = 1 if "dropout" in field.name else 10 ** 9
+        right_type = isinstance(value, int if field.type is int else (int, float)) and not isinstance(value, bool)
+        if not right_type or not least <= value <= most:
+            raise UserError(f"{folder}/config.json is damaged: {field.name} = {str(value)[:40]}")
+        fields[field.name] = value
+    config = BertConfig(**fields)
+    if config.hidden_size % config.num_attention_heads:
+        raise UserError(f"{folder}/config.json: {config.num_attention_heads} heads do not divide hidden_size "
+                        f"{config.hidden_size}")
+    return config
+
+
+def read_weights(folder):
+    """`model.safetensors` under this file's names, in fp32."""
+    path = folder / "model.safetensors"
+    if not path.exists():
+        if (folder / "pytorch_model.bin").exists():
+            raise UserError(f"{folder} has only pytorch_model.bin, a pickle, and a pickle can run any code when it is opened. "
+                            f"If you trust it, convert it once: python -c \"from transformers import AutoModelForMaskedLM as "
+                            f"M; M.from_pretrained('{folder}').save_pretrained('{folder}')\"")
+        raise UserError(f"{folder} has no model.safetensors: it holds no weights that are read here (pickles are not)")
+    tensors, _ = runs.load_tensors(path)
+    return from_hugging_face(tensors, folder)
+
+
+# Our names, and the original BERT's. Layers and the three parts of `qkv` are handled below.
+NAMES = [("embeddings.norm.", "bert.embeddings.LayerNorm."),
+         ("embeddings.", "bert.embeddings."),
+         ("attention_output.", "attention.output.dense."),
+         ("attention_norm.", "attention.output.LayerNorm."),
+         ("feed_forward_in.", "intermediate.dense."),
+         ("feed_forward_out.", "output.dense."),
+         ("output_norm.", "output.LayerNorm."),
+         ("mlm_head.transform.", "cls.predictions.transform.dense."),
+         ("mlm_head.norm.", "cls.predictions.transform.LayerNorm."),
+         ("mlm_head.bias", "cls.predictions.bias"),
+         ("pooler.", "bert.pooler.dense.")]
+QKV = ("query", "key", "value")
+
+
+def to_hugging_face(state):
+    """Our state dict under the original BERT's names, the fused qkv cut into its three parts."""
+    renamed = {}
+    for key, tensor in state.items():
+        layer = re.match(r"layers\.(\d+)\.", key)
+        prefix, rest = (f"bert.encoder.layer.{layer[1]}.", key[layer.end():]) if layer else ("", key)
+        if rest.startswith("qkv."):
+            for name, part in zip(QKV, tensor.chunk(3)):  # (3h, h) -> three of (h, h); biases (3h,) -> three of (h,)
+                renamed[f"{prefix}attention.self.{name}.{rest[4:]}"] = part.contiguous()
+        else:
+            ours, theirs = next(pair for pair in NAMES if rest.startswith(pair[0]))
+            renamed[prefix + theirs + rest[len(ours):]] = tensor.contiguous()
+    return renamed
+
+
+def from_hugging_face(tensors, folder):
+    """The inverse. Also takes older checkpoints: LayerNorm's gamma and beta, names without `bert.`, copies of tied weights."""
+    theirs = {}
+    for key, tensor in tensors.items():
+        key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if key.startswith(("embeddings.", "encoder.", "pooler.")):
+            key = "bert." + key
+        if key.startswith("cls.seq_relationship.") or key == "bert.embeddings.position_ids":
+            continue  # the next-sentence head, and a constant 0, 1, 2, ...
+        theirs[key] = tensor.float()
+    # The decoder is tied: some files hold a second copy of its weight and bias. An untied decoder would be another model.
+    for copy, original in (("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
+                           ("cls.predictions.decoder.bias", "cls.predictions.bias")):
+        if copy in theirs:
+            duplicate = theirs.pop(copy)
+            if not torch.equal(duplicate, theirs.setdefault(original, duplicate)):
+                raise UserError(f"{folder}: {copy} differs from {original}, and this BERT ties the two")
+    ours = {}
+    for key, tensor in theirs.items():
+        layer = re.match(r"bert\.encoder\.layer\.(\d+)\.", key)
+        prefix, rest = (f"layers.{layer[1]}.", key[layer.end():]) if layer else ("", key)
+        part = re.match(r"attention\.self\.(query|key|value)\.", rest)
+        if part:
+            ours.setdefault(f"{prefix}qkv.{rest[part.end():]}", [None] * 3)[QKV.index(part[1])] = tensor
+        else:
+            name = next((ours_ + rest[len(theirs_):] for ours_, theirs_ in NAMES if rest.startswith(theirs_)), rest)
+            ours[prefix + name] = tensor
+    for key, parts in ours.items():
+        if isinstance(parts, list):
+            if any(part is None or part.dim() == 0 or part.shape != parts[0].shape for part in parts):
+                raise UserError(f"{folder} is damaged or not a BERT: {key} lacks its queries, keys or values")
+            ours[key] = torch.cat(parts)
+    return ours
