@@ -94,7 +94,7 @@ class Reads(NamedTuple):
     def depth(self, L):
         """How far a model of L layers must run."""
         deepest = max((L if self.logits else 0, *self.hidden, *self.scores, *self.qkv))
-        whole = deepest if self.logits or deepest in self.hidden else deepest - 1
+        whole = deepest if self.logits or deepest in self.hidden else max(0, deepest - 1)
         return Depth(deepest, deepest if deepest in self.scores else whole, whole)
 
 
@@ -108,6 +108,7 @@ class Lesson(NamedTuple):
     width: Optional[int] = None   # of a matrix that maps each hidden state read of the student to the teacher's width
     masked: bool = True           # whether they read the masked text, or the whole
     terms: Optional[Callable] = None  # the loss (distill.py): the bill does not need it
+    options: tuple = ()           # which of distill.Options it reads
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -189,9 +190,11 @@ def plan(C, flops_per_step, B, T, unique_tokens=None, finish=0.0, flops_per_fini
     finish: the share of C that goes to a last phase with steps of another price."""
     last = int(C * finish) // flops_per_finish_step if finish else 0
     first = (C - last * flops_per_finish_step) // flops_per_step
-    if first < 1 or finish and last < 1:
-        raise UserError(f"a budget of {flops(C)} FLOPs is below one step, which costs {flops(flops_per_step)}"
-                        f"{f' (and {flops(flops_per_finish_step)} in the MLM finish, {finish:.0%} of the budget)' if finish else ''}: "
+    if finish and last < 1:
+        raise UserError(f"the MLM finish gets {finish:.2%} of {flops(C)} FLOPs, below one step, which costs {flops(flops_per_finish_step)}: "
+                        f"raise --mlm-finish or --flops")
+    if first < 1:
+        raise UserError(f"a budget of {flops(C)} FLOPs is below one step, which costs {flops(flops_per_step)}: "
                         f"raise --flops, or lower --batch-size, --seq-len or --model")
     steps, tokens = first + last, (first + last) * B * T
     return Plan(C, flops_per_step, steps, first * flops_per_step + last * flops_per_finish_step, tokens,
@@ -333,7 +336,7 @@ def main():
             row["seconds"] = row["flops_spent"] / args.rate
     print(json.dumps({"model": str(model), "encoder_parameters": model.encoder_parameters, "vocab_size": V, "seq_len": T,
                       "batch_size": B, "masked_positions": masked_positions(T), "teacher": args.teacher and str(args.teacher),
-                      "teacher_flops": args.teacher_flops, "students": args.students, "strategies": rows}))
+                      "teacher_flops": args.teacher_flops, "students": args.students, "strategies": rows, "refused": refused}))
 
 
 if __name__ == "__main__":

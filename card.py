@@ -72,6 +72,9 @@ def verdict(record):
     """In words: what the validation loss means. A loss near the unigram loss looks fine, and is nothing learned."""
     if record["val_loss"] is None:
         change = ", ".join(f"{name} from {before:.3g} to {record['val_terms'][name]:.3g}" for name, before in record["val_terms_before"].items())
+        if record.get("untrained_end"):
+            change += ("; the feed-forward and the output projection of its last layer are untrained, since the loss does not reach them "
+                       "(--mlm-finish 0.1 trains them)")
         return (f"Its own loss on held-out text went: {change}. It trains no head that predicts words, so there is no "
                 f"masked-word loss to compare: fine-tuning tells what it learned, or --mlm-finish 0.1.")
     if record["val_loss"] > record["unigram_loss"]:
@@ -132,7 +135,7 @@ def model_card(record, text_name):
             ("text", text_name), ("FLOPs", f"{record['flops_spent']:,} of a budget of {settings['flops_budget']:,}"),
             ("steps", f"{record['steps']:,} of {settings['batch_size']} x {settings['seq_len']} tokens"),
             ("tokens", f"{record['tokens']:,}"), ("seed", settings["seed"]),
-            *((f"validation {name}", f"{value:.4f}") for name, value in record["val_terms"].items())]
+            *((f"validation {name}", f"{value:.4f}") for name, value in {**record.get("val_terms_taught", {}), **record["val_terms"]}.items())]
     fills_masks = record["val_loss"] is not None
     if fills_masks:
         rows += [("unigram loss", f"{record['unigram_loss']:.4f}"), ("loss of both neighbours by counts", f"{record['neighbour_loss']:.4f}")]

@@ -4,14 +4,15 @@ First the losses: tensors in, a scalar out, no model inside. Then one function p
 reads of student and teacher. The models compute just that (model.py), and the budget charges just that (budget.py).
 
 Shapes: B sequences, T tokens, N masked positions (of a whole batch), V vocabulary, h hidden size, A heads, d = h / A; with a
-prime, the teacher's. Losses are in nats where they compare distributions, and computed in fp32 (float64 stays as it is).
+prime, the teacher's. Losses are in nats where they compare distributions. Products are what the models make them, like bf16;
+everything after them is computed in fp32 (float64 stays as it is).
 
 A strategy of your own is a function and a line in STRATEGIES; it is then priced (`python budget.py --model 6x768 --teacher
 12x768`), trained (`python train.py --strategy last-layer --teacher ...`) and compared like the others:
 
     def last_layer(student, teacher, how):
         def terms(s, t, labels, project):
-            return {"cosine": (1 - project(s.hidden_states[-1]).cosine_similarity(t.hidden_states[-1], dim=-1)).mean()}
+            return {"last-layer": (project(s.hidden_states[-1]) - t.hidden_states[-1]).square().mean()}
         return Lesson(Reads(hidden=(student.L,)), Reads(hidden=(teacher.L,)), width_between(student, teacher), False, terms)
 
     STRATEGIES["last-layer"] = last_layer
@@ -136,7 +137,11 @@ def lesson(name, student, teacher=None, how=Options()):
     the two models' `Output`s. Raises UserError where the strategy and the pair do not fit, and says which student would."""
     if name != "scratch" and teacher is None:
         raise UserError(f"{name} learns from a teacher: say which with --teacher, a run's folder, a BERT's folder or a hub id")
-    return STRATEGIES[name](student, teacher, how)
+    found = STRATEGIES[name](student, teacher, how)
+    for option, value in how._asdict().items():
+        if value != Options._field_defaults[option] and option not in found.options:
+            raise UserError(f"--{option.replace('_', '-')} is nothing that {name} reads: leave it out")
+    return found
 
 
 def scratch(student, teacher, how):
@@ -147,7 +152,7 @@ def scratch(student, teacher, how):
 def kd(student, teacher, how):
     """Vanilla KD: MLM + KD at the masked positions. (A block with fewer than k ordinary words fills the k up with visible
     [CLS] and [SEP], which have no label: there the student learns from the teacher alone.)"""
-    return Lesson(MLM, MLM, terms=lambda s, t, labels, project: {
+    return Lesson(MLM, MLM, options=("temperature",), terms=lambda s, t, labels, project: {
         "mlm": mlm_loss(s.logits, labels), "kd": kd_loss(s.logits, t.logits, how.temperature)})
 
 
@@ -196,7 +201,8 @@ def minilm(student, teacher, how):
     def terms(s, t, labels, project):
         return {"minilm": minilm_loss(s.qkv[student.L], t.qkv[layer], heads)}
     layer = teacher_layer(teacher, how)
-    return Lesson(Reads(qkv=(student.L,), relations=3), Reads(qkv=(layer,), relations=3), None, False, terms)
+    return Lesson(Reads(qkv=(student.L,), relations=3), Reads(qkv=(layer,), relations=3), None, False, terms,
+                  options=("relation_heads", "teacher_layer"))
 
 
 def minilm_released(student, teacher, how):
@@ -208,17 +214,18 @@ def minilm_released(student, teacher, how):
     def terms(s, t, labels, project):
         # Released: relation heads are the teacher's heads, and the student's heads are reshaped to them, not joined and cut.
         return {"minilm": minilm_released_loss(s.qkv[student.L], t.qkv[layer], A, A_T)}
-    return Lesson(Reads(qkv=(student.L,), relations=3), Reads(qkv=(layer,), relations=3), None, False, terms)
+    return Lesson(Reads(qkv=(student.L,), relations=3), Reads(qkv=(layer,), relations=3), None, False, terms, options=("teacher_layer",))
 
 
 def minilm_v1(student, teacher, how):
     """MiniLM v1: attention distributions and value relations of the last layers."""
     same_heads("minilm-v1", student, teacher)
-    L, layer = student.L, teacher_layer(teacher, how)
+    L, layer = student.L, teacher_layer(teacher, how, usual=teacher.L)
 
     def terms(s, t, labels, project):
         return {"minilm": minilm_v1_loss(s.scores[L], t.scores[layer], s.qkv[L][2], t.qkv[layer][2])}
-    return Lesson(Reads(scores=(L,), qkv=(L,), relations=1), Reads(scores=(layer,), qkv=(layer,), relations=1), None, False, terms)
+    return Lesson(Reads(scores=(L,), qkv=(L,), relations=1), Reads(scores=(layer,), qkv=(layer,), relations=1), None, False, terms,
+                  options=("teacher_layer",))
 
 
 STRATEGIES = {"scratch": scratch, "kd": kd, "tinybert": tinybert, "minilm": minilm, "minilm-v1": minilm_v1,
@@ -240,9 +247,10 @@ def same_heads(name, student, teacher):
                         f"student {teacher.A}, like --model {student.L}x{student.h - student.h % teacher.A or teacher.A}h{teacher.A}")
 
 
-def teacher_layer(teacher, how):
-    """The layer that MiniLM learns from: the last; in teachers above 12 layers an upper-middle one (the paper: 21 of BERT-large's 24)."""
-    layer = how.teacher_layer or (teacher.L if teacher.L <= 12 else round(teacher.L * 21 / 24))
+def teacher_layer(teacher, how, usual=None):
+    """The layer that MiniLM learns from: the last; for v2 in teachers above 12 layers an upper-middle one (the paper: 21 of
+    BERT-large's 24)."""
+    layer = how.teacher_layer or usual or (teacher.L if teacher.L <= 12 else round(teacher.L * 21 / 24))
     if layer > teacher.L:
         raise UserError(f"--teacher-layer {layer}: the teacher has {teacher.L} layers")
     return layer

@@ -66,21 +66,28 @@ def copied_layers(L_S, L_T):
     return [1 + round(m * (L_T - 1) / max(1, L_S - 1)) for m in range(L_S)]
 
 
+def check_pair(lesson, size, teacher, copies):
+    """Raises UserError where the teacher lacks the head that the lesson reads, or the layers that --init teacher copies."""
+    if lesson.teacher.logits and teacher.mlm_head is None:
+        raise UserError("this strategy reads the teacher's predictions, and the teacher has no masked-language-model head: give one that "
+                        "was saved with it (a BertForMaskedLM), or choose tinybert or minilm, which read none")
+    theirs = teacher.config.size
+    for name, own, their in zip(("the hidden size", "the number of heads", "the feed-forward size"), size[1:], theirs[1:]):
+        if copies and own != their:
+            raise UserError(f"--init teacher copies layers, and {name} is {own:,} in the student and {their:,} in the teacher: "
+                            f"give --model {size.L}x{str(theirs).split('x')[1]}, or --init random")
+    if copies and size.L > theirs.L:
+        raise UserError(f"--init teacher: the student has {size.L} layers, and the teacher {theirs.L} to copy")
+
+
 @torch.no_grad()
 def copy_teacher(student, teacher):
-    """--init teacher: embeddings, layers, and the MLM head where both have one. Raises UserError where sizes differ."""
-    S, T = student.config, teacher.config
-    for field in ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size", "type_vocab_size"):
-        if getattr(S, field) != getattr(T, field):
-            raise UserError(f"--init teacher copies layers, and {field} is {getattr(S, field):,} in the student and {getattr(T, field):,} in "
-                            f"the teacher: give --model {S.num_hidden_layers}x{str(T.size).split('x')[1]}, or --init random")
-    if S.num_hidden_layers > T.num_hidden_layers:
-        raise UserError(f"--init teacher: the student has {S.num_hidden_layers} layers, and the teacher {T.num_hidden_layers} to copy")
-    weights = teacher.state_dict()
+    """--init teacher: embeddings, layers, and the MLM head where both have one."""
+    L_S, L_T, weights = student.config.num_hidden_layers, teacher.config.num_hidden_layers, teacher.state_dict()
     for name, own in student.state_dict().items():
         if name.startswith("layers."):
             _, m, rest = name.split(".", 2)
-            name = f"layers.{copied_layers(S.num_hidden_layers, T.num_hidden_layers)[int(m)] - 1}.{rest}"
+            name = f"layers.{copied_layers(L_S, L_T)[int(m)] - 1}.{rest}"
         if name in weights:
             own.copy_(weights[name][:len(own)] if name == "embeddings.position_embeddings.weight" else weights[name])
 
@@ -94,9 +101,6 @@ class Learner(nn.Module):
         self.projection = nn.Linear(student.config.hidden_size, lesson.width, bias=False) if lesson.width else nn.Identity()
         self.initialise_projection()
         if teacher is not None:
-            if lesson.teacher is not None and lesson.teacher.logits and teacher.mlm_head is None:
-                raise UserError("this strategy reads the teacher's predictions, and the teacher has no masked-language-model head: give one that "
-                                "was saved with it (a BertForMaskedLM), or choose tinybert or minilm, which read none")
             teacher.requires_grad_(False).eval()
             if dtype == "bf16":  # what autocast would do to them at each step
                 for module in teacher.modules():
@@ -118,7 +122,7 @@ class Learner(nn.Module):
         if lesson.teacher is not None:
             with torch.no_grad():
                 t = teacher(x, positions=positions, reads=lesson.teacher)
-        return lesson.terms(s, t, labels, self.projection)
+        return {name: value.float() for name, value in lesson.terms(s, t, labels, self.projection).items()}
 
     def validate(self, validation, autocast, lesson=None, rows=128):
         """{term: its mean over the validation set (blocks, inputs, positions, labels)}, without dropout."""

@@ -52,6 +52,10 @@ def sync(path):
         os.close(descriptor)
 
 
+def json_text(value):
+    return json.dumps(value, indent=2) + "\n"
+
+
 def write_file(path, text):
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -235,7 +239,7 @@ class Run:
 
     def write_record(self, **fields):
         self.record.update(fields)
-        write_file(self.folder / "run.json", json.dumps(self.record, indent=2) + "\n")
+        write_file(self.folder / "run.json", json_text(self.record))
 
     @property
     def finished(self):
@@ -316,7 +320,7 @@ def compare(folder, old, new):
                  if old.get(key) != new.get(key)]
     if different and all(words.startswith("text_sha256") for words in different):
         raise UserError(f"{folder} holds a run on another text: it was edited, or is cut by another tokenizer; choose another --out")
-    if different and all(words.startswith("teacher_") for words in different):
+    if different and all(words.startswith(("teacher_sha256", "teacher_model")) for words in different):
         raise UserError(f"{folder} holds the student of another teacher, or the teacher was changed: choose another --out")
     if different:
         raise UserError(f"{folder} holds a run with other settings ({'; '.join(different)}): "

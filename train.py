@@ -130,7 +130,7 @@ def main():
     import torch
     import baselines
     import data
-    from learner import Learner, copy_teacher, load_teacher, tokenizer_of
+    from learner import Learner, check_pair, copy_teacher, load_teacher, tokenizer_of
     from model import Bert, BertConfig
 
     device, dtype = runs.hardware(args.device, args.dtype)
@@ -147,12 +147,13 @@ def main():
         taught_by = teacher.model.config.size
         size = args.model or budget.choose(args.flops, teacher.model.config.vocab_size, T)
         lesson = distill.lesson(args.strategy, size, taught_by, how)
+        check_pair(lesson, size, teacher.model, copies=args.init == "teacher")
     corpus = data.open_corpus(args.data, T, args.seed, tokenizer, args.vocab_size, args.unique_tokens, args.text_column, makers)
     corpus.check(B)
     V = corpus.vocabulary.size
     if teacher is None:
         taught_by, size = None, args.model or budget.choose(args.flops, V, T)
-        lesson = distill.lesson(args.strategy, size)
+        lesson = distill.lesson(args.strategy, size, None, how)
     plan = budget.plan(args.flops, budget.step_flops(size, V, T, B, lesson, taught_by), B, T, corpus.unique, args.mlm_finish,
                        budget.step_flops(size, V, T, B))
     folder = Path(args.out or Path("runs") / card.default_name(args, size, teacher))
@@ -160,12 +161,14 @@ def main():
     if args.lr is None:
         args.lr = 2e-3 * math.sqrt(128 / size.h)
     longest = max(128, T)  # the position table: room for fine-tuning at 128
-    if args.init == "teacher":
-        longest = min(longest, teacher.model.config.max_position_embeddings)
     sizes = {"vocab_size": V, "max_position_embeddings": longest, "pad_token_id": corpus.vocabulary.pad,
              "hidden_dropout_prob": args.dropout, "attention_probs_dropout_prob": args.dropout}
     if args.init_range is not None:
         sizes["initializer_range"] = args.init_range
+    if args.init == "teacher":  # whose layers it will have
+        given = teacher.model.config
+        sizes |= {"max_position_embeddings": min(longest, given.max_position_embeddings), "type_vocab_size": given.type_vocab_size,
+                  "layer_norm_eps": given.layer_norm_eps}
     config = BertConfig.of(size, **sizes)
     settings = {key: getattr(args, key) for key in ("strategy", "data", "text_column", "unique_tokens", "seq_len", "batch_size",
                 "lr", "betas", "weight_decay", "warmup", "dropout", "seed")}
@@ -208,7 +211,7 @@ def main():
     bill = {part: first * parts[0][part] + last * parts[1][part] for part in parts[0]}
     with runs.Run(folder, settings) as run:
         if teacher:
-            run.write_record(teacher=str(teacher.folder.resolve()))
+            run.write_record(teacher=str(teacher.folder.resolve()), untrained_end=not plan.finish_steps and lesson.student.depth(size.L).whole < size.L)
         seconds = train(run, learner, corpus, plan, args, autocast, validation, floors)
         record = finish(run, model, corpus, plan, floors, bill, seconds)
     corpus.close()
@@ -321,6 +324,7 @@ def finish(run, model, corpus, plan, floors, bill, seconds):
     validations = [row for row in log if "val_terms" in row]
     run.write_record(strategy=run.settings["strategy"], seed=run.settings["seed"], flops_budget=plan.flops_budget, **floors,
                      val_loss=validations[-1].get("val_loss"), val_terms=validations[-1]["val_terms"], val_terms_before=validations[0]["val_terms"],
+                     val_terms_taught=[row for row in validations if row["val_terms"].keys() == validations[0]["val_terms"].keys()][-1]["val_terms"],
                      flops_spent=plan.flops_spent, bill=bill, steps=plan.steps, tokens=plan.tokens, epochs=plan.epochs,
                      seconds=seconds, parameters=model.parameter_count(),
                      versions={"python": platform.python_version(),

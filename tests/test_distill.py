@@ -277,6 +277,14 @@ def test_an_option_beyond_the_teacher_is_refused(how, message):
         distill.lesson("minilm", size("6x384"), BASE, how)
 
 
+@pytest.mark.parametrize("name, how, flag", [
+    ("kd", distill.Options(relation_heads=4), "--relation-heads"), ("minilm", distill.Options(temperature=2.0), "--temperature"),
+    ("scratch", distill.Options(temperature=2.0), "--temperature"), ("minilm-v1", distill.Options(relation_heads=4), "--relation-heads")])
+def test_an_option_that_a_strategy_does_not_read_is_refused(name, how, flag):
+    with pytest.raises(UserError, match=flag):
+        distill.lesson(name, size("6x768"), BASE, how)
+
+
 def test_the_losses_need_no_torch_to_be_declared(python):
     done = python("-c", "import sys, distill; print('torch' in sys.modules)")
     assert done.stdout == "False\n"

@@ -10,7 +10,7 @@ import runs
 from budget import size
 from cli import UserError
 from distill import lesson
-from learner import PLAIN, Learner, adamw, copied_layers, copy_teacher, load_teacher, tokenizer_of
+from learner import PLAIN, Learner, adamw, check_pair, copied_layers, copy_teacher, load_teacher, tokenizer_of
 from model import Bert, BertConfig
 from text import SPECIAL, save_tokenizer, wordpiece
 
@@ -129,10 +129,10 @@ def test_init_teacher_copies_layers_embeddings_and_head():
     assert torch.equal(whole.eval()(x).logits, teacher.eval()(x).logits)  # as many layers: the teacher itself
 
 
-@pytest.mark.parametrize("student, message", [("2x128", "--model 2x64"), ("2x64h2", "num_attention_heads"), ("5x64", "5 layers")])
+@pytest.mark.parametrize("student, message", [("2x128", "--model 2x64"), ("2x64h2", "number of heads"), ("5x64", "5 layers")])
 def test_init_teacher_refuses_other_sizes(student, message):
     with pytest.raises(UserError, match=message):
-        copy_teacher(bert(student), bert("4x64"))
+        check_pair(lesson("kd", size(student), size("4x64")), size(student), bert("4x64"), copies=True)
 
 
 def test_a_teacher_is_a_run_or_any_hugging_face_folder(folder, tmp_path_factory):
@@ -174,7 +174,7 @@ def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not(tmp_path):
     bert("2x64", mlm_head=False).save_pretrained(tmp_path)
     teacher = load_teacher(tmp_path, 16).model
     with pytest.raises(UserError, match="no masked-language-model head"):
-        Learner(bert("1x64"), lesson("kd", size("1x64"), size("2x64")), teacher)
+        check_pair(lesson("kd", size("1x64"), size("2x64")), size("1x64"), teacher, copies=False)
     assert Learner(bert("1x64"), lesson("tinybert", size("1x64"), size("2x64")), teacher)(*batch(0))["tinybert"] > 0
 
 
@@ -185,6 +185,24 @@ def test_a_bf16_teacher_gives_what_autocast_gives():
     with torch.autocast("cpu", torch.bfloat16):
         first, second = (learner.eval()(*x)["kd"].item() for learner in learners)
     assert first == second and rounded.layers[0].qkv.weight.dtype == torch.bfloat16
+
+
+def test_the_strategy_of_ones_own_in_the_docstring_trains():
+    # The ten lines that distill.py shows, run as they stand there.
+    lines = distill.__doc__.split("compared like the others:\n\n")[1].split("\n\nNothing of torch")[0]
+    scope = {**vars(distill), "STRATEGIES": {}}
+    exec("\n".join(line[4:] for line in lines.splitlines()), scope)
+    taught = scope["STRATEGIES"]["last-layer"](size("2x32h1"), size("3x64"), distill.Options())
+    learner = Learner(bert("2x32h1", mlm_head=False), taught, bert("3x64", 1)).train()
+    optimizer, losses = torch.optim.AdamW(learner.parameters(), lr=1e-3), []
+    for step in range(30):
+        with torch.autocast("cpu", torch.bfloat16):
+            terms = learner(*batch(0))
+        losses.append(sum(terms.values()))
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < 0.8 * losses[0] and losses[0].dtype == torch.float32
 
 
 def test_validation_is_the_mean_over_all_masked_words_whatever_the_portions():

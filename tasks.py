@@ -1,0 +1,194 @@
+"""The embedded world's own tasks: four like GLUE's, labelled by what is so in the world, and minimal pairs.
+
+    python tasks.py                  a few examples of each
+    examples("entailment", "test")   -> [(first sentence, second sentence or None, label), ...]
+
+What a task asks cannot be answered by counting words: the label depends on how two of them go together, and each of the two is
+as often right as wrong. Nor can it be learned by heart in fine-tuning: the things, animals, people and events of the test set
+occur in no training example. A model has to bring along what it learned in pretraining, and that is what the tasks measure.
+
+No text of a task stands in any story: sentences are put together that never follow each other there (`stories.py`: after "saw two
+pears" comes what the pears are like; a feeling is said in the sentence of its event), or two texts are joined by [SEP].
+"""
+from random import Random
+
+from stories import ANIMALS, DEEDS, EVENTS, KIND_OF, KINDS, NAMES, OBJECT_PRONOUN, PLACES, PLURAL, PRONOUN, THINGS, WAYS, COLOURS
+
+SIZES = {"train": 1500, "dev": 500, "test": 1000}
+
+# Events of which fine-tuning hears, and those of the development and test sets. An event's partner (found and lost, dropped and won,
+# fixed and broke: what one feels then is what one feels when the other did not happen) is in the other half.
+EVENT_HALVES = (("found", "dropped", "fixed"), ("won", "lost", "broke"))
+ALL_ANIMALS = tuple(ANIMALS)
+GOOD = ("glad", "proud", "happy")
+
+
+class Draw:
+    """Random choices from one half of the world."""
+
+    def __init__(self, seed, half):
+        self.random = Random(seed).random
+        self.people, self.things, self.animals, self.events = NAMES, THINGS, ALL_ANIMALS, EVENT_HALVES[half]
+
+    def pick(self, options):
+        return options[int(self.random() * len(options))]
+
+    def two(self, options):
+        first = self.pick(options)
+        return first, self.pick([option for option in options if option != first])
+
+    def way(self, meaning, **fields):
+        return self.pick(WAYS[meaning]).format(**fields)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Facts of the world as pairs of sentences, right and wrong, that differ in one word. Each takes a Draw and gives
+# (right, wrong, the word that differs, in both).
+
+def sentence_pair(text, right, wrong):
+    return text.format(right), text.format(wrong), right, wrong
+
+
+def verb_and_object(draw):
+    thing, other = draw.two(draw.things)
+    while KIND_OF[thing] == KIND_OF[other]:
+        thing, other = draw.two(draw.things)
+    return sentence_pair(f"{draw.pick(draw.people)} {{}} the {thing}.", KINDS[KIND_OF[thing]][0], KINDS[KIND_OF[other]][0])
+
+
+def animal_and_sound(draw):
+    animal, other = draw.two(draw.animals)
+    form = draw.pick((1, 2))
+    return sentence_pair(f"a {animal} {{}}." if form == 2 else f"{ANIMALS[animal][0]} {{}}.", ANIMALS[animal][form], ANIMALS[other][form])
+
+
+def agreement(draw):
+    thing, many = draw.pick(draw.things), draw.pick((True, False))
+    adjective = draw.pick(KINDS[KIND_OF[thing]][2])
+    right, wrong = ("were", "was") if many else ("was", "were")
+    return sentence_pair(f"the {PLURAL[thing] if many else thing} {{}} {adjective}.", right, wrong)
+
+
+def pronoun(draw):
+    person, thing = draw.pick(draw.people), draw.pick(draw.things)
+    he = PRONOUN[person]
+    return sentence_pair(f"{person} had a {draw.pick(COLOURS)} {thing}. {{}} {KINDS[KIND_OF[thing]][0]} the {thing}.", he,
+                         {"he": "she", "she": "he"}[he])
+
+
+def feeling(draw, negated=False):
+    event, thing, person = draw.pick(draw.events), draw.pick(draw.things), draw.pick(draw.people)
+    base, right, wrong = EVENTS[event]
+    if negated:
+        right, wrong, event, base = wrong, right, "did not " + base, "not to " + base
+    else:
+        base = "to " + base
+    return sentence_pair(draw.way("event", a=person, happened=event, to_happen=base, x=thing, feeling="{}"), right, wrong)
+
+
+def negated_feeling(draw):
+    return feeling(draw, negated=True)
+
+
+FACTS = {"verb and object": verb_and_object, "animal and sound": animal_and_sound, "agreement": agreement, "pronoun": pronoun,
+         "feeling": feeling, "negated feeling": negated_feeling}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Tasks. Each takes a Draw and a label, and gives the one or two texts.
+
+def acceptability(draw, label):
+    """Like CoLA: is it English, and does it make sense in this world?"""
+    right, wrong, _, _ = FACTS[draw.pick(("verb and object", "animal and sound", "agreement", "pronoun"))](draw)
+    return f"{draw.pick(draw.people)} saw two {PLURAL[draw.pick(draw.things)]}. {right if label else wrong}", None
+
+
+def sentiment(draw, label):
+    """Like SST-2: is it good or bad what happens? A good event that did not happen is bad: the word alone does not tell."""
+    # Twice as often the one event whose feeling differs from the others': so "not" is as often good as bad.
+    events = [event for event in draw.events for _ in range(1 + (sum((EVENTS[e][1] in GOOD) == (EVENTS[event][1] in GOOD)
+                                                                   for e in draw.events) == 1))]
+    event, person, thing = draw.pick(events), draw.pick(draw.people), draw.pick(draw.things)
+    base, feels, _ = EVENTS[event]
+    happened = event if (feels in GOOD) == label else "did not " + base
+    return f"{person} was at the {draw.pick(PLACES)}. {person} had a {draw.pick(COLOURS)} {thing}. {person} {happened} the {thing}.", None
+
+
+def paraphrase(draw, label):
+    """Like MRPC: do two sentences say the same? They have the same words, except for how a thing is said."""
+    (a, b), thing = draw.two(draw.people), draw.pick(draw.things)
+    meaning = draw.pick(("give", "deed"))
+    fields = {"x": thing, "verb": draw.pick(tuple(DEEDS))}
+    first, second = draw.two(WAYS["give"] if meaning == "give" else WAYS["active"] + WAYS["passive"])
+    c, d = (a, b) if label else (b, a)
+    return first.format(a=a, b=b, **fields), second.format(a=c, b=d, **fields)
+
+
+def entailment(draw, label):
+    """Like RTE: does the second sentence follow from the first? Each person is as often the one as the other."""
+    (a, b), thing = draw.two(draw.people), draw.pick(draw.things)
+    if draw.pick((True, False)):
+        premise = draw.way("give", a=a, b=b, x=thing)
+        return premise, draw.way("has", a=b if label else a, x=thing) if draw.pick((True, False)) else f"{a if label else b} did not have the {thing}."
+    verb = draw.pick(tuple(DEEDS))
+    premise = draw.way(draw.pick(("active", "passive")), a=a, b=b, verb=verb)
+    trait, felt = DEEDS[verb]
+    doer, other = (a, b) if label else (b, a)
+    return premise, draw.pick((f"{doer} was {trait}.", f"{other} was {felt}."))
+
+
+TASKS = {"acceptability": acceptability, "sentiment": sentiment, "paraphrase": paraphrase, "entailment": entailment}
+
+
+def examples(task, part):
+    """The part ("train", "dev" or "test") of a task: [(first text, second text or None, label 0 or 1)], half of them 1, none twice."""
+    draw = Draw(sorted(TASKS).index(task) * 10 + sorted(SIZES).index(part), half=0 if part == "train" else 1)
+    found = {}
+    while len(found) < SIZES[part]:
+        label = len(found) % 2
+        found.setdefault(TASKS[task](draw, label), label)
+    return [(*texts, label) for texts, label in found.items()]
+
+
+def minimal_pairs(n=200):
+    """{kind of fact: [(text with [MASK], right word, wrong word)]}: what an MLM head knows without any fine-tuning (as in BLiMP)."""
+    pairs = {}
+    for number, (name, fact) in enumerate(FACTS.items()):
+        draw, pairs[name] = Draw(1000 + number, half=1), []
+        for _ in range(n):
+            right, wrong, word, other = fact(draw)
+            context = f"{draw.pick(draw.people)} saw two {PLURAL[draw.pick(draw.things)]}. "
+            pairs[name].append((context + blank(right, wrong), word, other))
+    for number, name in enumerate(("who has it", "who did it")):
+        draw, pairs[name] = Draw(2000 + number, half=1), []
+        for _ in range(n):
+            (a, b), thing, verb = draw.two(draw.people), draw.pick(draw.things), draw.pick(tuple(DEEDS))
+            if name == "who has it":
+                told, asked, right, wrong = draw.way("give", a=a, b=b, x=thing), f"now [MASK] had the {thing}.", b, a
+            else:
+                told, asked, right, wrong = draw.way(draw.pick(("active", "passive")), a=a, b=b, verb=verb), f"[MASK] was {DEEDS[verb][0]}.", a, b
+            pairs[name].append((f"{told} {asked}", right, wrong))
+    return pairs
+
+
+def blank(right, wrong):
+    """The sentence with [MASK] in the one place where the two differ."""
+    return " ".join(r if r == w else "[MASK]" + r[len(r.rstrip(".,")):] for r, w in zip(right.split(), wrong.split(), strict=True))
+
+
+def main():
+    import cli
+    cli.Parser(description="Examples of the embedded world's tasks.", epilog="example:\n  python tasks.py").parse_args()
+    for task in TASKS:
+        print(f"{task}: {TASKS[task].__doc__.split(chr(10))[0]}")
+        for first, second, label in examples(task, "test")[:6]:
+            print(f"  {label}  {first}{f'   |   {second}' if second else ''}")
+    print("minimal pairs")
+    for name, pairs in minimal_pairs(1).items():
+        for text, right, wrong in pairs:
+            print(f"  {name}: {text}   {right}, not {wrong}")
+
+
+if __name__ == "__main__":
+    import cli
+    cli.program(main)
