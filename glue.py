@@ -10,7 +10,6 @@ mean and standard deviation over seeds. Each finished cell is kept in `glue.json
 """
 import math
 import statistics
-import sys
 import time
 import zipfile
 from pathlib import Path
@@ -27,9 +26,9 @@ EXAMPLES = """examples:
 
 # Learning rates of `quick` and `stories` are for h = 768 and go up as models get narrower, like pretraining's.
 GRIDS = {"paper": {"lr": (1e-5, 3e-5, 5e-5, 8e-5), "batch_size": (16, 32), "epochs": 5},
-         "quick": {"lr": (5e-5,), "batch_size": (16,), "epochs": 2, "by_width": True},
-         "stories": {"lr": (1e-4,), "batch_size": (16,), "epochs": 5, "by_width": True}}
-WARMUP, WEIGHT_DECAY, DROPOUT, WINDOW = 0.06, 0.01, 0.1, 16
+         "quick": {"lr": (8e-5,), "batch_size": (16,), "epochs": 2, "by_width": True},
+         "stories": {"lr": (6e-5,), "batch_size": (16,), "epochs": 10, "by_width": True}}
+WARMUP, WEIGHT_DECAY, WINDOW = 0.06, 0.01, 16
 
 
 def arguments(argv=None):
@@ -38,7 +37,7 @@ def arguments(argv=None):
     add("model", nargs="*", help="a run's folder, a BERT's folder or a hub id (with --gate: any number of them, weakest first)")
     add("--data", default="stories", metavar="DATA", help="stories (default), a folder with GLUE's own files, or a hub id: nyu-mll/glue")
     add("--tasks", default="all", metavar="A,B", help=f"all (default), or some of {', '.join(taskdata.EMBEDDED)}; {', '.join(taskdata.GLUE)}")
-    add("--grid", choices=list(GRIDS), help="paper: 4 rates x 2 batch sizes, 5 epochs; quick: one cell, 2 epochs; stories: one cell, 5 epochs "
+    add("--grid", choices=list(GRIDS), help="paper: 4 rates x 2 batch sizes, 5 epochs; quick: one cell, 2 epochs; stories: one cell, 10 epochs "
         "(default: stories for the embedded tasks, else quick)")
     add("--seeds", type=whole(1, 1000), default=3, metavar="n", help="fine-tunings of each cell (default: %(default)s)")
     add("--seq-len", type=whole(8, 4096), default=128, metavar="T", help="longer texts are cut (default: %(default)s)")
@@ -97,7 +96,7 @@ def classifier(name, outputs, seed):
     """A BERT with a pooler (fresh, where its file has none) and a linear layer: (ids, mask, types) -> (B, outputs)."""
     import torch
     from model import Bert
-    bert = Bert.from_pretrained(name, mlm_head=False, hidden_dropout_prob=DROPOUT, attention_probs_dropout_prob=DROPOUT)
+    bert = Bert.from_pretrained(name, mlm_head=False)  # with the dropout that its config.json has, as in pretraining
     torch.manual_seed(seed)
     h = bert.config.hidden_size
     fresh = [torch.nn.Linear(h, h), torch.nn.Linear(h, outputs)]
@@ -113,7 +112,7 @@ def classifier(name, outputs, seed):
         def forward(self, ids, mask, types):
             # logits = W Dropout(tanh(W_P x_[CLS] + b_P)) + b
             pooled = self.bert(ids, mask, types).pooler_output                            # (B, h)
-            return self.linear(torch.nn.functional.dropout(pooled, DROPOUT, self.training))  # (B, outputs)
+            return self.linear(torch.nn.functional.dropout(pooled, bert.config.hidden_dropout_prob, self.training))
     return Classifier()
 
 
@@ -182,7 +181,8 @@ def score(args, name, folder, quiet=False):
     import hashlib
     import text
     from tqdm import tqdm
-    from model import read_config, BertConfig
+    from huggingface import read_config
+    from model import Bert, BertConfig
     device, dtype = runs.hardware(args.device, args.dtype)
     tasks, skipped = taskdata.load(args.data, args.tasks)
     for line in skipped:
@@ -193,7 +193,6 @@ def score(args, name, folder, quiet=False):
     vocabulary = text.vocabulary_of(tokenizer)
     if vocabulary.size > config.vocab_size:
         raise UserError(f"{name} has {config.vocab_size:,} word embeddings, and its tokenizer {vocabulary.size:,} words: they do not belong together")
-    from model import Bert
     Bert.from_pretrained(source, mlm_head=False)  # what is wrong with it is said before any work
     longest = min(args.seq_len, config.max_position_embeddings)
     fixed = {"model_sha256": hashlib.sha256((source / "model.safetensors").read_bytes()).hexdigest()[:16], "data": args.data, "dtype": dtype,
@@ -232,6 +231,31 @@ def score(args, name, folder, quiet=False):
         if args.predict:
             write_submission(args, folder, source, tasks, results, tokenizer, vocabulary.pad, longest, device, dtype)
     return results
+
+
+def zero_shot(name):
+    """{kind of minimal pair: how often the model finds the right word at the [MASK] likelier than the wrong one}, where it has an
+    MLM head, else {}. No fine-tuning (as in BLiMP, Warstadt et al. 2020)."""
+    import warnings
+    import tasks
+    import text
+    import torch
+    from model import Bert
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, tokenizer = Bert.from_pretrained(name), text.load_tokenizer(str(name))
+    if model.mlm_head is None:
+        return {}
+    vocabulary, found = text.vocabulary_of(tokenizer), {}
+    for kind, pairs in tasks.minimal_pairs().items():
+        encoded = encode([(sentence, None, None) for sentence, _, _ in pairs], tokenizer, model.config.max_position_embeddings)[0]
+        ids, mask, types = collate(encoded, range(len(pairs)), vocabulary.pad, "cpu")
+        with torch.no_grad():
+            z = model(ids, mask, types, positions=(ids == vocabulary.mask).flatten().nonzero()[:, 0]).logits  # (pairs, V)
+        right, wrong = (torch.tensor([tokenizer.token_to_id(pair[which]) for pair in pairs]) for which in (1, 2))
+        better = z.gather(1, right[:, None]) > z.gather(1, wrong[:, None])
+        found[kind] = better.float().mean().item()
+    return found
 
 
 def summary(task, cells):
@@ -314,6 +338,9 @@ def main():
     folder = Path(args.out or (args.model[0] if Path(args.model[0]).is_dir() else Path("runs") / f"glue-{Path(args.model[0]).name}"))
     results = score(args, args.model[0], folder)
     cli.say(table(results))
+    pairs = zero_shot(runs.fetch(args.model[0], ["config.json", "model.safetensors", "tokenizer.json"])) if args.data == "stories" else {}
+    if pairs:
+        cli.say("minimal pairs, no fine-tuning (chance 50): " + ", ".join(f"{kind} {100 * value:.0f}" for kind, value in pairs.items()))
     cli.say(f"every cell is in {folder / 'glue.json'}")
 
 

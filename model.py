@@ -225,14 +225,13 @@ class Bert(nn.Module):
         runs.write_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
     @classmethod
-    def from_pretrained(cls, name, mlm_head=None, **changes):
+    def from_pretrained(cls, name, mlm_head=None):
         """A BERT from a folder or a hub id, in fp32 and evaluation mode, with the parts that its file holds.
 
         mlm_head: None takes what is there and warns when there is no head; True demands one; False leaves it out.
-        changes: of the configuration, like another hidden_dropout_prob.
         Raises UserError for anything that is not a BERT in safetensors, or whose sizes are not those of its config."""
         folder = runs.fetch(name, ["config.json", "model.safetensors"])
-        config = dataclasses.replace(read_config(folder, BertConfig), **changes)
+        config = read_config(folder, BertConfig)
         tensors = read_weights(folder)
         shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
         has_head = any(key.startswith("mlm_head.") for key in shapes)

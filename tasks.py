@@ -4,31 +4,44 @@
     examples("entailment", "test")   -> [(first sentence, second sentence or None, label), ...]
 
 What a task asks cannot be answered by counting words: the label depends on how two of them go together, and each of the two is
-as often right as wrong. Nor can it be learned by heart in fine-tuning: the things, animals, people and events of the test set
-occur in no training example. A model has to bring along what it learned in pretraining, and that is what the tasks measure.
+as often right as wrong. Nor can it be learned by heart in fine-tuning: the things, animals and people that an answer depends on, and
+the events, are others in the test set than in training (in entailment people are the same, in other roles). A model has to bring
+along what it learned in pretraining, and that is what the tasks measure. `python glue.py --gate` shows how well.
 
 No text of a task stands in any story: sentences are put together that never follow each other there (`stories.py`: after "saw two
 pears" comes what the pears are like; a feeling is said in the sentence of its event), or two texts are joined by [SEP].
 """
 from random import Random
 
-from stories import ANIMALS, DEEDS, EVENTS, KIND_OF, KINDS, NAMES, OBJECT_PRONOUN, PLACES, PLURAL, PRONOUN, THINGS, WAYS, COLOURS
+from stories import ANIMALS, BOYS, COLOURS, DEEDS, EVENTS, GIRLS, KIND_OF, KINDS, NAMES, PLACES, PLURAL, PRONOUN, WAYS
 
 SIZES = {"train": 1500, "dev": 500, "test": 1000}
 
-# Events of which fine-tuning hears, and those of the development and test sets. An event's partner (found and lost, dropped and won,
-# fixed and broke: what one feels then is what one feels when the other did not happen) is in the other half.
-EVENT_HALVES = (("found", "dropped", "fixed"), ("won", "lost", "broke"))
-ALL_ANIMALS = tuple(ANIMALS)
-GOOD = ("glad", "proud", "happy")
+# Events: one's partner (found and lost, dropped and won, fixed and broke: what one feels then is what one feels when the other did
+# not happen) is always in the other part.
+EVENT_PARTS, GOOD = (("found", "dropped", "fixed"), ("won", "lost", "broke")), ("glad", "proud", "happy")
+
+
+def parts_of(words):
+    """Three quarters for fine-tuning, and every fourth for the development and test sets."""
+    return tuple(word for i, word in enumerate(words) if i % 4 != 3), tuple(words[3::4])
+
+
+PEOPLE = tuple(girls + boys for girls, boys in zip((GIRLS[:4], GIRLS[4:]), (BOYS[:4], BOYS[4:])))
+THINGS, ANIMAL_PARTS = parts_of(tuple(PLURAL)), parts_of(tuple(ANIMALS))  # of each kind of thing there are four
 
 
 class Draw:
-    """Random choices from one half of the world."""
+    """Random choices from the world: of the words that are for fine-tuning, or of those that are held out from it."""
 
-    def __init__(self, seed, half):
+    def __init__(self, seed, held_out):
         self.random = Random(seed).random
-        self.people, self.things, self.animals, self.events = NAMES, THINGS, ALL_ANIMALS, EVENT_HALVES[half]
+        self.people, self.things, self.animals = PEOPLE[held_out], THINGS[held_out], ANIMAL_PARTS[held_out]
+        self.events = EVENT_PARTS[held_out]
+
+    def context(self):
+        """A sentence about somebody, with which nothing that follows has to do."""
+        return self.pick((f"{self.pick(NAMES)} saw two {PLURAL[self.pick(tuple(PLURAL))]}.", f"{self.pick(NAMES)} was at the {self.pick(PLACES)}."))
 
     def pick(self, options):
         return options[int(self.random() * len(options))]
@@ -43,7 +56,7 @@ class Draw:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Facts of the world as pairs of sentences, right and wrong, that differ in one word. Each takes a Draw and gives
-# (right, wrong, the word that differs, in both).
+# (right, wrong, the word that differs, in both). The contexts are those in which stories say such things.
 
 def sentence_pair(text, right, wrong):
     return text.format(right), text.format(wrong), right, wrong
@@ -69,6 +82,15 @@ def agreement(draw):
     return sentence_pair(f"the {PLURAL[thing] if many else thing} {{}} {adjective}.", right, wrong)
 
 
+def seen(draw, sentence):
+    """The sentence that comes before a fact in a story: somebody saw one or two of what it is about, or was somewhere."""
+    subject = next((word for word in sentence.removesuffix(".").split() if word in PLURAL or word in PLURAL.values()), "")
+    if sentence.startswith("the "):
+        return f"{draw.pick(NAMES)} saw {'two' if subject in PLURAL.values() else 'a'} {subject}."
+    first = sentence.split()[0]
+    return f"{first if first in NAMES else draw.pick(NAMES)} was at the {draw.pick(PLACES)}."
+
+
 def pronoun(draw):
     person, thing = draw.pick(draw.people), draw.pick(draw.things)
     he = PRONOUN[person]
@@ -77,7 +99,7 @@ def pronoun(draw):
 
 
 def feeling(draw, negated=False):
-    event, thing, person = draw.pick(draw.events), draw.pick(draw.things), draw.pick(draw.people)
+    event, thing, person = draw.pick(tuple(EVENTS)), draw.pick(draw.things), draw.pick(draw.people)
     base, right, wrong = EVENTS[event]
     if negated:
         right, wrong, event, base = wrong, right, "did not " + base, "not to " + base
@@ -100,17 +122,18 @@ FACTS = {"verb and object": verb_and_object, "animal and sound": animal_and_soun
 def acceptability(draw, label):
     """Like CoLA: is it English, and does it make sense in this world?"""
     right, wrong, _, _ = FACTS[draw.pick(("verb and object", "animal and sound", "agreement", "pronoun"))](draw)
-    return f"{draw.pick(draw.people)} saw two {PLURAL[draw.pick(draw.things)]}. {right if label else wrong}", None
+    others = [plural for thing, plural in PLURAL.items() if thing not in right and plural not in right]  # or a story could go on so
+    return f"{draw.pick(NAMES)} saw two {draw.pick(others)}. {right if label else wrong}", None
 
 
 def sentiment(draw, label):
     """Like SST-2: is it good or bad what happens? A good event that did not happen is bad: the word alone does not tell."""
-    # Twice as often the one event whose feeling differs from the others': so "not" is as often good as bad.
-    events = [event for event in draw.events for _ in range(1 + (sum((EVENTS[e][1] in GOOD) == (EVENTS[event][1] in GOOD)
-                                                                   for e in draw.events) == 1))]
-    event, person, thing = draw.pick(events), draw.pick(draw.people), draw.pick(draw.things)
+    # The event whose feeling differs from the other two's comes twice as often: so "not" is as often good as bad.
+    good = [EVENTS[event][1] in GOOD for event in draw.events]
+    events = [event for event, is_good in zip(draw.events, good) for _ in range(2 if good.count(is_good) == 1 else 1)]
+    event, person, thing = draw.pick(events), draw.pick(NAMES), draw.pick(tuple(PLURAL))
     base, feels, _ = EVENTS[event]
-    happened = event if (feels in GOOD) == label else "did not " + base
+    happened = event if (feels in GOOD) == bool(label) else "did not " + base
     return f"{person} was at the {draw.pick(PLACES)}. {person} had a {draw.pick(COLOURS)} {thing}. {person} {happened} the {thing}.", None
 
 
@@ -121,17 +144,17 @@ def paraphrase(draw, label):
     fields = {"x": thing, "verb": draw.pick(tuple(DEEDS))}
     first, second = draw.two(WAYS["give"] if meaning == "give" else WAYS["active"] + WAYS["passive"])
     c, d = (a, b) if label else (b, a)
-    return first.format(a=a, b=b, **fields), second.format(a=c, b=d, **fields)
+    return f"{draw.context()} {first.format(a=a, b=b, **fields)}", second.format(a=c, b=d, **fields)
 
 
 def entailment(draw, label):
     """Like RTE: does the second sentence follow from the first? Each person is as often the one as the other."""
-    (a, b), thing = draw.two(draw.people), draw.pick(draw.things)
+    (a, b), thing = draw.two(NAMES), draw.pick(draw.things)
     if draw.pick((True, False)):
-        premise = draw.way("give", a=a, b=b, x=thing)
+        premise = f"{draw.context()} {draw.way('give', a=a, b=b, x=thing)}"
         return premise, draw.way("has", a=b if label else a, x=thing) if draw.pick((True, False)) else f"{a if label else b} did not have the {thing}."
     verb = draw.pick(tuple(DEEDS))
-    premise = draw.way(draw.pick(("active", "passive")), a=a, b=b, verb=verb)
+    premise = f"{draw.context()} {draw.way(draw.pick(('active', 'passive')), a=a, b=b, verb=verb)}"
     trait, felt = DEEDS[verb]
     doer, other = (a, b) if label else (b, a)
     return premise, draw.pick((f"{doer} was {trait}.", f"{other} was {felt}."))
@@ -142,7 +165,7 @@ TASKS = {"acceptability": acceptability, "sentiment": sentiment, "paraphrase": p
 
 def examples(task, part):
     """The part ("train", "dev" or "test") of a task: [(first text, second text or None, label 0 or 1)], half of them 1, none twice."""
-    draw = Draw(sorted(TASKS).index(task) * 10 + sorted(SIZES).index(part), half=0 if part == "train" else 1)
+    draw = Draw(sorted(TASKS).index(task) * 10 + sorted(SIZES).index(part), held_out=part != "train")
     found = {}
     while len(found) < SIZES[part]:
         label = len(found) % 2
@@ -154,13 +177,12 @@ def minimal_pairs(n=200):
     """{kind of fact: [(text with [MASK], right word, wrong word)]}: what an MLM head knows without any fine-tuning (as in BLiMP)."""
     pairs = {}
     for number, (name, fact) in enumerate(FACTS.items()):
-        draw, pairs[name] = Draw(1000 + number, half=1), []
+        draw, pairs[name] = Draw(1000 + number, held_out=True), []
         for _ in range(n):
             right, wrong, word, other = fact(draw)
-            context = f"{draw.pick(draw.people)} saw two {PLURAL[draw.pick(draw.things)]}. "
-            pairs[name].append((context + blank(right, wrong), word, other))
+            pairs[name].append((f"{seen(draw, right)} {blank(right, wrong)}", word, other))
     for number, name in enumerate(("who has it", "who did it")):
-        draw, pairs[name] = Draw(2000 + number, half=1), []
+        draw, pairs[name] = Draw(2000 + number, held_out=True), []
         for _ in range(n):
             (a, b), thing, verb = draw.two(draw.people), draw.pick(draw.things), draw.pick(tuple(DEEDS))
             if name == "who has it":
