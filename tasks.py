@@ -4,9 +4,9 @@
     examples("entailment", "test")   -> [(first sentence, second sentence or None, label), ...]
 
 What a task asks cannot be answered by counting words: the label depends on how two of them go together, and each of the two is
-as often right as wrong. Nor can it be learned by heart in fine-tuning: the things, animals and people that an answer depends on, and
-the events, are others in the test set than in training (in entailment people are the same, in other roles). A model has to bring
-along what it learned in pretraining, and that is what the tasks measure. `python glue.py --gate` shows how well.
+as often right as wrong. Nor can it be learned by heart in fine-tuning: where an answer depends on what a thing, an animal or a name is,
+those of the test set are others than those of training (where it depends on who did what to whom, people are the same in other roles).
+A model has to bring along what it learned in pretraining, and that is what the tasks measure: `python glue.py --gate` shows how well.
 
 No text of a task stands in any story: sentences are put together that never follow each other there (`stories.py`: after "saw two
 pears" comes what the pears are like; a feeling is said in the sentence of its event), or two texts are joined by [SEP].
@@ -17,9 +17,7 @@ from stories import ANIMALS, BOYS, COLOURS, DEEDS, EVENTS, GIRLS, KIND_OF, KINDS
 
 SIZES = {"train": 1500, "dev": 500, "test": 1000}
 
-# Events: one's partner (found and lost, dropped and won, fixed and broke: what one feels then is what one feels when the other did
-# not happen) is always in the other part.
-EVENT_PARTS, GOOD = (("found", "dropped", "fixed"), ("won", "lost", "broke")), ("glad", "proud", "happy")
+GOOD_DEEDS, BAD_DEEDS = (tuple(verb for verb, (trait, _) in DEEDS.items() if trait == kind) for kind in ("kind", "mean"))
 
 
 def parts_of(words):
@@ -37,7 +35,6 @@ class Draw:
     def __init__(self, seed, held_out):
         self.random = Random(seed).random
         self.people, self.things, self.animals = PEOPLE[held_out], THINGS[held_out], ANIMAL_PARTS[held_out]
-        self.events = EVENT_PARTS[held_out]
 
     def context(self):
         """A sentence about somebody, with which nothing that follows has to do."""
@@ -127,14 +124,13 @@ def acceptability(draw, label):
 
 
 def sentiment(draw, label):
-    """Like SST-2: is it good or bad what happens? A good event that did not happen is bad: the word alone does not tell."""
-    # The event whose feeling differs from the other two's comes twice as often: so "not" is as often good as bad.
-    good = [EVENTS[event][1] in GOOD for event in draw.events]
-    events = [event for event, is_good in zip(draw.events, good) for _ in range(2 if good.count(is_good) == 1 else 1)]
-    event, person, thing = draw.pick(events), draw.pick(NAMES), draw.pick(tuple(PLURAL))
-    base, feels, _ = EVENTS[event]
-    happened = event if (feels in GOOD) == bool(label) else "did not " + base
-    return f"{person} was at the {draw.pick(PLACES)}. {person} had a {draw.pick(COLOURS)} {thing}. {person} {happened} the {thing}.", None
+    """Like SST-2: good or bad? Was the one who is spoken of last treated well: a good and a bad deed are told, so words alone do not tell."""
+    a, b = draw.two(NAMES)
+    c = draw.pick([person for person in NAMES if person not in (a, b)])
+    first_is_good = draw.pick((True, False))
+    told = [draw.way(draw.pick(("active", "passive")), a=a, b=other, verb=draw.pick(GOOD_DEEDS if good else BAD_DEEDS))
+            for other, good in ((b, first_is_good), (c, not first_is_good))]
+    return f"{' '.join(told)} {b if bool(label) == first_is_good else c} went to the {draw.pick(PLACES)}.", None
 
 
 def paraphrase(draw, label):

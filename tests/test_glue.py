@@ -146,6 +146,17 @@ def test_the_pooled_classifier_is_transformers(model, tmp_path):
     assert ids.tolist()[0] == [2, 7, 8, 3, 0, 0] and mask.tolist()[0] == [1, 1, 1, 1, 0, 0] and types.tolist()[1] == [0, 0, 0, 1, 1, 1]
 
 
+def test_the_mean_is_over_tokens_and_not_over_padding(model):
+    ours = glue.classifier(model, 2, seed=0, pool="mean").eval()
+    short, longer = ([2, 7, 8, 3], [0] * 4), ([2, 9, 10, 11, 12, 3], [0] * 6)
+    with torch.no_grad():
+        alone, padded = ours(*glue.collate([short], [0], 0, "cpu")), ours(*glue.collate([short, longer], [0, 1], 0, "cpu"))
+        x = ours.bert(torch.tensor([short[0]])).last_hidden_state[0].mean(0)
+        by_hand = ours.linear(torch.tanh(ours.bert.pooler(x)))
+    torch.testing.assert_close(alone[0], padded[0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(alone[0], by_hand, atol=1e-5, rtol=1e-4)
+
+
 def test_each_epoch_holds_every_example_once_in_batches_of_similar_length():
     lengths = np.random.default_rng(0).integers(5, 60, 1000)
     batches = glue.order(lengths, 16, np.random.default_rng(1))

@@ -1,0 +1,297 @@
+"""The paper's experiment in one command: at equal compute, from scratch or distilled, with unlimited and with repeated data?
+
+    python compare.py                       about ten minutes on two cores: a teacher, 16 students, their scores, a report
+    python compare.py --preset stories      the full study on the embedded world (hours)
+    python compare.py --preset stories --list | parallel -j 8        or a Slurm array: one line is one cell
+
+A cell is one line of shell: a `train.py` and a `glue.py`. This program makes the lines, runs those that are not finished, some at a
+time, and collects what the cells left behind (report.py). What is finished is skipped: a killed comparison continues.
+"""
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import budget
+import cli
+import distill
+import runs
+from cli import UserError
+
+EXAMPLES = """examples:
+  python compare.py                                             the demonstration, about ten minutes
+  python compare.py --strategies scratch,kd,kd-released --budgets 1e12,3e12 --seeds 5 --out runs/kd
+  python compare.py --preset stories --list                     the cells as lines of shell, teachers first
+  python compare.py --preset paper --dry-run                    what the paper's study costs"""
+
+PRESETS = {
+    "demo": {"strategies": "scratch,kd,tinybert,minilm", "budgets": "1e12", "unique_tokens": "inf,1e4", "seeds": 2, "model": "2x128",
+             "teacher_model": "4x128", "teacher_flops": "1e13", "tasks": "acceptability,entailment", "glue_seeds": 1},
+    "stories": {"strategies": "scratch,kd,tinybert,minilm", "budgets": "3e11,1e12,3e12", "unique_tokens": "inf,1e4", "seeds": 3, "model": "2x128",
+                "teacher_model": "4x128", "teacher_flops": "1e14", "tasks": "all", "glue_seeds": 1},
+    "books": {"strategies": "scratch,kd,tinybert,minilm", "budgets": "1e13,3e13,1e14", "unique_tokens": "inf,5e5", "seeds": 3, "model": "2x128",
+              "teacher_model": "4x128", "teacher_flops": "3e14", "tasks": "cola,sst2,mrpc,stsb,rte", "glue_seeds": 3},
+    "paper": {"strategies": "scratch,kd,tinybert,minilm", "budgets": "1.5e18,9e18", "unique_tokens": "inf,2.6e9", "seeds": 1, "model": "6x768",
+              "teacher": "bert-base-uncased", "teacher_model": "12x768", "data": "wikimedia/wikipedia:20231101.en", "glue_data": "nyu-mll/glue",
+              "tasks": "mnli,qqp,qnli,sst2,mrpc,rte,cola", "glue_seeds": 3},
+}
+
+
+def arguments(argv=None):
+    parser = cli.Parser(description="From scratch or distilled, at equal compute: grid, table, figure, report.", epilog=EXAMPLES)
+    add, whole, real = parser.add_argument, cli.whole, cli.real
+    add("--preset", default="demo", choices=list(PRESETS), help="what the options below are, where they are not given (default: demo)")
+    add("--strategies", metavar="A,B", help=f"scratch must be among them; {', '.join(distill.STRATEGIES)}")
+    add("--budgets", metavar="C,C", help="FLOPs of a student, like 1e12,3e12,1e13")
+    add("--unique-tokens", metavar="N,N", help="distinct tokens of the text, like inf,1e4: inf is all there are")
+    add("--seeds", type=whole(1, 1000), metavar="n", help="students of each kind; differences are paired by seed")
+    add("--model", type=budget.size, metavar="LxH", help="the student")
+    add("--teacher", metavar="NAME", help="a teacher that exists: a run's folder, a BERT's folder or a hub id (default: one is trained)")
+    add("--teacher-model", type=budget.size, metavar="LxH", help="size of a teacher to train")
+    add("--teacher-flops", metavar="C", help="its budget; of a teacher that exists: what its training cost, for the break-even")
+    add("--data", metavar="TEXT", help="to train on, as in train.py (default: stories)")
+    add("--glue-data", metavar="DATA", help="to score on, as in glue.py (default: stories)")
+    add("--tasks", metavar="A,B", help="as in glue.py")
+    add("--glue-seeds", type=whole(1, 100), metavar="n", help="fine-tunings of a student on each task")
+    add("--lr", type=real(1e-9, 10), metavar="R", help="of every student (default: train.py's)")
+    add("--lr-grid", metavar="R,R", help="choose each strategy's rate among these, by development score at the smallest budget, seed 0")
+    add("--train-options", default="", metavar="'...'", help="more options of train.py for every student, like '--mlm-finish 0.3' (not for scratch)")
+    add("--jobs", type=whole(1, 1000), metavar="N", help="cells at once (default: one a core, each with one thread; one where there is a GPU)")
+    add("--out", metavar="FOLDER", help="default: runs/compare-PRESET")
+    add("--list", action="store_true", help="print the cells as lines of shell, and stop")
+    add("--dry-run", action="store_true", help="print the grid and its price, and stop")
+    args = parser.parse_args(argv)
+    for key, value in {"data": "stories", "glue_data": "stories", "teacher": None, "teacher_flops": "0", **PRESETS[args.preset]}.items():
+        if getattr(args, key) is None:
+            setattr(args, key, budget.size(value) if key in ("model", "teacher_model") else value)
+    args.strategies = args.strategies.split(",")
+    for name in args.strategies:
+        if name not in distill.STRATEGIES:
+            raise UserError(f"--strategies: {name!r} is none of {', '.join(distill.STRATEGIES)}")
+    if "scratch" not in args.strategies:
+        raise UserError("--strategies has no scratch, and there is nothing to compare with: add it")
+    args.budgets = sorted(set(numbers(args.budgets, "--budgets")))
+    args.unique_tokens = [None if word == "inf" else numbers(word, "--unique-tokens")[0] for word in args.unique_tokens.split(",")]
+    args.teacher_flops = cli.number(args.teacher_flops) if args.teacher_flops != "0" else 0
+    args.lr_grid = [real(1e-9, 10)(word) for word in args.lr_grid.split(",")] if args.lr_grid else None
+    args.out = Path(args.out or f"runs/compare-{args.preset}")
+    if args.teacher is None:
+        cheapest = budget.step_flops(args.teacher_model, 200, 32, 1)
+        if args.teacher_flops < 1000 * cheapest:
+            raise UserError(f"--teacher-flops {budget.flops(args.teacher_flops)} is no training for a teacher of {args.teacher_model}: raise it, or name one with --teacher")
+    return args
+
+
+def numbers(text, flag):
+    try:
+        return [cli.number(word) for word in text.split(",")]
+    except Exception:
+        raise UserError(f"{flag} {text}: write numbers like 1e12,3e12") from None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Cells
+
+class Cell(NamedTuple):
+    strategy: str
+    flops: int
+    unique_tokens: Optional[int]
+    seed: int
+    lr: Optional[float]
+    folder: Path
+    commands: tuple  # argument lists, one after the other
+
+    @property
+    def line(self):
+        return " && ".join("python " + shlex.join(command) for command in self.commands)
+
+
+def teacher_of(args):
+    """(name of the teacher, the Cell that trains it or None)."""
+    if args.teacher:
+        return args.teacher, None
+    folder = args.out / "teacher"
+    # A deeper model wants a smaller rate than the default of its width: 4x128 on stories ends at 0.49 with 1e-3, at 0.81 with 2e-3 (LOG.md).
+    lr = 2e-3 * (128 / args.teacher_model.h) ** 0.5 * (2 / max(2, args.teacher_model.L)) if args.data == "stories" else None
+    command = ["train.py", "--strategy", "scratch", "--flops", f"{args.teacher_flops:.12g}", "--model", str(args.teacher_model), *data_options(args),
+               *(["--lr", f"{lr:.6g}"] if lr else []), "--out", str(folder)]
+    return str(folder), Cell("teacher", args.teacher_flops, None, 0, lr, folder, (command,))
+
+
+def data_options(args):
+    return [] if args.data == "stories" else ["--data", *shlex.split(args.data)]
+
+
+def cell_of(args, teacher, strategy, flops, unique_tokens, seed, lr):
+    name = f"{strategy}-{budget.flops(flops)}-{'all' if unique_tokens is None else budget.flops(unique_tokens)}-seed{seed}" + (f"-lr{lr:g}" if lr else "")
+    folder = args.out / "cells" / name
+    train = ["train.py", "--strategy", strategy, "--flops", f"{flops:.12g}", "--model", str(args.model), *data_options(args), "--seed", str(seed)]
+    train += ["--unique-tokens", str(unique_tokens)] if unique_tokens is not None else []
+    train += ["--lr", f"{lr:g}"] if lr else []
+    # The same tokenizer for all: a student from scratch takes the teacher's, too.
+    train += ["--teacher", teacher, *shlex.split(args.train_options)] if strategy != "scratch" else ["--tokenizer", teacher]
+    score = ["glue.py", str(folder), "--tasks", args.tasks, "--seeds", str(args.glue_seeds)]
+    score += [] if args.glue_data == "stories" else ["--data", args.glue_data, "--grid", "quick"]
+    return Cell(strategy, flops, unique_tokens, seed, lr, folder, ((*train, "--out", str(folder)), tuple(score)))
+
+
+def grid(args, teacher, rates):
+    """All cells; rates: {strategy: learning rate or None}."""
+    return [cell_of(args, teacher, strategy, flops, unique, seed, rates[strategy]) for flops in args.budgets for unique in args.unique_tokens
+            for seed in range(args.seeds) for strategy in args.strategies]
+
+
+def outcome(cell, args):
+    """What a finished cell left: {"record": run.json, "results": {task: summary}}, or None while it is not finished.
+    Raises UserError where the folder is not what the cell made: it was edited, or it is another's."""
+    path = cell.folder / "run.json"
+    if not path.exists():
+        return None
+    record = runs.read_json(path)
+    settings = record.get("settings", {})
+    expected = {"flops_budget": cell.flops, "seed": cell.seed, "unique_tokens": cell.unique_tokens,
+                "strategy": "scratch" if cell.strategy == "teacher" else cell.strategy}
+    wrong = [key for key, value in expected.items() if settings.get(key) != value]
+    if wrong:
+        raise UserError(f"{cell.folder} is not what its name says ({', '.join(wrong)}): it was edited; remove it, and it is made again")
+    if not record.get("finished"):
+        return None
+    if cell.strategy == "teacher":
+        return {"record": record, "results": {}}
+    path = cell.folder / "glue.json"
+    kept = runs.read_json(path) if path.exists() else {}
+    grid_name = "stories" if args.glue_data == "stories" else "quick"
+    results = kept.get("results", {}).get(f"{args.glue_data} {grid_name} seeds {args.glue_seeds}", {})
+    import taskdata
+    wanted = list(taskdata.EMBEDDED if args.glue_data == "stories" else taskdata.GLUE) if args.tasks == "all" else args.tasks.split(",")
+    if not results or args.tasks != "all" and not set(wanted) <= results.keys():
+        return None
+    if kept["cells"][0]["model_sha256"] != file_sha256(cell.folder / "model.safetensors")[:16]:
+        raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited; remove the folder, and it is made again")
+    return {"record": record, "results": {task: results[task] for task in wanted if task in results}}
+
+
+def file_sha256(path):
+    import hashlib
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Running
+
+def run(cells, args, what):
+    """Runs the cells that are not finished, args.jobs at a time. Returns {cell's folder: last line} of those that failed."""
+    from tqdm import tqdm
+    waiting = [cell for cell in cells if outcome(cell, args) is None]
+    if not waiting:
+        return {}
+    threads = max(1, (os.cpu_count() or 1) // args.jobs)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    here, running, failed = Path(__file__).parent, {}, {}
+    log = args.out / "logs"
+    log.mkdir(parents=True, exist_ok=True)
+    with cli.Signals() as signals, tqdm(total=sum(cell.flops for cell in waiting), unit="FLOP", unit_scale=True, dynamic_ncols=True, desc=what) as bar:
+        queue = list(waiting)
+        while (queue or running) and not signals.stopped:
+            while queue and len(running) < args.jobs:
+                cell = queue.pop(0)
+                # In a session of its own: Ctrl-C comes to this program, which hands it on.
+                output = open(log / f"{cell.folder.name}.txt", "w")
+                line = " && ".join(shlex.join([sys.executable, str(here / command[0]), *command[1:]]) for command in cell.commands)
+                running[subprocess.Popen(line, shell=True, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True)] = cell, output
+            time.sleep(0.2)
+            for process in [process for process in running if process.poll() is not None]:
+                cell, output = running.pop(process)
+                output.close()
+                bar.update(cell.flops)
+                if process.returncode:
+                    lines = [line for line in (log / f"{cell.folder.name}.txt").read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
+                    failed[cell.folder.name] = lines[-1] if lines else f"exit status {process.returncode}"
+                    cli.say(f"failed: {cell.folder.name}: {failed[cell.folder.name]}", bar.write)
+        for process in running:  # each saves where it is; the next comparison continues it
+            os.killpg(process.pid, signal.SIGINT)
+        for process in running:
+            process.wait()
+        if signals.stopped:
+            cli.say("stopped: the same command continues", bar.write)
+            raise signals.stopped
+    return failed
+
+
+def chosen_rates(args, teacher, failed):
+    """{strategy: learning rate}, and the table of --lr-grid: [(strategy, rate, development score)]."""
+    if not args.lr_grid:
+        return {strategy: args.lr for strategy in args.strategies}, []
+    import report
+    cells = [cell_of(args, teacher, strategy, args.budgets[0], args.unique_tokens[0], 0, lr) for strategy in args.strategies for lr in args.lr_grid]
+    failed |= run(cells, args, "learning rates")
+    tried = [(cell.strategy, cell.lr, report.score_of(outcome(cell, args)["results"], "dev")) for cell in cells if outcome(cell, args)]
+    lost = [strategy for strategy in args.strategies if not any(row[0] == strategy for row in tried)]
+    if lost:
+        raise UserError(f"no learning rate of --lr-grid worked for {', '.join(lost)}: see {args.out}/logs")
+    return {strategy: max((row for row in tried if row[0] == strategy), key=lambda row: row[2])[1] for strategy in args.strategies}, tried
+
+
+def price(args, cells):
+    """The grid's cost in FLOPs and in time on this machine, as text."""
+    total = sum(cell.flops for cell in cells) + (args.teacher_flops if not args.teacher else 0)
+    lines = [f"{len(cells)} students: {len(args.strategies)} strategies x {len(args.budgets)} budgets x {len(args.unique_tokens)} data settings x {args.seeds} seeds",
+             f"{budget.flops(total)} FLOPs of pretraining, {budget.flops(args.teacher_flops)} of them the teacher's" if not args.teacher else
+             f"{budget.flops(total)} FLOPs of pretraining; the teacher {args.teacher} exists"]
+    for rate, machine in ((1e11, "two laptop cores"), (3e14, "one H100")):
+        lines += [f"at {budget.flops(rate)} FLOP/s ({machine}): {budget.duration(total / rate)}, and fine-tuning"]
+    return "\n".join(lines)
+
+
+def main():
+    args = arguments()
+    if args.jobs is None:
+        import torch
+        args.jobs = 1 if torch.cuda.is_available() else os.cpu_count() or 1
+    teacher, teacher_cell = teacher_of(args)
+    rates = {strategy: args.lr for strategy in args.strategies}
+    cells = grid(args, teacher, rates)
+    for strategy in args.strategies:  # a pair that does not fit is said now, not after an hour
+        distill.lesson(strategy, args.model, args.teacher_model)
+    if args.list:
+        for cell in ([teacher_cell] if teacher_cell else []) + cells:
+            cli.say(f"{cell.line}  # {budget.flops(cell.flops)} FLOPs, about {budget.duration(cell.flops / 1e11)} on two cores")
+        return
+    cli.say(price(args, cells))
+    if args.dry_run:
+        return
+    fixed = {key: str(getattr(args, key)) for key in ("model", "teacher", "teacher_model", "teacher_flops", "data", "glue_data", "tasks", "glue_seeds", "train_options")}
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "compare.json"
+    if path.exists() and (old := runs.read_json(path)) != fixed:
+        different = [f"{key} was {old.get(key)} and is now {value}" for key, value in fixed.items() if old.get(key) != value]
+        raise UserError(f"{args.out} holds another comparison ({'; '.join(different)}): choose another --out")
+    if not path.exists() and any(args.out.iterdir()):
+        raise UserError(f"{args.out} holds other files, and no comparison: choose another --out")
+    runs.write_file(path, runs.json_text(fixed))
+    import report
+    with runs.locked(args.out / "lock", "compares in the same folder"):
+        failed = {}
+        if teacher_cell:
+            jobs, args.jobs = args.jobs, 1  # one process with all threads: everything waits for it
+            failed = run([teacher_cell], args, "teacher")
+            args.jobs = jobs
+            if failed:
+                raise UserError(f"the teacher failed, and there is nothing to learn from: {failed['teacher']}")
+        rates, tried = chosen_rates(args, teacher, failed)
+        cells = grid(args, teacher, rates)
+        failed |= run(cells, args, "students")
+        outcomes = {cell: found for cell in cells if (found := outcome(cell, args))}
+        report.write(args, teacher, teacher_cell, cells, outcomes, tried, failed)
+    if failed:
+        cli.say(f"{len(failed)} of {len(cells)} cells failed; the same command tries them again", lambda words: print(words, file=sys.stderr))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    cli.program(main)
