@@ -11,6 +11,7 @@ A model has to bring along what it learned in pretraining, and that is what the 
 No text of a task stands in any story: sentences are put together that never follow each other there (`stories.py`: after "saw two
 pears" comes what the pears are like; a feeling is said in the sentence of its event), or two texts are joined by [SEP].
 """
+from functools import cache
 from random import Random
 
 from stories import ANIMALS, BOYS, COLOURS, DEEDS, EVENTS, GIRLS, KIND_OF, KINDS, NAMES, PLACES, PLURAL, PRONOUN, WAYS
@@ -159,13 +160,18 @@ def entailment(draw, label):
 TASKS = {"acceptability": acceptability, "sentiment": sentiment, "paraphrase": paraphrase, "entailment": entailment}
 
 
+@cache
 def examples(task, part):
-    """The part ("train", "dev" or "test") of a task: [(first text, second text or None, label 0 or 1)], half of them 1, none twice."""
+    """The part ("train", "dev" or "test") of a task: [(first text, second text or None, label 0 or 1)], half of them 1. No text stands
+    there twice, or in an earlier part."""
+    earlier = {example[:2] for before in list(SIZES)[:list(SIZES).index(part)] for example in examples(task, before)}
     draw = Draw(sorted(TASKS).index(task) * 10 + sorted(SIZES).index(part), held_out=part != "train")
     found = {}
     while len(found) < SIZES[part]:
         label = len(found) % 2
-        found.setdefault(TASKS[task](draw, label), label)
+        texts = TASKS[task](draw, label)
+        if texts not in earlier:
+            found.setdefault(texts, label)
     return [(*texts, label) for texts, label in found.items()]
 
 
