@@ -66,6 +66,13 @@ def arguments(argv=None):
     add("--list", action="store_true", help="print the cells as lines of shell, and stop")
     add("--dry-run", action="store_true", help="print the grid and its price, and stop")
     args = parser.parse_args(argv)
+    if args.teacher and args.teacher_flops is None:  # a run knows what it cost; of another teacher nothing is charged
+        record = Path(args.teacher) / "run.json"
+        args.teacher_flops = str(runs.read_json(record).get("flops_spent", 0)) if record.exists() else "0"
+    if args.teacher and args.teacher_model is None and (Path(args.teacher) / "config.json").exists():
+        from huggingface import read_config
+        from model import BertConfig
+        args.teacher_model = read_config(Path(args.teacher), BertConfig).size
     for key, value in {"data": "stories", "glue_data": "stories", "teacher": None, "teacher_flops": "0", **PRESETS[args.preset]}.items():
         if getattr(args, key) is None:
             setattr(args, key, budget.size(value) if key in ("model", "teacher_model") else value)

@@ -9,6 +9,7 @@ their budget, and the seeds of fine-tuning agree. The bounds stand in `passes`.
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import cli
@@ -40,6 +41,31 @@ def passes(rows):
             "teacher at least 20 points above it": means[-1] >= means[0] + 20,
             "students in between, rising with their budget": all(a <= b + 2 for a, b in zip(means, means[1:])) and means[-2] > means[0] + 5,
             "seeds agree within 3 points (untrained and teacher)": max(spreads[0], spreads[-1]) <= 3}
+
+
+def zero_shot(name):
+    """{kind of minimal pair: how often the model finds the right word at the [MASK] likelier than the wrong one}, where it has an
+    MLM head, else {}. No fine-tuning (as in BLiMP, Warstadt et al. 2020)."""
+    import glue
+    import tasks
+    import text
+    import torch
+    from model import Bert
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, tokenizer = Bert.from_pretrained(name), text.load_tokenizer(str(name))
+    if model.mlm_head is None:
+        return {}
+    vocabulary, found = text.vocabulary_of(tokenizer), {}
+    for kind, pairs in tasks.minimal_pairs().items():
+        encoded = glue.encode([(sentence, None, None) for sentence, _, _ in pairs], tokenizer, model.config.max_position_embeddings)[0]
+        ids, mask, types = glue.collate(encoded, range(len(pairs)), vocabulary.pad, "cpu")
+        with torch.no_grad():
+            z = model(ids, mask, types, positions=(ids == vocabulary.mask).flatten().nonzero()[:, 0]).logits  # (pairs, V)
+        right, wrong = (torch.tensor([tokenizer.token_to_id(pair[which]) for pair in pairs]) for which in (1, 2))
+        better = z.gather(1, right[:, None]) > z.gather(1, wrong[:, None])
+        found[kind] = better.float().mean().item()
+    return found
 
 
 def run(args):

@@ -244,31 +244,6 @@ def score(args, name, folder, quiet=False):
     return results
 
 
-def zero_shot(name):
-    """{kind of minimal pair: how often the model finds the right word at the [MASK] likelier than the wrong one}, where it has an
-    MLM head, else {}. No fine-tuning (as in BLiMP, Warstadt et al. 2020)."""
-    import warnings
-    import tasks
-    import text
-    import torch
-    from model import Bert
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model, tokenizer = Bert.from_pretrained(name), text.load_tokenizer(str(name))
-    if model.mlm_head is None:
-        return {}
-    vocabulary, found = text.vocabulary_of(tokenizer), {}
-    for kind, pairs in tasks.minimal_pairs().items():
-        encoded = encode([(sentence, None, None) for sentence, _, _ in pairs], tokenizer, model.config.max_position_embeddings)[0]
-        ids, mask, types = collate(encoded, range(len(pairs)), vocabulary.pad, "cpu")
-        with torch.no_grad():
-            z = model(ids, mask, types, positions=(ids == vocabulary.mask).flatten().nonzero()[:, 0]).logits  # (pairs, V)
-        right, wrong = (torch.tensor([tokenizer.token_to_id(pair[which]) for pair in pairs]) for which in (1, 2))
-        better = z.gather(1, right[:, None]) > z.gather(1, wrong[:, None])
-        found[kind] = better.float().mean().item()
-    return found
-
-
 def summary(task, cells):
     """The best setting by its mean development score over seeds; with its scores on every part as (mean, standard deviation)."""
     def mean_score(cell, part):
@@ -341,15 +316,15 @@ def write_submission(args, folder, source, tasks, results, tokenizer, pad, longe
 
 
 def main():
+    import gate
     args = arguments()
     if args.gate:
-        import gate
         gate.run(args)
         return
     folder = Path(args.out or (args.model[0] if Path(args.model[0]).is_dir() else Path("runs") / f"glue-{Path(args.model[0]).name}"))
     results = score(args, args.model[0], folder)
     cli.say(table(results))
-    pairs = zero_shot(runs.fetch(args.model[0], ["config.json", "model.safetensors", "tokenizer.json"])) if args.data == "stories" else {}
+    pairs = gate.zero_shot(runs.fetch(args.model[0], ["config.json", "model.safetensors", "tokenizer.json"])) if args.data == "stories" else {}
     if pairs:
         cli.say("minimal pairs, no fine-tuning (chance 50): " + ", ".join(f"{kind} {100 * value:.0f}" for kind, value in pairs.items()))
     cli.say(f"every cell is in {folder / 'glue.json'}")

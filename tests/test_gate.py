@@ -1,5 +1,13 @@
 """gate.py: what a task must show before strategies are compared by it."""
+import pytest
+import torch
+
+import budget
 import gate
+import stories
+import tasks
+from model import Bert, BertConfig
+from text import SPECIAL, save_tokenizer, wordpiece
 
 
 def rows(*pairs):
@@ -26,3 +34,18 @@ def test_the_table_gives_points_above_the_majority_answer():
         return {"entailment": {"metrics": {"test": {"accuracy": [score, 0.01]}}, "majority": {"test": {"accuracy": 0.5}}}}
     text = gate.table({"runs/untrained": result(0.51), "runs/a": result(0.6), "runs/b": result(0.7), "runs/teacher": result(0.9)})
     assert "1.0 +-  1.0" in text and "40.0 +-  1.0" in text and "entailment                   passes" in text
+
+
+def test_minimal_pairs_are_scored_by_the_head_and_left_out_without_one(tmp_path):
+    vocabulary = [*SPECIAL, *stories.WORDS]
+    torch.manual_seed(0)
+    bert = Bert(BertConfig.of(budget.size("1x32h1"), vocab_size=len(vocabulary), max_position_embeddings=64))
+    save_tokenizer(wordpiece({word: i for i, word in enumerate(vocabulary)}), tmp_path, 64)
+    with torch.no_grad():  # a head that always prefers were to was, and she to he
+        for word, value in (("were", 50.0), ("was", -50.0)):
+            bert.mlm_head.bias[vocabulary.index(word)] = value
+    bert.save_pretrained(tmp_path)
+    found = gate.zero_shot(tmp_path)
+    assert found["agreement"] == pytest.approx(sum(right == "were" for _, right, _ in tasks.minimal_pairs()["agreement"]) / 200)
+    Bert(bert.config, mlm_head=False).save_pretrained(tmp_path)
+    assert gate.zero_shot(tmp_path) == {}
