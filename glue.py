@@ -56,6 +56,8 @@ def arguments(argv=None):
         raise UserError("say which model to score: python glue.py runs/student" if not args.model else
                         f"one model at a time, not {len(args.model)} (that is for --gate)")
     args.grid = args.grid or ("stories" if args.data == "stories" else "quick")
+    if args.predict and args.data == "stories":
+        raise UserError("--predict writes the leaderboard's files, and the embedded tasks have no leaderboard: give GLUE's files with --data")
     args.pool = args.pool or ("mean" if args.data == "stories" else "cls")
     return args
 
@@ -116,7 +118,7 @@ def classifier(name, outputs, seed, pool="cls"):
             self.bert, self.linear = bert, fresh[1]
 
         def forward(self, ids, mask, types):
-            output = self.bert(ids, mask, types)
+            output = self.bert(ids, mask, types.clamp(max=bert.config.type_vocab_size - 1))
             pooled = output.pooler_output  # tanh(W_P x_[CLS] + b_P), (B, h)
             if pool == "mean":             # tanh(W_P mean_t x_t + b_P)
                 x, m = output.last_hidden_state, (torch.ones_like(ids) if mask is None else mask)[:, :, None]  # (B, T, h), (B, T, 1)
@@ -178,18 +180,30 @@ def scores_of(task, predict, part):
 # ---------------------------------------------------------------------------------------------------------------------
 # The grid
 
-def cells_of(args, task, h):
-    """The settings of each cell's fine-tunings: those of the command line, fixed in GRIDS, and the seed."""
+def cells_of(args, tasks, h, model_sha256, dtype, device):
+    """[(task, settings)] of all fine-tunings: what the command line says, the grid, the seed, and what model and examples they are of."""
     grid = GRIDS[args.grid]
-    width = 768 / h if grid.get("by_width") else 1
-    return [{"task": task.name, "lr": lr * width, "batch_size": batch_size, "epochs": grid["epochs"], "seed": seed, "seq_len": args.seq_len,
-             "pool": args.pool}
+    return [(task, {"task": task.name, "lr": lr * (768 / h if grid.get("by_width") else 1), "batch_size": batch_size, "epochs": grid["epochs"], "seed": seed, "seq_len": args.seq_len,
+                    "pool": args.pool, "model_sha256": model_sha256[:16], "data": args.data, "dtype": dtype, "device": device,
+                    "examples_sha256": examples})
+            for task in tasks for examples in [task.fingerprint]
             for lr in grid["lr"] for batch_size in grid["batch_size"] for seed in range(args.seeds)]
 
 
-def score(args, name, folder, quiet=False):
+def kept_cells(path):
+    """What glue.json holds: {"cells": [settings and scores]}."""
+    kept = runs.read_json(path) if path.exists() else {"cells": []}
+    if not isinstance(kept.get("cells"), list) or not all(isinstance(cell, dict) and isinstance(cell.get("scores"), dict) for cell in kept["cells"]):
+        raise UserError(f"{path} is damaged: it holds no list of cells; remove it, and they are made again")
+    return kept
+
+
+def known(kept, settings):
+    return next((cell for cell in kept["cells"] if all(cell.get(key) == value for key, value in settings.items())), None)
+
+
+def score(args, name, folder):
     """Fine-tunes what glue.json in `folder` does not hold yet, and returns {task: its best cell's summary}."""
-    import hashlib
     import text
     from tqdm import tqdm
     from huggingface import read_config
@@ -206,18 +220,12 @@ def score(args, name, folder, quiet=False):
         raise UserError(f"{name} has {config.vocab_size:,} word embeddings, and its tokenizer {vocabulary.size:,} words: they do not belong together")
     Bert.from_pretrained(source, mlm_head=False)  # what is wrong with it is said before any work
     longest = min(args.seq_len, config.max_position_embeddings)
-    fixed = {"model_sha256": hashlib.sha256((source / "model.safetensors").read_bytes()).hexdigest()[:16], "data": args.data, "dtype": dtype,
-             "device": device.type}
-    path, results = folder / "glue.json", {}
     folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "glue.json"
     with runs.locked(folder / "glue.lock", "scores the same model"):
-        kept = runs.read_json(path) if path.exists() else {"cells": []}
-
-        def known(settings):
-            return next((cell for cell in kept["cells"] if all(cell.get(key) == value for key, value in settings.items())), None)
-        todo = [(task, cell) for task in tasks for cell in cells_of(args, task, config.hidden_size)]
-        todo = [(task, {**cell, **fixed, "examples_sha256": task.fingerprint}) for task, cell in todo]
-        waiting = [(task, cell) for task, cell in todo if known(cell) is None]
+        kept = kept_cells(path)
+        todo = cells_of(args, tasks, config.hidden_size, runs.file_sha256(source / "model.safetensors"), dtype, device.type)
+        waiting = [(task, cell) for task, cell in todo if known(kept, cell) is None]
         steps = sum(cell["epochs"] * math.ceil(len(task.parts["train"]) / cell["batch_size"]) for task, cell in waiting)
         encoded = {}
         with tqdm(total=steps, unit="step", dynamic_ncols=True, mininterval=0.5, disable=not waiting) as bar:
@@ -225,9 +233,10 @@ def score(args, name, folder, quiet=False):
                 bar.set_description_str(f"{task.name} lr {cell['lr']:.2g} batch {cell['batch_size']} seed {cell['seed']} ({number}/{len(waiting)})")
                 if encoded.get("task") != task.name:
                     encoded = {"task": task.name}
-                    for part, examples in task.parts.items():
+                    for part in ("train", *task.scored):
+                        examples = task.parts[part]
                         encoded[part], cut = encode(examples, tokenizer, longest)
-                        if cut and part != "submission":
+                        if cut:
                             cli.say(f"{task.name}: {cut:,} of {len(examples):,} texts of {part} are longer than {longest} tokens, and are cut", bar.write)
                 began = time.perf_counter()
                 predict = fine_tune(source, task, encoded, vocabulary.pad, cell["lr"], cell["batch_size"], cell["epochs"], cell["seed"],
@@ -235,13 +244,18 @@ def score(args, name, folder, quiet=False):
                 measured = {part: scores_of(task, predict, part) for part in task.scored}
                 kept["cells"].append({**cell, "scores": measured, "seconds": time.perf_counter() - began})
                 runs.write_file(path, runs.json_text(kept))
-        for task in tasks:
-            results[task.name] = summary(task, [known(cell) for of, cell in todo if of is task])
-        kept.setdefault("results", {})[f"{args.data} {args.grid} seeds {args.seeds}"] = results
-        runs.write_file(path, runs.json_text(kept))
-        if args.predict:
-            write_submission(args, folder, source, tasks, results, tokenizer, vocabulary.pad, longest, device, dtype)
+    results = results_of(tasks, todo, kept)
+    if args.predict:
+        write_submission(args, folder, source, tasks, results, tokenizer, vocabulary.pad, longest, device, dtype)
     return results
+
+
+def results_of(tasks, todo, kept):
+    """{task: summary} from the cells in glue.json, or None while one of them is not there."""
+    found = [(task, known(kept, cell)) for task, cell in todo]
+    if any(cell is None for _, cell in found):
+        return None
+    return {task.name: summary(task, [cell for of, cell in found if of is task]) for task in tasks}
 
 
 def summary(task, cells):
@@ -315,15 +329,19 @@ def write_submission(args, folder, source, tasks, results, tokenizer, pad, longe
     cli.say("\n".join([f"wrote {folder / 'glue-submission.zip'}: {', '.join(files) or 'nothing'}", *remarks]))
 
 
+def folder_of(model):
+    """Where a model's glue.json goes: into its folder; for a hub id into one in runs/."""
+    return Path(model) if Path(model).is_dir() else Path("runs") / f"glue-{Path(model).name}"
+
+
 def main():
     import gate
     args = arguments()
     if args.gate:
         gate.run(args)
         return
-    folder = Path(args.out or (args.model[0] if Path(args.model[0]).is_dir() else Path("runs") / f"glue-{Path(args.model[0]).name}"))
-    results = score(args, args.model[0], folder)
-    cli.say(table(results))
+    folder = Path(args.out or folder_of(args.model[0]))
+    cli.say(table(score(args, args.model[0], folder)))
     pairs = gate.zero_shot(runs.fetch(args.model[0], ["config.json", "model.safetensors", "tokenizer.json"])) if args.data == "stories" else {}
     if pairs:
         cli.say("minimal pairs, no fine-tuning (chance 50): " + ", ".join(f"{kind} {100 * value:.0f}" for kind, value in pairs.items()))

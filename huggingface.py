@@ -95,8 +95,8 @@ def from_hugging_face(tensors, folder):
         key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         if key.startswith(("embeddings.", "encoder.", "pooler.")):
             key = "bert." + key
-        if key.startswith("cls.seq_relationship.") or key == "bert.embeddings.position_ids":
-            continue  # the next-sentence head, and a constant 0, 1, 2, ...
+        if key.startswith(("cls.seq_relationship.", "classifier.", "qa_outputs.")) or key == "bert.embeddings.position_ids":
+            continue  # heads of next sentences and of fine-tuning, and a constant 0, 1, 2, ...
         theirs[key] = tensor.float()
     # The decoder is tied: some files hold a second copy of its weight and bias. An untied decoder would be another model.
     for copy, original in (("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),

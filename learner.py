@@ -7,7 +7,6 @@
 The losses and what each reads are in distill.py, the prices in budget.py. Here the two models meet: one forward pass of each, as
 deep as the lesson reads, the teacher's without gradients.
 """
-import hashlib
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -42,7 +41,7 @@ def load_teacher(name, seq_len):
     longest = model.config.max_position_embeddings
     if longest < seq_len:
         raise UserError(f"--teacher {name} knows {longest} positions, and --seq-len is {seq_len}: lower --seq-len")
-    return Teacher(model, folder, hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest())
+    return Teacher(model, folder, runs.file_sha256(folder / "model.safetensors"))
 
 
 def tokenizer_of(teacher, name):

@@ -16,6 +16,7 @@ import budget
 import card
 import cli
 import runs
+from compare import spell
 
 # 97.5% points of Student's t for 1 to 30 degrees of freedom; above, the first terms of its expansion around the normal's.
 T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199,
@@ -44,11 +45,12 @@ def verdict(mean, half, n):
     return "ahead of scratch" if mean > 0 else "behind scratch"
 
 
-def score_of(results, part=None):
-    """A student's score: the mean over tasks of each one's mean metric, on the test set where there is one, else the development set."""
+def score_of(results, chosen_on=False):
+    """A student's score: the mean over tasks of each one's mean metric, on the test set where there is one, else on the development
+    set (MNLI: matched). chosen_on: on the development set anyhow."""
     def one(result):
         scores = result["score"]
-        return scores[part or ("test" if "test" in scores else next(iter(scores)))][0]
+        return scores["test" if "test" in scores and not chosen_on else next(iter(scores))][0]
     return statistics.mean(one(result) for result in results.values())
 
 
@@ -182,7 +184,9 @@ def draw_scores(rows, args, folder):
                 ax.spines[side].set_visible(False)
         axes[0][column].set_title(setting(unique), fontsize=11)
         axes[1][column].set_xlabel("FLOPs of the student's training, the teacher's forward pass included")
-    axes[0][0].set_ylabel("score (mean over tasks, test)")
+    left, right = axes[0][0].get_xlim()  # all panels share it: room for the names at the right
+    axes[0][0].set_xlim(left, right * max(1.8, (right / left) ** 0.25))
+    axes[0][0].set_ylabel("score (mean over tasks)")
     axes[1][0].set_ylabel("masked-word loss (nats)")
     save(figure, folder, "scores")
 
@@ -196,8 +200,6 @@ def label_ends(ax, ends):
     for y, x, name, colour in sorted(ends):
         last = max(y, last + step)
         ax.annotate(name, (x, y), xytext=(x * 1.12, last), textcoords="data", color=colour, fontsize=9, va="center", annotation_clip=False)
-    left, right = ax.get_xlim()
-    ax.set_xlim(left, right * (right / left) ** 0.22 if right / left > 1.5 else right * 2)
 
 
 def draw_bill(rows, args, folder):
@@ -236,14 +238,34 @@ def answers(rows, args, teacher_flops):
         text = f"- **{row['strategy']}, {setting(row['unique_tokens'])}, {budget.flops(row['flops'])} FLOPs**: {row['verdict']}"
         if row["difference"] is not None:
             text += f" ({pm(row['difference'], row['difference_half'])} points)"
+        if row["multiplier"] is None:
+            lines.append(f"{text}; no scratch student to compare with.")
+            continue
+        if len(args.budgets) < 2 or "ahead" not in row["verdict"] and "behind" not in row["verdict"]:
+            lines.append(f"{text}.")  # a multiplier within the noise says nothing, nor is there one on a curve of one point
+            continue
         sign, kappa = row["multiplier"]
         words = {"=": f"scratch needs {kappa:.2g} times the budget to score the same", ">": f"scratch does not reach its score within {kappa:.2g} times the budget",
                  "<": f"scratch scores the same with less than {kappa:.2g} times the budget"}[sign]
         n = break_even(teacher_flops, kappa, row["flops"]) if sign != "<" else None
-        if "not told apart" in row["verdict"] or "no verdict" in row["verdict"]:
-            n = None  # a multiplier within the noise is no ground for buying a teacher
         lines.append(f"{text}; {words}" + (f"; with the teacher's training charged it pays from {'at most ' if sign == '>' else ''}{n:,} students on" if n else "") + ".")
+    n = sum(row["pairs"] > 1 for row in rows)
+    lines.append(f"\nOf {n} such comparisons about {n / 20:.0f} would seem told apart by chance alone (95% intervals).")
     return "\n".join(lines)
+
+
+def released(args, outcomes):
+    """Does KD win once its term is not divided by the vocabulary? `kd` against `kd-released`, paired, where both were run."""
+    scores = {(cell.unique_tokens, cell.flops, cell.seed, cell.strategy): 100 * score_of(outcome["results"]) for cell, outcome in outcomes.items()}
+    lines = []
+    for unique in args.unique_tokens:
+        for C in args.budgets:
+            pairs = [scores[unique, C, seed, "kd"] - scores[unique, C, seed, "kd-released"] for seed in range(args.seeds)
+                     if (unique, C, seed, "kd") in scores and (unique, C, seed, "kd-released") in scores]
+            if pairs:
+                words = verdict(*interval(pairs), len(pairs)).replace("scratch", "kd-released")
+                lines.append(f"- kd against kd-released, {setting(unique)}, {budget.flops(C)} FLOPs: {words} ({pm(*interval(pairs))} points)")
+    return lines
 
 
 def write(args, teacher, teacher_cell, cells, outcomes, tried, failed):
@@ -256,27 +278,32 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed):
     runs.write_file(args.out / "results.csv", results_csv(outcomes))
     draw_scores(rows, args, args.out)
     draw_bill(rows, args, args.out)
-    example = next(iter(outcomes.values()))["record"]
-    command = "python compare.py " + " ".join([f"--preset {args.preset}", f"--strategies {','.join(args.strategies)}",
-              f"--budgets {','.join(budget.flops(C) for C in args.budgets)}", f"--unique-tokens {','.join('inf' if u is None else str(u) for u in args.unique_tokens)}",
-              f"--seeds {args.seeds}", f"--model {args.model}", *([f"--teacher {args.teacher}"] if args.teacher else [f"--teacher-model {args.teacher_model}"]),
-              f"--teacher-flops {budget.flops(args.teacher_flops)}", *([f"--lr {args.lr:g}"] if args.lr else []),
-              *([f"--lr-grid {','.join(f'{lr:g}' for lr in args.lr_grid)}"] if args.lr_grid else []),
-              *([f"--train-options {shlex.quote(args.train_options)}"] if args.train_options else [])])
+    example = min(outcomes.items(), key=lambda item: item[0].strategy != "scratch")[1]["record"]  # scratch's, if there is one
+    options = {"strategies": ",".join(args.strategies), "budgets": ",".join(map(spell, args.budgets)),
+               "unique-tokens": ",".join("inf" if unique is None else spell(unique) for unique in args.unique_tokens), "seeds": args.seeds, "model": args.model,
+               "teacher": args.teacher, "teacher-model": None if args.teacher else args.teacher_model, "teacher-flops": spell(args.teacher_flops), "data": args.data,
+               "glue-data": args.glue_data, "glue-grid": args.glue_grid, "tasks": args.tasks, "glue-seeds": args.glue_seeds, "lr": args.lr,
+               "lr-grid": args.lr_grid and ",".join(f"{lr:g}" for lr in args.lr_grid), "train-options": args.train_options or None,
+               "distil-options": args.distil_options or None, "out": args.out}
+    command = shlex.join(["python", "compare.py", *(f"--{name}={value}" for name, value in options.items() if value is not None)])
     chosen = ["## Learning rates", "", f"Chosen by development score at {budget.flops(args.budgets[0])} FLOPs, {setting(args.unique_tokens[0])}, seed 0 "
-              f"({budget.flops(len(tried) * args.budgets[0])} FLOPs beside the grid).", "", "| strategy | rate | development score |", "|---|---|---|",
+              f"({budget.flops(len(tried) * args.budgets[0])} FLOPs of tries).", "", "| strategy | rate | development score |", "|---|---|---|",
               *(f"| {strategy} | {lr:g} | {100 * score:.1f} |" for strategy, lr, score in tried), ""] if tried else []
     settings = example["settings"]
-    seconds = {strategy: statistics.mean(outcome["record"]["seconds"] for cell, outcome in outcomes.items() if cell.strategy == strategy)
-               for strategy in args.strategies if any(cell.strategy == strategy for cell in outcomes)}
+    seconds = {}
+    for strategy in args.strategies:
+        here = [outcome for cell, outcome in outcomes.items() if cell.strategy == strategy]
+        if here:
+            seconds[strategy] = (statistics.mean(outcome["record"]["seconds"] for outcome in here),
+                                 statistics.mean(sum(result["seconds"] for result in outcome["results"].values()) for outcome in here))
     text = "\n".join([
         "# From scratch or distilled, at equal compute?", "",
         f"Student BERT {args.model}, teacher BERT {args.teacher_model} ({args.teacher or f'trained here with {budget.flops(args.teacher_flops)} FLOPs'}), text: {args.data}, "
         f"tasks: {', '.join(tasks)}. All students see the same blocks and masks in the same order, begin with the same weights for a seed, and are fine-tuned "
         f"alike; a distilled one pays for its teacher's forward passes. {len(outcomes)} of {len(cells)} cells.", "",
-        "## Answers", "", answers(rows, args, args.teacher_flops), "",
+        "## Answers", "", answers(rows, args, args.teacher_flops), "", *released(args, outcomes), "",
         "Where the teacher exists already, or serves many students, its training need not be charged; where it must be, the break-even says how many students "
-        "it takes. Busbridge et al. 2025 (Distillation Scaling Laws) find the same shape: distil when a teacher exists or serves several students, else train.", "",
+        "it takes. Busbridge et al. 2025 (Distillation Scaling Laws) find: distil when a teacher exists or serves several students, else train from scratch.", "",
         "![scores](scores.png)", "", "## Table", "",
         "Scores in points, mean over seeds +- half of the 95% interval (Student's t). `to scratch`: mean of the differences paired by seed. `compute multiplier`: how many "
         "times the budget scratch needs for the same score, read off its own curve; > and < where that lies beyond what was measured.", "", table(rows, tasks), "",
@@ -284,8 +311,8 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed):
         f"- {args.seeds} seeds: smaller differences than the intervals are not seen.", f"- One schedule, and learning rates {'chosen per strategy' if tried else 'equal for all strategies'}.",
         "- Budgets at which students sit on the plateau (marked in the table) compare little but luck.", f"- Another teacher, other tasks, or more repetitions than {max(row['epochs'] for row in rows):.3g} epochs.", "",
         "## How it was made", "", "```bash", command, "```", "",
-        f"T = {settings['seq_len']}, B = {settings['batch_size']}, lr {settings['lr']:.3g} (scratch), betas {settings['betas']}, {settings['dtype']}. Seconds of pretraining a cell: "
-        + ", ".join(f"{strategy} {value:.0f}" for strategy, value in seconds.items())
+        f"T = {settings['seq_len']}, B = {settings['batch_size']}, lr {settings['lr']:.3g} (scratch), betas {settings['betas']}, {settings['dtype']}. Seconds of pretraining and of fine-tuning a cell: "
+        + ", ".join(f"{strategy} {value[0]:.0f} and {value[1]:.0f}" for strategy, value in seconds.items())
         + f". Python {platform.python_version()}, torch {version('torch')}; {example['machine']}, {example['threads']} threads a cell.", "",
         *([f"Failed cells: {'; '.join(f'{name}: {line}' for name, line in failed.items())}", ""] if failed else []), "Every cell:", "", "```bash",
         *([teacher_cell.line] if teacher_cell else []), *(cell.line for cell in cells), "```", ""])

@@ -52,6 +52,10 @@ def sync(path):
         os.close(descriptor)
 
 
+def file_sha256(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 def json_text(value):
     return json.dumps(value, indent=2) + "\n"
 
@@ -189,6 +193,10 @@ def hardware(device, dtype):
             flags = set(cpuinfo.read_text().split()) if device.type == "cpu" and cpuinfo.exists() else set()
             fast = bool(flags & {"avx512_bf16", "amx_bf16"})
         dtype = "bf16" if fast else "fp32"
+    if device.type == "cuda":  # attention's backward adds in any order otherwise, and the same run would differ in the last bits
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
     return device, dtype
 
 

@@ -6,6 +6,7 @@
 A label is a number: an index into `task.labels`, or for STS-B a score from 0 to 5.
 """
 import collections
+import math
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -13,6 +14,10 @@ import metrics
 import tasks as world
 import text
 from cli import UserError
+
+
+class Missing(UserError):
+    """A task whose files are not there: an error where it was asked for, and skipped among all."""
 
 
 class Task(NamedTuple):
@@ -69,14 +74,14 @@ GLUE = {
     "stsb": Format("STS-B", ("sentence1", "sentence2", "score"), None, (metrics.pearson, metrics.spearman), {"test": ("STS-B.tsv", 1379)},
                    hub_columns=("sentence1", "sentence2", "label")),
     "mnli": Format("MNLI", ("sentence1", "sentence2", "gold_label"), ("entailment", "neutral", "contradiction"), (metrics.accuracy,),
-                   {"test_matched": ("MNLI-m.tsv", 9796), "test_mismatched": ("MNLI-mm.tsv", 9847)}, dev=("dev_matched", "dev_mismatched"),
+                   {"test_matched": ("MNLI-m.tsv", 9796), "test_mismatched": ("MNLI-mm.tsv", 9847), "diagnostic": ("AX.tsv", 1104)}, dev=("dev_matched", "dev_mismatched"),
                    hub_columns=("premise", "hypothesis", "label")),
     "qnli": Format("QNLI", ("question", "sentence", "label"), ENTAILS, (metrics.accuracy,), {"test": ("QNLI.tsv", 5463)}),
     "rte": Format("RTE", ("sentence1", "sentence2", "label"), ENTAILS, (metrics.accuracy,), {"test": ("RTE.tsv", 3000)}),
     "wnli": Format("WNLI", ("sentence1", "sentence2", "label"), BINARY, (metrics.accuracy,), {"test": ("WNLI.tsv", 146)}),
 }
 PAPER_SEVEN = ("mnli", "qqp", "qnli", "sst2", "mrpc", "rte", "cola")
-SUBMISSION_FILES = [file for form in GLUE.values() for file, _ in form.submissions.values()] + ["AX.tsv"]
+SUBMISSION_FILES = [file for form in GLUE.values() for file, _ in form.submissions.values()]
 COLA_HEADER = ["source", "label", "star", "sentence"]  # train and dev of CoLA have no header; test has
 
 
@@ -88,7 +93,8 @@ def read_tsv(path, form, labelled):
     try:
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as failure:
-        raise UserError(f"{path} is damaged: no UTF-8 text at byte {failure.start:,}") from None
+        line = failure.object[:failure.start].count(b"\n") + 1
+        raise UserError(f"{path}, line {line}: no UTF-8 text") from None
     rows = [line.removesuffix("\r").split("\t") for line in lines]
     if rows[-1] == [""]:
         rows.pop()
@@ -102,7 +108,7 @@ def read_tsv(path, form, labelled):
     examples = []
     for number, row in enumerate(rows[0 if headless else 1:], start=1 if headless else 2):
         if len(row) != len(header):
-            if form.folder == "QQP" and len(row) < len(header):
+            if form.folder == "QQP" and labelled and len(row) < len(header):
                 continue  # the official file has a few lines that were cut in two: everybody leaves them out
             raise UserError(f"{path}, line {number}: {len(row)} columns where {len(header)} should be")
         examples.append((row[first], None if second is None else row[second], None if label is None else number_of(row[label], form, path, number)))
@@ -115,10 +121,11 @@ def number_of(spelled, form, path, line):
     if form.labels is None:
         try:
             value = float(spelled)
-            assert 0 <= value <= 5
-            return value
-        except (ValueError, AssertionError):
-            raise UserError(f"{path}, line {line}: the score {spelled[:40]!r} is not a number from 0 to 5") from None
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= 5:
+            raise UserError(f"{path}, line {line}: the score {spelled[:40]!r} is not a number from 0 to 5")
+        return value
     if spelled not in form.labels:
         raise UserError(f"{path}, line {line}: the label {spelled[:40]!r} is none of {', '.join(form.labels)}")
     return form.labels.index(spelled)
@@ -131,11 +138,14 @@ def glue_from_folder(name, folder):
     for part in ("train", *form.dev):
         path = place / f"{part}.tsv"
         if not path.is_file():
-            raise UserError(f"{form.folder}: {path} is missing")
+            raise Missing(f"{form.folder}: {path} is missing")
         parts[part] = read_tsv(path, form, labelled=True)
     for part in form.submissions:
         if (place / f"{part}.tsv").is_file():
             parts[part] = read_tsv(place / f"{part}.tsv", form, labelled=False)
+    diagnostic = folder / "diagnostic" / "diagnostic.tsv"
+    if name == "mnli" and diagnostic.is_file():  # answered by the model of MNLI
+        parts["diagnostic"] = read_tsv(diagnostic, form, labelled=False)
     return glue_task(name, parts)
 
 
@@ -146,7 +156,7 @@ def glue_from_hub(name, data):
     try:
         loaded = datasets.load_dataset(data, name)
     except Exception as failure:  # the hub's client and Arrow have many
-        raise UserError(f"{data} has no {name} that can be read ({type(failure).__name__}: {text.one_line(failure)}): check the name and the "
+        raise Missing(f"{data} has no {name} that can be read ({type(failure).__name__}: {text.one_line(failure)}): check the name and the "
                         f"network") from None
     first, second, label = form.hub_columns or form.columns
     for split, rows in loaded.items():
@@ -196,8 +206,8 @@ def load(data, names):
     for name in wanted:
         try:
             found.append(glue_from_folder(name, folder) if official else glue_from_hub(name, data))
-        except UserError as failure:
-            if names != "all" or "missing" not in str(failure) and official:
+        except Missing as failure:
+            if names != "all":
                 raise
             skipped.append(str(failure))
     if not found:

@@ -134,10 +134,6 @@ def main():
     from model import Bert, BertConfig
 
     device, dtype = runs.hardware(args.device, args.dtype)
-    if device.type == "cuda":  # attention's backward adds in any order otherwise, and a resumed run would differ in the last bits
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
     makers = 1 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 2))
     T, B, teacher, tokenizer = args.seq_len, args.batch_size, None, args.tokenizer
     how = distill.Options(args.temperature, args.relation_heads, args.teacher_layer)

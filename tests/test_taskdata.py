@@ -64,7 +64,7 @@ def test_a_missing_task_is_an_error_by_name_and_skipped_among_all(glue):
     ("RTE/train.tsv", "index\tsentence1\tsentence2\tlabel\n0\ta\tb\tmaybe\n", "line 2: the label 'maybe'"),
     ("RTE/train.tsv", "index\tsentence1\tsentence3\tlabel\n0\ta\tb\tentailment\n", "line 1 has no column sentence2"),
     ("RTE/dev.tsv", "index\tsentence1\tsentence2\tlabel\n", "is empty"), ("RTE/dev.tsv", "", "line 1 has no column"),
-    ("RTE/dev.tsv", b"index\tsentence1\tsentence2\tlabel\n0\ta\xff\tb\tentailment\n", "no UTF-8 text at byte 35"),
+    ("RTE/dev.tsv", b"index\tsentence1\tsentence2\tlabel\n0\ta\xff\tb\tentailment\n", "line 2: no UTF-8 text"),
     ("STS-B/train.tsv", "index\tgenre\tsentence1\tsentence2\tscore\n0\tnews\ta\tb\t7\n", "line 2: the score '7'"),
     ("CoLA/train.tsv", "gj04\t2\t\tIt works.\n", "line 1: the label '2'")])
 def test_a_damaged_file_is_named_with_its_line(glue, file, text, message):
@@ -101,6 +101,16 @@ def test_the_hubs_layout_gives_the_same_examples(tmp_path):
     found, skipped = taskdata.load(str(tmp_path), "mrpc,stsb")
     assert found[0].parts == {"train": [("a", "b", 1)], "dev": [("a", "b", 1)], "test": [("x", "y", None)]}
     assert found[1].parts["dev"] == [("a", "b", 2.5)] and not skipped
+
+
+def test_the_diagnostic_set_is_answered_by_the_model_of_mnli(glue):
+    columns = "index\tpairID\tsentence1\tsentence2\tlabel1\tgold_label\n"
+    for part in ("train", "dev_matched", "dev_mismatched"):
+        write(glue, f"MNLI/{part}.tsv", columns + "0\t1\ta\tb\tneutral\tcontradiction\n")
+    write(glue, "diagnostic/diagnostic.tsv", "index\tsentence1\tsentence2\n0\tp\tq\n")
+    task = taskdata.glue_from_folder("mnli", glue)
+    assert task.parts["train"] == [("a", "b", 2)] and task.parts["diagnostic"] == [("p", "q", None)]
+    assert task.submissions["diagnostic"] == ("AX.tsv", 1104) and task.spell(1.0) == "neutral"
 
 
 def test_the_leaderboard_gets_names_numbers_and_scores_from_0_to_5(glue):
