@@ -33,7 +33,7 @@ EXAMPLES = """examples:
 
 PRESETS = {
     "demo": {"strategies": "scratch,kd,tinybert,minilm", "budgets": "1e12", "unique_tokens": "inf,1e4", "seeds": 2, "model": "2x128",
-             "teacher_model": "4x128", "teacher_flops": "1e13", "tasks": "acceptability,entailment", "glue_seeds": 1},
+             "teacher_model": "4x128", "teacher_flops": "1e13", "tasks": "acceptability,paraphrase", "glue_seeds": 1},
     "stories": {"strategies": "scratch,kd,tinybert,minilm", "budgets": "3e11,1e12,3e12", "unique_tokens": "inf,1e4", "seeds": 3, "model": "2x128",
                 "teacher_model": "4x128", "teacher_flops": "1e14", "tasks": "all", "glue_seeds": 1},
     # On a folder of real text and real GLUE files: --data books/ --glue-data glue_data/
