@@ -119,7 +119,8 @@ def table(rows, tasks):
     lines = ["| data | FLOPs | strategy | tokens | epochs | MLM loss | " + " | ".join(tasks) + " | score | to scratch | verdict | compute multiplier |",
              "|---" * (10 + len(tasks)) + "|"]
     for row in rows:
-        multiplier = "" if row["multiplier"] is None else f"{'' if row['multiplier'][0] == '=' else row['multiplier'][0] + ' '}{row['multiplier'][1]:.2g}"
+        told_apart = row["verdict"].startswith(("ahead", "behind"))  # else it is within the noise
+        multiplier = "" if row["multiplier"] is None or not told_apart else f"{'' if row['multiplier'][0] == '=' else row['multiplier'][0] + ' '}{row['multiplier'][1]:.2g}"
         lines.append(f"| {setting(row['unique_tokens'])} | {budget.flops(row['flops'])} | {row['strategy']} | {budget.flops(row['tokens'])} | "
                      f"{row['epochs']:.3g} | {pm(row['val_loss'], None, 3) or 'no head'}{' (plateau)' if row['plateau'] else ''} | "
                      + " | ".join(f"{row['tasks'][task]:.1f}" for task in tasks) + f" | {pm(row['score'], row['half'])} | "
@@ -183,7 +184,9 @@ def draw_scores(rows, args, folder):
             for side in ("top", "right"):
                 ax.spines[side].set_visible(False)
         axes[0][column].set_title(setting(unique), fontsize=11)
-        axes[1][column].set_xlabel("FLOPs of the student's training, the teacher's forward pass included")
+        axes[1][column].set_xlabel("FLOPs, the teacher's passes included")
+        axes[1][column].set_xticks(args.budgets, [spell(C) for C in args.budgets])
+        axes[1][column].minorticks_off()
     left, right = axes[0][0].get_xlim()  # all panels share it: room for the names at the right
     axes[0][0].set_xlim(left, right * max(1.8, (right / left) ** 0.25))
     axes[0][0].set_ylabel("score (mean over tasks)")
@@ -215,7 +218,8 @@ def draw_bill(rows, args, folder):
             share = 100 * bill[key] / total
             ax.barh(y, share, left=left, color=colour, hatch=hatch, edgecolor="white", label=label if y == 0 else None)
             if share > 6:
-                ax.text(left + share / 2, y, f"{share:.0f}%", ha="center", va="center", fontsize=9, color="white" if colour == "#0072b2" else "black")
+                ax.text(left + share / 2, y, f"{share:.0f}%", ha="center", va="center", fontsize=9, color="white" if colour == "#0072b2" else "black",
+                        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
             left += share
     ax.set_yticks(range(len(bills)), list(bills))
     ax.invert_yaxis()
@@ -241,11 +245,12 @@ def answers(rows, args, teacher_flops):
         if row["multiplier"] is None:
             lines.append(f"{text}; no scratch student to compare with.")
             continue
-        if len(args.budgets) < 2 or "ahead" not in row["verdict"] and "behind" not in row["verdict"]:
+        if len(args.budgets) < 2 or not row["verdict"].startswith(("ahead", "behind")):
             lines.append(f"{text}.")  # a multiplier within the noise says nothing, nor is there one on a curve of one point
             continue
         sign, kappa = row["multiplier"]
-        words = {"=": f"scratch needs {kappa:.2g} times the budget to score the same", ">": f"scratch does not reach its score within {kappa:.2g} times the budget",
+        words = {"=": f"scratch needs {kappa:.2g} times the budget to score the same", ">": f"scratch does not reach its score within {kappa:.2g} times the budget" if kappa > 1.01 else
+                 "scratch does not reach its score, and no larger budget was measured",
                  "<": f"scratch scores the same with less than {kappa:.2g} times the budget"}[sign]
         n = break_even(teacher_flops, kappa, row["flops"]) if sign != "<" else None
         lines.append(f"{text}; {words}" + (f"; with the teacher's training charged it pays from {'at most ' if sign == '>' else ''}{n:,} students on" if n else "") + ".")
@@ -306,7 +311,7 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed):
         "it takes. Busbridge et al. 2025 (Distillation Scaling Laws) find: distil when a teacher exists or serves several students, else train from scratch.", "",
         "![scores](scores.png)", "", "## Table", "",
         "Scores in points, mean over seeds +- half of the 95% interval (Student's t). `to scratch`: mean of the differences paired by seed. `compute multiplier`: how many "
-        "times the budget scratch needs for the same score, read off its own curve; > and < where that lies beyond what was measured.", "", table(rows, tasks), "",
+        "times the budget scratch needs for the same score, read off its own curve, where the two are told apart; > and < where it lies beyond what was measured.", "", table(rows, tasks), "",
         "## The bill", "", "![bill](bill.png)", "", *chosen, "## What would change this", "",
         f"- {args.seeds} seeds: smaller differences than the intervals are not seen.", f"- One schedule, and learning rates {'chosen per strategy' if tried else 'equal for all strategies'}.",
         "- Budgets at which students sit on the plateau (marked in the table) compare little but luck.", f"- Another teacher, other tasks, or more repetitions than {max(row['epochs'] for row in rows):.3g} epochs.", "",
