@@ -60,7 +60,7 @@ def arguments(argv=None):
     add("--data", metavar="TEXT", help="to train on, as in train.py (default: stories)")
     add("--glue-data", metavar="DATA", help="to score on, as in glue.py (default: stories)")
     add("--tasks", metavar="A,B", help="as in glue.py")
-    add("--glue-grid", choices=["paper", "quick", "stories"], help="as in glue.py")
+    add("--glue-grid", choices=["paper", "quick", "stories", "stories-short"], help="as in glue.py")
     add("--glue-seeds", type=whole(1, 100), metavar="n", help="fine-tunings of a student on each task")
     add("--lr", type=real(1e-9, 10), metavar="R", help="of every student (default: train.py's)")
     add("--lr-grid", metavar="R,R", help="choose each strategy's rate among these, by development score at the smallest budget, seed 0")
@@ -95,7 +95,7 @@ def arguments(argv=None):
              ("--mlm-finish", "--init", "--temperature", "--relation-heads", "--teacher-layer")]
     if wrong:
         raise UserError(f"--distil-options {wrong[0]}: that would make more than the strategy differ; put it into --train-options, for all")
-    args.glue_grid = args.glue_grid or ("stories" if args.glue_data == "stories" else "quick")
+    args.glue_grid = args.glue_grid or ("stories-short" if args.glue_data == "stories" else "quick")
     args.out = Path(args.out or f"runs/compare-{args.preset}")
     if args.teacher is None:
         cheapest = budget.step_flops(args.teacher_model, 200, 32, 1)
@@ -159,7 +159,7 @@ def cell_of(args, teacher, strategy, flops, unique_tokens, seed, lr):
     # The same tokenizer for all: a student from scratch takes the teacher's, too.
     train += ["--teacher", teacher, *shlex.split(args.distil_options)] if strategy != "scratch" else ["--tokenizer", teacher]
     score = ["glue.py", str(folder), "--tasks", args.tasks, "--seeds", str(args.glue_seeds)]
-    score += [] if args.glue_data == "stories" else ["--data", args.glue_data, "--grid", args.glue_grid]
+    score += ["--grid", args.glue_grid, *([] if args.glue_data == "stories" else ["--data", args.glue_data])]
     return Cell(strategy, flops, unique_tokens, seed, lr, folder, ((*train, "--out", str(folder)), tuple(score)))
 
 
