@@ -1,6 +1,6 @@
 """Can the embedded tasks tell models apart? The table that must be good before any strategy is compared by them.
 
-    python glue.py --gate                         trains what it needs into runs/gate-*: about 20 minutes on two cores
+    python glue.py --gate                         trains what it needs into runs/gate-*: about half an hour on two cores
     python glue.py --gate runs/a runs/b runs/c    weakest first, the teacher last
 
 A task passes if an untrained model is at the majority answer, the teacher far above it, students in between and rising with
@@ -17,7 +17,7 @@ import runs
 from cli import UserError
 
 # Weakest first. The last one is the teacher: twice the layers, and much longer trained.
-MODELS = {"runs/gate-scratch-1e12": "--flops 1e12 --model 2x128", "runs/gate-scratch-1e13": "--flops 1e13 --model 2x128",
+MODELS = {"runs/gate-scratch-3e12": "--flops 3e12 --model 2x128", "runs/gate-scratch-1e13": "--flops 1e13 --model 2x128",
           "runs/gate-teacher": "--flops 1e14 --model 4x128 --lr 1e-3"}
 
 
