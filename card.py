@@ -53,7 +53,7 @@ def plan_text(args, plan, size, parameters, corpus, device, dtype, rate, floors,
               f"machine     {device}, {dtype}{' autocast' if dtype == 'bf16' else ''}, {budget.flops(rate)} FLOP/s measured: about {budget.duration(seconds)}",
               f"folder      {folder}"]
     if seconds > 3600:
-        lines += [f"That is long. It can be stopped at any time (Ctrl-C, or the power) and is continued by the same command."]
+        lines += ["That is long. It can be stopped at any time (Ctrl-C, or the power) and is continued by the same command."]
     return "\n".join(lines)
 
 
@@ -101,13 +101,24 @@ def auto_class(record):
     return "AutoModel" if record["val_loss"] is None else "AutoModelForMaskedLM"
 
 
+def pyplot():
+    import matplotlib
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "isoflop"  # the same figure is the same file
+    from matplotlib import pyplot
+    return pyplot
+
+
+def open_axes(axes):
+    """No lines at the top and at the right."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
 def draw_curve(folder, log, record):
     """curve.png: training and validation loss against FLOPs: the masked-word loss, with the two losses of mere counting as lines,
     or, where a strategy has none, its own."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), dpi=120)
+    figure, axes = pyplot().subplots(figsize=(7, 4.5), dpi=120)
     term = next(iter(record["val_terms"]))  # "mlm" where there is one
     for key, label, style in (("terms", "training", {"color": "0.7", "linewidth": 1}),
                               ("val_terms", "validation", {"color": "#0072b2", "marker": "o", "markersize": 4})):
@@ -121,11 +132,10 @@ def draw_curve(folder, log, record):
     axes.set_ylabel("masked-word loss (nats)" if term == "mlm" else f"{term} loss")
     axes.set_title(f"{record['settings']['strategy']}, BERT {record['settings']['model']}", fontsize=10)
     axes.legend(frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    open_axes(axes)
     figure.tight_layout()
     runs.replace(Path(folder) / "curve.png", lambda temporary: figure.savefig(temporary, format="png"))
-    pyplot.close(figure)
+    pyplot().close(figure)
 
 
 def model_card(record, text_name):

@@ -181,7 +181,7 @@ def outcome(cell, args):
     expected = {"flops_budget": cell.flops, "seed": cell.seed, "unique_tokens": cell.unique_tokens,
                 "strategy": "scratch" if cell.strategy == "teacher" else cell.strategy,
                 "model": str(args.teacher_model if cell.strategy == "teacher" else args.model), **({"lr": cell.lr} if cell.lr else {}),
-                **({"teacher_sha256": teacher_sha256(args)} if cell.strategy not in ("scratch", "teacher") else {})}
+                **({"teacher_sha256": args.teacher_sha256} if cell.strategy not in ("scratch", "teacher") else {})}
     wrong = [key for key, value in expected.items() if settings.get(key) != value]
     if wrong:
         raise UserError(f"{cell.folder} is not what its name says ({', '.join(wrong)}): it was edited; remove it, and it is made again")
@@ -207,11 +207,6 @@ def cached_tasks(data, names):
 def tasks_of(args):
     """The tasks that students are scored on. Raises UserError where one is not there: before anything runs."""
     return cached_tasks(args.glue_data, args.tasks)
-
-
-def teacher_sha256(args):
-    folder = runs.fetch(args.teacher or args.out / "teacher", ["model.safetensors"])
-    return runs.file_sha256(folder / "model.safetensors") if (folder / "model.safetensors").exists() else None
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -334,6 +329,7 @@ def main():
             args.jobs = jobs
             if failed:
                 raise UserError(f"the teacher failed, and there is nothing to learn from: {failed['teacher']}")
+        args.teacher_sha256 = runs.file_sha256(runs.fetch(teacher, ["model.safetensors"]) / "model.safetensors")
         rates, tried = chosen_rates(args, teacher, failed)
         cells = grid(args, teacher, rates)
         failed |= run(cells, args, "students")

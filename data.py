@@ -300,7 +300,7 @@ def build(source, tokenizer, folder):
     from tqdm import tqdm
     vocabulary = text.vocabulary_of(tokenizer)
     dtype = "uint16" if vocabulary.size <= 2 ** 16 else "uint32"
-    tokens, sums, unknown = {"train": 0, "validation": 0}, {}, 0
+    tokens, unknown = {"train": 0, "validation": 0}, 0
     files = {part: open(folder / f"{part}.bin", "wb") for part in tokens}
     digests = {part: hashlib.sha256() for part in tokens}
     with tqdm(desc=f"tokenizing {source.name}", unit=" tokens", unit_scale=True, disable=source.name == "stories") as bar:

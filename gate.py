@@ -100,7 +100,7 @@ def run(args):
 def table(scores):
     """{model: results of glue.score} -> the gate's table and its verdicts, in points above the majority answer."""
     tasks = list(next(iter(scores.values())))
-    lines = [f"test scores in points above the majority answer, mean +- standard deviation over seeds", "",
+    lines = ["test scores in points above the majority answer, mean +- standard deviation over seeds", "",
              f"{'':28}" + "".join(f"{task:>18}" for task in tasks)]
     verdicts = []
     above = {}

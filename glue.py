@@ -142,12 +142,9 @@ def fine_tune(name, task, encoded, pad, lr, batch_size, epochs, seed, device, dt
     optimizer = adamw(model, weight_decay=WEIGHT_DECAY)
     texts, labels = encoded["train"], torch.tensor([label for _, _, label in task.parts["train"]], device=device)
     steps, step = epochs * math.ceil(len(texts) / batch_size), 0
-
-    def autocast():
-        return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
     for epoch in range(epochs):
         for chosen in order([len(ids) for ids, _ in texts], batch_size, generator(seed, epoch)):
-            with autocast():
+            with runs.autocast(device, dtype):
                 logits = model(*collate(texts, chosen, pad, device)).float()
             y = labels[torch.from_numpy(chosen).to(device)]
             # Cross-entropy, or for a score the mean squared error
@@ -163,7 +160,7 @@ def fine_tune(name, task, encoded, pad, lr, batch_size, epochs, seed, device, dt
     def predict(part):
         model.eval()
         out = torch.empty(len(encoded[part]))
-        with torch.no_grad(), autocast():
+        with torch.no_grad(), runs.autocast(device, dtype):
             for chosen in order([len(ids) for ids, _ in encoded[part]], 128):
                 logits = model(*collate(encoded[part], chosen, pad, device)).float().cpu()
                 out[torch.from_numpy(chosen)] = logits.argmax(1).float() if task.labels else logits.squeeze(1)
@@ -277,10 +274,15 @@ def summary(task, cells):
             "majority": task.majority, "seconds": sum(cell["seconds"] for cell in cells)}
 
 
+def headline(result, chosen_on=False):
+    """A task's one score: on the test set where there is one, else on the development set (MNLI: matched), by which the setting was
+    chosen. chosen_on: on the development set anyhow."""
+    scores = result["score"]
+    return scores["test" if "test" in scores and not chosen_on else next(iter(scores))][0]
+
+
 def average(results):
-    """(name, mean of the tasks' scores): the paper's seven, if all are there, else over what was run. MNLI counts as matched."""
-    def headline(result):
-        return list(result["score"].values())[-1 if "test" in result["score"] else 0][0]
+    """(name, mean of the tasks' scores): the paper's seven, if all are there, else over what was run."""
     if set(taskdata.PAPER_SEVEN) <= results.keys():
         return "average of the paper's seven tasks, development sets", statistics.mean(headline(results[task]) for task in taskdata.PAPER_SEVEN)
     which = "test" if all("test" in result["score"] for result in results.values()) else "development"

@@ -98,7 +98,9 @@ class Learner(nn.Module):
         super().__init__()
         self.model, self.lesson = student, lesson
         self.projection = nn.Linear(student.config.hidden_size, lesson.width, bias=False) if lesson.width else nn.Identity()
-        self.initialise_projection()
+        with torch.no_grad():
+            for W in self.projection.parameters():
+                W.normal_(0.0, W.shape[1] ** -0.5)  # keeps the variance of what it maps
         if teacher is not None:
             teacher.requires_grad_(False).eval()
             if dtype == "bf16":  # what autocast would do to them at each step
@@ -106,11 +108,6 @@ class Learner(nn.Module):
                     if isinstance(module, nn.Linear):
                         module.to(torch.bfloat16)
         self.others = (teacher,)  # in a tuple: torch does not see it, so it is neither trained nor saved
-
-    @torch.no_grad()
-    def initialise_projection(self):
-        for W in self.projection.parameters():
-            W.normal_(0.0, W.shape[1] ** -0.5)  # keeps the variance of what it maps
 
     def forward(self, blocks, inputs, positions, labels, lesson=None):
         """blocks (B, T) whole and inputs (B, T) masked, positions (N,) and labels (N,) of the masked -> {term: scalar}, whose
@@ -146,12 +143,12 @@ class Learner(nn.Module):
 # ---------------------------------------------------------------------------------------------------------------------
 # The optimizer, and what a checkpoint holds
 
-def adamw(module, betas=(0.9, 0.999), weight_decay=0.01, eps=1e-6):
+def adamw(module, betas=(0.9, 0.999), weight_decay=0.01):
     """AdamW with the paper's exceptions: no weight decay on biases and LayerNorm."""
     matrices = [p for p in module.parameters() if p.dim() >= 2]
     vectors = [p for p in module.parameters() if p.dim() < 2]
     return torch.optim.AdamW([{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-                             betas=tuple(betas), eps=eps, fused=matrices[0].device.type in ("cpu", "cuda"))
+                             betas=tuple(betas), eps=1e-6, fused=matrices[0].device.type in ("cpu", "cuda"))
 
 
 def checkpoint(learner, optimizer, seconds, sums, logged):

@@ -6,7 +6,6 @@ Their mean has a 95% interval by Student's t, and a verdict is given only where 
 import csv
 import io
 import math
-import os
 import platform
 import shlex
 import statistics
@@ -15,6 +14,7 @@ from importlib.metadata import version
 import budget
 import card
 import cli
+import glue
 import runs
 from compare import spell
 
@@ -46,12 +46,8 @@ def verdict(mean, half, n):
 
 
 def score_of(results, chosen_on=False):
-    """A student's score: the mean over tasks of each one's mean metric, on the test set where there is one, else on the development
-    set (MNLI: matched). chosen_on: on the development set anyhow."""
-    def one(result):
-        scores = result["score"]
-        return scores["test" if "test" in scores and not chosen_on else next(iter(scores))][0]
-    return statistics.mean(one(result) for result in results.values())
+    """A student's score: the mean over tasks of each one's `glue.headline`."""
+    return statistics.mean(glue.headline(result, chosen_on) for result in results.values())
 
 
 def compute_multiplier(curve, C, score):
@@ -101,7 +97,6 @@ def rows_of(args, outcomes):
                              "multiplier": compute_multiplier(curve, flops, mean) if strategy != "scratch" and curve else None,
                              "val_loss": statistics.mean(losses) if losses else None, "tokens": records[0]["tokens"], "epochs": records[0]["epochs"],
                              "bill": records[0]["bill"], "plateau": any(record["val_loss"] is not None and card.on_plateau(record) for record in records),
-                             "seconds": statistics.mean(record["seconds"] for record in records),
                              "tasks": {task: statistics.mean(100 * score_of({task: found[unique, flops, strategy, seed]["results"][task]}) for seed in here)
                                        for task in found[unique, flops, strategy, next(iter(here))]["results"]}})
     return rows
@@ -147,48 +142,48 @@ def results_csv(outcomes):
 # ---------------------------------------------------------------------------------------------------------------------
 # Figures
 
-def pyplot():
-    import matplotlib
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "isoflop"  # the same figure is the same file
-    from matplotlib import pyplot
-    return pyplot
-
-
 def save(figure, folder, name):
     figure.tight_layout()
     for kind in ("png", "svg"):
         metadata = {"Date": None} if kind == "svg" else None
         runs.replace(folder / f"{name}.{kind}", lambda temporary, kind=kind: figure.savefig(temporary, format=kind, dpi=150, metadata=metadata))
-    pyplot().close(figure)
+    card.pyplot().close(figure)
 
 
 def draw_scores(rows, args, folder):
-    """scores.png: score (and masked-word loss, where there is one) against FLOPs; a line and its 95% band a strategy, a panel a data setting."""
-    plt = pyplot()
-    figure, axes = plt.subplots(2, len(args.unique_tokens), figsize=(5 * len(args.unique_tokens), 7), sharex=True, sharey="row", squeeze=False)
+    """scores.png: score (and masked-word loss, where there is one) against FLOPs; a line, its 95% band and a dot for each student, by
+    strategy, in a panel a data setting. The axes show all dots; with few seeds a band may go beyond."""
+    figure, axes = card.pyplot().subplots(2, len(args.unique_tokens), figsize=(5 * len(args.unique_tokens), 7), sharex=True, sharey="row", squeeze=False)
+    named = []  # (axes, where the lines end): names come when the limits are known
     for column, unique in enumerate(args.unique_tokens):
         for top, key, half in ((0, "score", "half"), (1, "val_loss", None)):
             ax, ends = axes[top][column], []
+            named.append((ax, ends))
             for i, strategy in enumerate(args.strategies):
                 here = [row for row in rows if row["unique_tokens"] == unique and row["strategy"] == strategy and row[key] is not None]
                 if not here:
                     continue
                 x, y = [row["flops"] for row in here], [row[key] for row in here]
                 ax.plot(x, y, color=COLOURS[i % 8], marker=MARKERS[i % 8], linewidth=1.6, markersize=5)
+                if half:
+                    dots = [(row["flops"], score) for row in here for score in row["by_seed"].values()]
+                    ax.plot(*zip(*dots), color=COLOURS[i % 8], marker=MARKERS[i % 8], linestyle="", markersize=3, alpha=0.4)
                 if half and all(row[half] is not None for row in here):
                     ax.fill_between(x, [v - row[half] for v, row in zip(y, here)], [v + row[half] for v, row in zip(y, here)], color=COLOURS[i % 8], alpha=0.12, linewidth=0)
                 ends.append((y[-1], x[-1], strategy, COLOURS[i % 8]))
             ax.set_xscale("log")
-            label_ends(ax, ends)
-            for side in ("top", "right"):
-                ax.spines[side].set_visible(False)
+            card.open_axes(ax)
         axes[0][column].set_title(setting(unique), fontsize=11)
         axes[1][column].set_xlabel("FLOPs, the teacher's passes included")
         axes[1][column].set_xticks(args.budgets, [spell(C) for C in args.budgets])
         axes[1][column].minorticks_off()
     left, right = axes[0][0].get_xlim()  # all panels share it: room for the names at the right
     axes[0][0].set_xlim(left, right * max(1.8, (right / left) ** 0.25))
+    scores = [score for row in rows for score in row["by_seed"].values()]
+    margin = 0.06 * (max(scores) - min(scores)) or 1.0
+    axes[0][0].set_ylim(min(scores) - margin, max(scores) + margin)
+    for ax, ends in named:
+        label_ends(ax, ends)
     axes[0][0].set_ylabel("score (mean over tasks)")
     axes[1][0].set_ylabel("masked-word loss (nats)")
     save(figure, folder, "scores")
@@ -207,11 +202,10 @@ def label_ends(ax, ends):
 
 def draw_bill(rows, args, folder):
     """bill.png: what each strategy's budget was spent on."""
-    plt = pyplot()
     parts = (("student_forward", "student, forward", "#56b4e9", ""), ("student_backward", "student, backward", "#0072b2", ""),
              ("teacher_forward", "teacher, forward", "#d55e00", "//"), ("loss", "products in the loss", "#999999", ".."))
     bills = {row["strategy"]: row["bill"] for row in rows}
-    figure, ax = plt.subplots(figsize=(7, 0.6 + 0.5 * len(bills) + 0.8))
+    figure, ax = card.pyplot().subplots(figsize=(7, 0.6 + 0.5 * len(bills) + 0.8))
     for y, (strategy, bill) in enumerate(bills.items()):
         left, total = 0.0, sum(bill.values())
         for key, label, colour, hatch in parts:
@@ -225,8 +219,7 @@ def draw_bill(rows, args, folder):
     ax.invert_yaxis()
     ax.set_xlabel("share of the budget (%)")
     ax.legend(frameon=False, ncols=2, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
+    card.open_axes(ax)
     save(figure, folder, "bill")
 
 

@@ -200,6 +200,12 @@ def hardware(device, dtype):
     return device, dtype
 
 
+def autocast(device, dtype):
+    """The context in which a forward pass multiplies in `dtype`, as `hardware` named it."""
+    import torch
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The folder
 

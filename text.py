@@ -8,9 +8,7 @@ Validation text is held out by document, by a rule that reads nothing but the do
 document is held out too, and no text is on both sides.
 """
 import hashlib
-import itertools
 import json
-import os
 import re
 import zlib
 from pathlib import Path

@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -194,8 +195,7 @@ def main():
               "neighbour_loss": baselines.neighbour_loss(sample, blocks, masked[1], masked[2], p)}
     validation = [torch.from_numpy(array).to(device) for array in (blocks, *masked)]
 
-    def autocast():
-        return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
+    autocast = partial(runs.autocast, device, dtype)
     learner.train()
     rate = rate_of(learner, masked_batch(corpus, args.seed, 0, B, device), autocast, plan.flops_per_step // B)
     cli.say(card.plan_text(args, plan, size, model.parameter_count(), corpus, device, dtype, rate, floors, folder, V, teacher))

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import compare
-from cli import UserError
 
 ROOT = Path(compare.__file__).parent
 

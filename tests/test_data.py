@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import data
-import runs
 import text
 from budget import masked_positions
 from cli import UserError

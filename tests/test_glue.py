@@ -17,9 +17,7 @@ import transformers
 
 import budget
 import glue
-import runs
 import taskdata
-from cli import UserError
 from model import Bert, BertConfig
 from text import SPECIAL, save_tokenizer, wordpiece
 

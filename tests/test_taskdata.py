@@ -87,7 +87,7 @@ def test_unknown_tasks_and_no_tasks_are_refused(glue, tmp_path_factory):
 
 def test_the_hubs_layout_gives_the_same_examples(tmp_path):
     # A data set of the hub is a folder of files, one configuration a task; numbers for labels, -1 in test.
-    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("datasets")
     def rows(name, split, records):
         write(tmp_path, f"{name}/{split}.jsonl", "".join(json.dumps(record) + "\n" for record in records))
     for split in ("train", "validation"):
