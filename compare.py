@@ -9,6 +9,7 @@ time, and collects what the cells left behind (report.py). What is finished is s
 of --list trains the teacher: the others wait for it.
 """
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -34,8 +35,8 @@ EXAMPLES = """examples:
 PRESETS = {
     "demo": {"strategies": "scratch,kd,tinybert,minilm", "budgets": "1e12", "unique_tokens": "inf,1e4", "seeds": 2, "model": "2x128",
              "teacher_model": "4x128", "teacher_flops": "1e13", "tasks": "acceptability,paraphrase", "glue_seeds": 1},
-    "stories": {"strategies": "scratch,kd,tinybert,minilm", "budgets": "3e11,1e12,3e12", "unique_tokens": "inf,1e4", "seeds": 3, "model": "2x128",
-                "teacher_model": "4x128", "teacher_flops": "1e14", "tasks": "all", "glue_seeds": 1},
+    "stories": {"strategies": "scratch,kd,kd-released,tinybert,minilm", "budgets": "1e12,3e12,1e13", "unique_tokens": "inf,1e4", "seeds": 3,
+                "model": "2x128", "teacher_model": "4x128", "teacher_flops": "1e14", "tasks": "acceptability,paraphrase,entailment", "glue_seeds": 1},
     # On a folder of real text and real GLUE files: --data books/ --glue-data glue_data/
     "books": {"strategies": "scratch,kd,tinybert,minilm", "budgets": "1e13,3e13,1e14", "unique_tokens": "inf,5e5", "seeds": 3, "model": "2x128",
               "teacher_model": "4x128", "teacher_flops": "3e14", "tasks": "cola,mrpc,stsb,rte", "glue_seeds": 3, "glue_grid": "quick"},
@@ -189,7 +190,7 @@ def outcome(cell, args):
         return None
     if cell.strategy == "teacher":
         return {"record": record, "results": {}}
-    kept, sha256 = glue.kept_cells(cell.folder / "glue.json"), runs.file_sha256(cell.folder / "model.safetensors")
+    kept, sha256 = glue.kept_cells(cell.folder / "glue.json"), runs.file_sha256(*(cell.folder / file for file in glue.FILES))
     if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
         raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited; remove the folder, and it is made again")
     device, dtype = runs.hardware("auto", "auto")
@@ -235,7 +236,7 @@ def run(cells, args, what):
     if not waiting:
         return {}
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // args.jobs))}
-    here, running, failed = Path(__file__).parent, {}, {}
+    here, running, failed, finished = Path(__file__).parent, {}, {}, 0
     log = args.out / "logs"
     log.mkdir(parents=True, exist_ok=True)
     with cli.Signals() as signals, stopping(running), tqdm(total=sum(cell.flops for cell in waiting), unit="FLOP", unit_scale=True, dynamic_ncols=True, desc=what) as bar:
@@ -248,18 +249,31 @@ def run(cells, args, what):
                 line = " && ".join(shlex.join([sys.executable, str(here / command[0]), *command[1:]]) for command in cell.commands)
                 running[subprocess.Popen(line, shell=True, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True)] = cell, output
             time.sleep(0.2)
+            done = finished + sum(spent(cell) for cell, _ in running.values())
+            bar.update(max(0, done - bar.n))  # a damaged log is not the bar's affair: it never goes back
             for process in [process for process in running if process.poll() is not None]:
                 cell, output = running.pop(process)
                 output.close()
-                bar.update(cell.flops)
+                finished += cell.flops
                 if process.returncode:
                     lines = [line for line in (log / f"{cell.folder.name}.txt").read_text(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
                     failed[cell.folder.name] = lines[-1] if lines else f"exit status {process.returncode}"
                     cli.say(f"failed: {cell.folder.name}: {failed[cell.folder.name]}", bar.write)
+        bar.update(max(0, finished - bar.n))
         if signals.stopped:
             cli.say("stopped: the same command continues", bar.write)
             raise signals.stopped
     return failed
+
+
+def spent(cell):
+    """FLOPs of a running cell, from the last line of its log."""
+    try:
+        with open(cell.folder / "log.jsonl", "rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
+            return min(cell.flops, json.loads(log.read().splitlines()[-1])["flops"])
+    except (OSError, ValueError, LookupError, TypeError):  # no line yet, or half of one
+        return 0
 
 
 def chosen_rates(args, teacher, failed):
@@ -295,11 +309,13 @@ def main():
     teacher, teacher_cell = teacher_of(args)
     rates = {strategy: args.lr for strategy in args.strategies}
     cells = grid(args, teacher, rates)
-    for strategy in args.strategies:  # a pair that does not fit is said now, not after an hour; so is a budget below some steps
-        lesson = distill.lesson(strategy, args.model, args.teacher_model)
-        step = budget.step_flops(args.model, 200, 32, 32, lesson, args.teacher_model)
-        if args.budgets[0] < step:
-            raise UserError(f"--budgets {spell(args.budgets[0])} is below one step of {strategy}, which costs {budget.flops(step)} at least: raise it")
+    import train
+    for cell in cells[:len(args.strategies)]:  # a pair that does not fit is said now, not after an hour; so is a budget below one step
+        options = train.arguments(cell.commands[0][1:])
+        lesson = distill.lesson(cell.strategy, args.model, args.teacher_model)
+        step = budget.step_flops(args.model, 200, options.seq_len, options.batch_size, lesson, args.teacher_model)
+        if cell.flops < step:
+            raise UserError(f"--budgets {spell(cell.flops)} is below one step of {cell.strategy}, which costs {budget.flops(step)} at least: raise it")
     if args.list:
         if args.lr_grid:
             raise UserError("--list and --lr-grid: which cells there are depends on the rates that are chosen; run the choice first, and give --lr")

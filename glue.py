@@ -34,6 +34,7 @@ GRIDS = {"paper": {"lr": (1e-5, 3e-5, 5e-5, 8e-5), "batch_size": (16, 32), "epoc
          "stories": {"lr": (6e-5,), "batch_size": (16,), "epochs": 10, "by_width": True},
          "stories-short": {"lr": (8e-5,), "batch_size": (16,), "epochs": 8, "by_width": True}}  # for many students
 WARMUP, WEIGHT_DECAY, WINDOW = 0.06, 0.01, 16
+FILES = ["config.json", "model.safetensors", "tokenizer.json"]  # of a model
 
 
 def arguments(argv=None):
@@ -210,7 +211,7 @@ def score(args, name, folder):
     tasks, skipped = taskdata.load(args.data, args.tasks)
     for line in skipped:
         cli.say(f"skipped: {line}")
-    source = runs.fetch(name, ["config.json", "model.safetensors", "tokenizer.json"])
+    source = runs.fetch(name, FILES)
     config = read_config(source, BertConfig)
     tokenizer = text.load_tokenizer(str(source))
     vocabulary = text.vocabulary_of(tokenizer)
@@ -222,7 +223,7 @@ def score(args, name, folder):
     path = folder / "glue.json"
     with runs.locked(folder / "glue.lock", "scores the same model"):
         kept = kept_cells(path)
-        todo = cells_of(args, tasks, config.hidden_size, runs.file_sha256(source / "model.safetensors"), dtype, device.type)
+        todo = cells_of(args, tasks, config.hidden_size, runs.file_sha256(*(source / file for file in FILES)), dtype, device.type)
         waiting = [(task, cell) for task, cell in todo if known(kept, cell) is None]
         steps = sum(cell["epochs"] * math.ceil(len(task.parts["train"]) / cell["batch_size"]) for task, cell in waiting)
         encoded = {}
@@ -345,7 +346,7 @@ def main():
         return
     folder = Path(args.out or folder_of(args.model[0]))
     cli.say(table(score(args, args.model[0], folder)))
-    pairs = gate.zero_shot(runs.fetch(args.model[0], ["config.json", "model.safetensors", "tokenizer.json"])) if args.data == "stories" else {}
+    pairs = gate.zero_shot(runs.fetch(args.model[0], FILES)) if args.data == "stories" else {}
     if pairs:
         cli.say("minimal pairs, no fine-tuning (chance 50): " + ", ".join(f"{kind} {100 * value:.0f}" for kind, value in pairs.items()))
     cli.say(f"every cell is in {folder / 'glue.json'}")

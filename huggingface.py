@@ -1,4 +1,5 @@
-"""Hugging Face's format of a BERT: `config.json`, and `model.safetensors` under the names of the original BERT.
+"""Hugging Face's format of a BERT: `config.json`, and `model.safetensors` under the names of the original BERT. DistilBERT (Sanh
+et al. 2019), a BERT without token types and pooler, is read as one, too.
 
 Only files are read here: what is no BERT, is damaged, or is a pickle ends in one line. `model.py` builds the model from them.
 """
@@ -22,6 +23,8 @@ def read_config(folder, BertConfig):
         raise UserError(f"{folder} has no config.json: it is not a model's folder") from None
     except (ValueError, AssertionError, RecursionError):
         raise UserError(f"{folder}/config.json is damaged: it is not a JSON object") from None
+    if raw.get("model_type") == "distilbert":
+        raw = {DISTIL_CONFIG.get(key, key): value for key, value in raw.items()} | {"model_type": "bert", "type_vocab_size": 1}
     if raw.get("model_type", "bert") != "bert":
         raise UserError(f"{folder} is a {str(raw['model_type'])[:40]!r} model, not a BERT")
     for key, ours in (("hidden_act", "gelu"), ("position_embedding_type", "absolute"), ("tie_word_embeddings", True),
@@ -73,6 +76,30 @@ NAMES = [("embeddings.norm.", "bert.embeddings.LayerNorm."),
 QKV = ("query", "key", "value")
 
 
+# DistilBERT's names, and the original BERT's.
+DISTIL_CONFIG = {"dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads", "hidden_dim": "intermediate_size",
+                 "activation": "hidden_act", "dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"}
+DISTIL = [("distilbert.", "bert."), ("transformer.layer.", "encoder.layer."), (".attention.q_lin.", ".attention.self.query."),
+          (".attention.k_lin.", ".attention.self.key."), (".attention.v_lin.", ".attention.self.value."),
+          (".attention.out_lin.", ".attention.output.dense."), (".sa_layer_norm.", ".attention.output.LayerNorm."),
+          (".ffn.lin1.", ".intermediate.dense."), (".ffn.lin2.", ".output.dense."), (".output_layer_norm.", ".output.LayerNorm."),
+          ("vocab_transform.", "cls.predictions.transform.dense."), ("vocab_layer_norm.", "cls.predictions.transform.LayerNorm."),
+          ("vocab_projector.", "cls.predictions.decoder."), ("pre_classifier.", "classifier.")]
+
+
+def from_distilbert(tensors):
+    """DistilBERT's tensors under the original BERT's names; its one token type adds nothing."""
+    renamed = {}
+    for key, tensor in tensors.items():
+        for theirs, berts in DISTIL:
+            key = key.replace(theirs, berts)
+        renamed[key.removeprefix("bert.")] = tensor
+    words = renamed.get("embeddings.word_embeddings.weight")
+    if words is not None and words.dim() == 2:
+        renamed["embeddings.token_type_embeddings.weight"] = torch.zeros(1, words.shape[1])
+    return renamed
+
+
 def to_hugging_face(state):
     """Our state dict under the original BERT's names, the fused qkv cut into its three parts."""
     renamed = {}
@@ -91,7 +118,7 @@ def to_hugging_face(state):
 def from_hugging_face(tensors, folder):
     """The inverse. Also takes older checkpoints: LayerNorm's gamma and beta, names without `bert.`, copies of tied weights."""
     theirs = {}
-    for key, tensor in tensors.items():
+    for key, tensor in (from_distilbert(tensors) if any(".q_lin." in key for key in tensors) else tensors).items():
         key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         if key.startswith(("embeddings.", "encoder.", "pooler.")):
             key = "bert." + key

@@ -52,8 +52,11 @@ def sync(path):
         os.close(descriptor)
 
 
-def file_sha256(path):
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def file_sha256(*paths):
+    sha256 = hashlib.sha256()
+    for path in paths:
+        sha256.update(Path(path).read_bytes())
+    return sha256.hexdigest()
 
 
 def json_text(value):

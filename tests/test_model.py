@@ -90,6 +90,26 @@ def test_without_mask_and_types_all_are_tokens_of_type_0(folder):
     same(ours(ids).logits, theirs(ids).logits)
 
 
+@pytest.mark.parametrize("architecture", [transformers.DistilBertForMaskedLM, transformers.DistilBertModel,
+                                          transformers.DistilBertForSequenceClassification])
+def test_a_distilbert_is_a_bert_without_token_types(tmp_path, architecture):
+    torch.manual_seed(3)
+    theirs = architecture(transformers.DistilBertConfig(vocab_size=90, dim=24, n_layers=3, n_heads=4, hidden_dim=50,
+                                                        max_position_embeddings=30)).eval()
+    for parameter in theirs.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)  # biases and LayerNorms are no longer what they start as
+    theirs.save_pretrained(tmp_path)
+    ours = Bert.from_pretrained(tmp_path, mlm_head=True if architecture is transformers.DistilBertForMaskedLM else False)
+    ids, mask = torch.randint(90, (2, 17)), torch.ones(2, 17, dtype=torch.long)
+    mask[1, 9:] = 0
+    with torch.no_grad():
+        output = ours(ids, mask)
+        expected = getattr(theirs, "distilbert", theirs)(ids, mask).last_hidden_state
+        torch.testing.assert_close(output.last_hidden_state[mask.bool()], expected[mask.bool()])
+        if ours.mlm_head:
+            torch.testing.assert_close(output.logits[mask.bool()], theirs(ids, mask).logits[mask.bool()])
+
+
 def test_gradients_are_transformers(folder):
     theirs, ours = peer(), Bert.from_pretrained(folder)
     ids = batch(theirs.config)[0].clamp(min=1)  # no padding: transformers' embedding of [PAD] takes no gradient

@@ -55,7 +55,7 @@ def test_no_text_of_a_task_stands_in_a_story():
 
 def test_the_texts_of_paraphrases_have_the_same_people_and_things_whatever_the_label():
     for first, second, _ in PARTS["paraphrase"]["test"]:
-        said = first.split(". ")[1]
+        said, second = first.split(". ")[1], second.split(". ")[1]
         assert collections.Counter(w for w in words(said) if w in stories.NAMES or w in stories.PLURAL) == \
             collections.Counter(w for w in words(second) if w in stories.NAMES or w in stories.PLURAL)
 
@@ -73,7 +73,14 @@ def meaning(sentence):
 
 def test_paraphrases_mean_the_same_and_others_do_not():
     for first, second, label in PARTS["paraphrase"]["test"]:
-        assert (meaning(first.split(". ")[1]) == meaning(second)) == bool(label)
+        assert (meaning(first.split(". ")[1]) == meaning(second.split(". ")[1])) == bool(label)
+
+
+def test_two_people_of_a_paraphrase_in_the_test_set_never_meet_in_training():
+    def met(part):
+        return {frozenset(w for w in words(text.split(". ")[1]) if w in stories.NAMES) for text, _, _ in PARTS["paraphrase"][part]}
+    assert {len(pair) for pair in met("train") | met("test")} == {2} and not met("train") & met("test")
+    assert len(set.union(*map(set, met("test")))) == len(stories.NAMES)  # but each of them is met in both
 
 
 def test_what_is_entailed_is_so_in_the_world():
@@ -114,7 +121,8 @@ def test_unacceptable_sentences_are_wrong_in_one_word():
 def test_words_of_the_test_set_are_not_those_of_training():
     def facts(part, pattern):
         return {match for first, _, _ in PARTS["acceptability"][part] for match in re.findall(pattern, first)}
-    for pattern in (r"\. \w+ (?:ate|used|rode|played|wore|read) the (\w+)\.", r"\. a (\w+) \w+\.", r"\. the (\w+) w"):
+    for pattern in (r"\. \w+ (?:ate|used|rode|played|wore|read) the (\w+)\.", r"\. a (\w+) \w+\.", r"\. the (\w+) w", r"saw two (\w+)\.",
+                    r"(\w+) saw two"):
         assert facts("train", pattern) and facts("test", pattern) and not facts("train", pattern) & facts("test", pattern)
 
 
