@@ -23,6 +23,7 @@ from typing import NamedTuple, Optional
 import budget
 import cli
 import distill
+import machine
 import runs
 from cli import UserError
 
@@ -193,7 +194,7 @@ def outcome(cell, args):
     kept, sha256 = glue.kept_cells(cell.folder / "glue.json"), runs.file_sha256(*(cell.folder / file for file in glue.FILES))
     if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
         raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited; remove the folder, and it is made again")
-    device, dtype = runs.hardware("auto", "auto")
+    device, dtype = machine.hardware("auto", "auto")
     todo = glue.cells_of(glue.arguments(cell.commands[1][1:]), tasks_of(args), args.model.h, sha256, dtype, device.type)
     results = glue.results_of(tasks_of(args), todo, kept)
     return results and {"record": record, "results": results}

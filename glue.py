@@ -19,6 +19,7 @@ import zipfile
 from pathlib import Path
 
 import cli
+import machine
 import runs
 import taskdata
 from cli import UserError
@@ -145,7 +146,7 @@ def fine_tune(name, task, encoded, pad, lr, batch_size, epochs, seed, device, dt
     steps, step = epochs * math.ceil(len(texts) / batch_size), 0
     for epoch in range(epochs):
         for chosen in order([len(ids) for ids, _ in texts], batch_size, generator(seed, epoch)):
-            with runs.autocast(device, dtype):
+            with machine.autocast(device, dtype):
                 logits = model(*collate(texts, chosen, pad, device)).float()
             y = labels[torch.from_numpy(chosen).to(device)]
             # Cross-entropy, or for a score the mean squared error
@@ -161,7 +162,7 @@ def fine_tune(name, task, encoded, pad, lr, batch_size, epochs, seed, device, dt
     def predict(part):
         model.eval()
         out = torch.empty(len(encoded[part]))
-        with torch.no_grad(), runs.autocast(device, dtype):
+        with torch.no_grad(), machine.autocast(device, dtype):
             for chosen in order([len(ids) for ids, _ in encoded[part]], 128):
                 logits = model(*collate(encoded[part], chosen, pad, device)).float().cpu()
                 out[torch.from_numpy(chosen)] = logits.argmax(1).float() if task.labels else logits.squeeze(1)
@@ -207,7 +208,7 @@ def score(args, name, folder):
     from tqdm import tqdm
     from huggingface import read_config
     from model import Bert, BertConfig
-    device, dtype = runs.hardware(args.device, args.dtype)
+    device, dtype = machine.hardware(args.device, args.dtype)
     tasks, skipped = taskdata.load(args.data, args.tasks)
     for line in skipped:
         cli.say(f"skipped: {line}")

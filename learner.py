@@ -7,6 +7,7 @@
 The losses and what each reads are in distill.py, the prices in budget.py. Here the two models meet: one forward pass of each, as
 deep as the lesson reads, the teacher's without gradients.
 """
+import time
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -120,24 +121,45 @@ class Learner(nn.Module):
                 t = teacher(x, positions=positions, reads=lesson.teacher)
         return {name: value.float() for name, value in lesson.terms(s, t, labels, self.projection).items()}
 
-    def validate(self, validation, autocast, lesson=None, rows=128):
-        """{term: its mean over the validation set (blocks, inputs, positions, labels)}, without dropout."""
+    def validate(self, validation, autocast, lesson=None, processes=None, rows=128):
+        """{term: its mean over the validation set (blocks, inputs, positions, labels)}, without dropout. Each of the processes
+        (parallel.py) takes its share of the set, and all get the mean."""
         lesson = lesson or self.lesson
         blocks, inputs, positions, labels = validation
         k, T = len(positions) // len(inputs), inputs.shape[1]
-        sums, count = {}, 0
+        mine = processes.rows(len(inputs)) if processes else slice(0, len(inputs))
+        names, sums = [], torch.zeros(0, dtype=torch.float64)  # of the terms, and of their words
         self.eval()
         with torch.no_grad(), autocast():
-            for i in range(0, len(inputs), rows):
-                part = slice(i * k, (i + rows) * k)
+            for i in range(mine.start, mine.stop, min(rows, mine.stop - mine.start)):
+                j = min(i + rows, mine.stop)
+                part = slice(i * k, j * k)
+                terms = self(blocks[i:j], inputs[i:j], positions[part] - i * T, labels[part], lesson)
                 n = int((labels[part] >= 0).sum())  # what a mean over masked words is a mean over
-                if n:
-                    terms = self(blocks[i:i + rows], inputs[i:i + rows], positions[part] - i * T, labels[part], lesson)
-                    for name, value in terms.items():
-                        sums[name] = sums.get(name, 0.0) + value.item() * n
-                    count += n
+                names, values = list(terms), torch.tensor([*(value.item() * n for value in terms.values()), n], dtype=torch.float64)
+                sums = values if len(sums) == 0 else sums + values
         self.train()
-        return {name: total / count for name, total in sums.items()}
+        if processes:
+            processes.sum(sums)
+        return dict(zip(names, (sums[:-1] / sums[-1]).tolist()))
+
+
+def rate_of(learner, batch, autocast, flops_per_sequence, rows):
+    """FLOP/s of this machine, from a few measured forward and backward passes on some rows of a batch. Leaves no trace."""
+    blocks, inputs, positions, labels = batch
+    if inputs.device.type == "cpu":
+        rows = min(rows, max(1, int(1e11 // flops_per_sequence)))  # about a second's work on a laptop
+    n = len(positions) // len(inputs) * rows
+    times, began = [], time.perf_counter()
+    while len(times) < 3 or (time.perf_counter() - began < 1 and len(times) < 30):
+        start = time.perf_counter()
+        with autocast():
+            terms = learner(blocks[:rows], inputs[:rows], positions[:n], labels[:n])
+        sum(terms.values()).backward()
+        learner.model.embeddings.word_embeddings.weight.grad[0, 0].item()  # waits until a GPU has done its work
+        times.append(time.perf_counter() - start)
+    learner.zero_grad()
+    return rows * flops_per_sequence / sorted(times[1:])[len(times[1:]) // 2]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -160,10 +182,9 @@ def checkpoint(learner, optimizer, seconds, sums, logged):
     return tensors | {"seconds": torch.tensor(seconds, dtype=torch.float64), "sums": sums, "logged": torch.tensor(logged)}
 
 
-def restore(run, learner, optimizer):
-    """(step, seconds, running sums of the terms, their number) of the newest checkpoint, whose weights and moments are put in place."""
-    device = next(learner.parameters()).device
-    step, tensors = run.load_checkpoint()
+def restore(loaded, learner, optimizer):
+    """(step, seconds, running sums of the terms, their number) of a loaded checkpoint, whose weights and moments are put in place."""
+    device, (step, tensors) = next(learner.parameters()).device, loaded
     if tensors is None:
         return 0, 0.0, torch.zeros(0, device=device), 0
     learner.load_state_dict({name: tensor for name, tensor in tensors.items() if name.startswith(("model.", "projection."))})

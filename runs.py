@@ -18,13 +18,8 @@ import os
 import re
 from pathlib import Path
 
+import machine  # before torch: it says how torch's threads wait, and how memory is kept
 from cli import UserError
-
-# How long torch's threads spin before they sleep, when they wait for each other. GNU OpenMP's default of 300,000 turns makes
-# training ten times slower on a machine that does other work too; with 3,000 an idle one loses nothing (LOG.md). It is read when
-# torch is imported, so it stands here, and this file is imported before torch.
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Files
@@ -172,43 +167,6 @@ def fetch(name, files):
                         f"({type(failure).__name__}): check the name and the network") from None
 
 
-def hardware(device, dtype):
-    """(torch.device, "fp32" or "bf16"). The one dtype rule: bf16 autocast where the hardware multiplies bf16 (any recent GPU;
-    on CPU AVX512-BF16 or AMX), else fp32: without the instructions bf16 is ten times slower. Raises UserError."""
-    import torch
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(device)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError
-    except RuntimeError:
-        raise UserError(f"--device {device} is unknown: cpu, cuda, cuda:1 or mps") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA GPUs that torch can use; try --device cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: this machine has no Apple GPU that torch can use; try --device cpu")
-    if dtype == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.get_device_capability(device)[0] >= 8  # Ampere or newer: torch's own answer counts emulation
-        else:
-            cpuinfo = Path("/proc/cpuinfo")
-            flags = set(cpuinfo.read_text().split()) if device.type == "cpu" and cpuinfo.exists() else set()
-            fast = bool(flags & {"avx512_bf16", "amx_bf16"})
-        dtype = "bf16" if fast else "fp32"
-    if device.type == "cuda":  # attention's backward adds in any order otherwise, and the same run would differ in the last bits
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
-    return device, dtype
-
-
-def autocast(device, dtype):
-    """The context in which a forward pass multiplies in `dtype`, as `hardware` named it."""
-    import torch
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # The folder
 
@@ -317,6 +275,13 @@ class Run:
 
 LEFTOVER = re.compile(r"\.(run\.json|log\.jsonl|config\.json|tokenizer(_config)?\.json|README\.md|curve\.png|model\.safetensors|"
                       r"checkpoint-\d+\.safetensors)\.\d+\.tmp")  # the temporary names of what a run writes
+
+
+def check_writable(folder):
+    folder = folder.absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"--out {folder} cannot be written: {existing} is {'read-only for you' if existing.is_dir() else 'a file'}")
 
 
 def refuse_foreign(folder):

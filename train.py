@@ -7,9 +7,11 @@ From top to bottom: the command line, the setting up, the loop, what a run leave
 same command is given again, and ends with the same weights, bit for bit: the batch, the masks and the dropout of a step
 are functions of (seed, step) alone, and a checkpoint holds all the rest.
 """
+import contextlib
 import math
 import os
 import platform
+import signal
 import time
 from functools import partial
 from importlib.metadata import version
@@ -19,6 +21,7 @@ import budget
 import card
 import cli
 import distill
+import machine
 import runs
 from cli import UserError
 
@@ -59,6 +62,8 @@ def arguments(argv=None):
     add("--temperature", type=real(0.01, 1000), default=1.0, metavar="t", help="of kd (default: %(default)s)")
     add("--relation-heads", type=whole(1, 10 ** 4), metavar="R", help="of minilm (default: teacher heads of 16, as far as the widths allow)")
     add("--teacher-layer", type=whole(1, 1000), metavar="l", help="that minilm learns from (default: the last; above 12 layers 7/8 of the way up)")
+    add("--micro-batch", type=whole(1, 2 ** 24), metavar="n", help="blocks that a pass computes at once (default: what fits into memory)")
+    add("--compile", default="auto", choices=["auto", "on", "off"], help="torch.compile of the layers; auto: on a GPU, for runs beyond ten minutes")
     add("--out", metavar="FOLDER", help="default: runs/ and a name made of the settings")
     add("--dry-run", action="store_true", help="print the plan and stop")
     args = parser.parse_args(argv)
@@ -92,29 +97,10 @@ def masked_batch(corpus, seed, step, batch_size, device):
     return [torch.from_numpy(array).to(device, non_blocking=True) for array in arrays]
 
 
-def rate_of(learner, batch, autocast, flops_per_sequence):
-    """FLOP/s of this machine, from a few measured forward and backward passes on part of a batch. Leaves no trace."""
-    blocks, inputs, positions, labels = batch
-    rows = len(inputs)
-    if inputs.device.type == "cpu":
-        rows = min(rows, max(1, int(1e11 // flops_per_sequence)))  # about a second's work on a laptop
-    n = len(positions) // len(inputs) * rows
-    times, began = [], time.perf_counter()
-    while len(times) < 3 or (time.perf_counter() - began < 1 and len(times) < 30):
-        start = time.perf_counter()
-        with autocast():
-            terms = learner(blocks[:rows], inputs[:rows], positions[:n], labels[:n])
-        sum(terms.values()).backward()
-        learner.model.embeddings.word_embeddings.weight.grad[0, 0].item()  # waits until a GPU has done its work
-        times.append(time.perf_counter() - start)
-    learner.zero_grad()
-    return rows * flops_per_sequence / sorted(times[1:])[len(times[1:]) // 2]
-
-
-def dropout_seed(seed, step):
-    """The seed of a step's dropout: 32 bits, since on a CPU torch reads no more of it."""
+def dropout_seed(seed, step, rank):
+    """The seed of a step's dropout in a process: 32 bits, since on a CPU torch reads no more of it."""
     import data
-    return int(data.generator(seed, step, 1).integers(2 ** 32))
+    return int(data.generator(seed, step, 1 + rank).integers(2 ** 32))
 
 
 def learning_rate(step, steps, peak, warmup):
@@ -125,16 +111,18 @@ def learning_rate(step, steps, peak, warmup):
 
 def main():
     args = arguments()
-    check_writable(Path(args.out) if args.out else Path("runs"))
+    runs.check_writable(Path(args.out) if args.out else Path("runs"))
     if args.out:
         runs.refuse_foreign(args.out)  # before hours of tokenizing, too
     import torch
     import baselines
     import data
-    from learner import Learner, check_pair, copy_teacher, load_teacher, tokenizer_of
+    from learner import Learner, check_pair, copy_teacher, load_teacher, rate_of, tokenizer_of
     from model import Bert, BertConfig
+    from parallel import Follower, Processes, portion_that_fits
 
-    device, dtype = runs.hardware(args.device, args.dtype)
+    processes = Processes()
+    device, dtype = machine.hardware(processes.device(args.device), args.dtype)
     makers = 1 if device.type == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 2))
     T, B, teacher, tokenizer = args.seq_len, args.batch_size, None, args.tokenizer
     how = distill.Options(args.temperature, args.relation_heads, args.teacher_layer)
@@ -147,6 +135,9 @@ def main():
         check_pair(lesson, size, teacher.model, copies=args.init == "teacher")
     corpus = data.open_corpus(args.data, T, args.seed, tokenizer, args.vocab_size, args.unique_tokens, args.text_column, makers)
     corpus.check(B)
+    if B < processes.world:
+        raise UserError(f"--batch-size {B} is less than a block for each of {processes.world} processes: raise it, or start fewer")
+    processes.join(device)
     V = corpus.vocabulary.size
     if teacher is None:
         taught_by, size = None, args.model or budget.choose(args.flops, V, T)
@@ -182,12 +173,18 @@ def main():
     if args.init == "teacher":
         copy_teacher(model, teacher.model)
     learner = Learner(model, lesson, teacher and teacher.model.to(device), dtype).to(device)
-    if not args.dry_run and (folder / "run.json").exists():  # before any measuring: a finished run has nothing to plan
-        with runs.Run(folder, settings) as run:
+    open_run = runs.Run(folder, settings) if processes.first else contextlib.nullcontext(Follower())
+    record = {}
+    if processes.first and not args.dry_run and (folder / "run.json").exists():  # before any measuring: a finished run has nothing to plan
+        with open_run as run:
+            record = run.record
             if run.finished:
                 run.remove_checkpoints()
-                card.print_result(run.record, folder)
-                return
+                card.print_result(record, folder)
+    record = processes.from_first(record)
+    if record.get("finished"):
+        processes.leave()
+        return
     blocks, masked = corpus.validation()
     sample = corpus.sample()
     p = baselines.unigram(sample, V)
@@ -195,44 +192,54 @@ def main():
               "neighbour_loss": baselines.neighbour_loss(sample, blocks, masked[1], masked[2], p)}
     validation = [torch.from_numpy(array).to(device) for array in (blocks, *masked)]
 
-    autocast = partial(runs.autocast, device, dtype)
+    autocast = partial(machine.autocast, device, dtype)
     learner.train()
-    rate = rate_of(learner, masked_batch(corpus, args.seed, 0, B, device), autocast, plan.flops_per_step // B)
+    # A run that was begun goes on with the portions that it began with: sums in another order differ in their last digits.
+    portion = processes.from_first(args.micro_batch or record.get("micro_batch") or
+                                   portion_that_fits(size, V, T, lesson, taught_by, device, math.ceil(B / processes.world)))
+    rate = processes.world * rate_of(learner, masked_batch(corpus, args.seed, 0, B, device), autocast, plan.flops_per_step // B, min(portion, B))
+    peak = processes.world * machine.peak(device, dtype)
+    # Compiling takes some minutes: it pays for a long run on a GPU. Each layer for itself, so that one compilation serves all.
+    compiled = processes.from_first(record.get("compiled", args.compile == "on" or args.compile == "auto" and device.type == "cuda" and plan.flops_spent / rate > 600))
     cli.say(card.plan_text(args, plan, size, model.parameter_count(), corpus, device, dtype, rate, floors, folder, V, teacher))
+    for holds, words in ((processes.world > 1, f"{processes.world} processes, {B / processes.world:g} blocks of a step for each"),
+                         (portion < B / processes.world, f"a pass computes {portion} blocks at once (--micro-batch)"),
+                         (compiled, "layers are compiled (--compile): the first steps take a minute or two")):
+        if holds:
+            cli.say(f"            {words}")
     if args.dry_run:
         corpus.close()
+        processes.leave()
         return
+    for layer in [*model.layers, *(teacher.model.layers if teacher else ())] if compiled else ():
+        layer.compile()
     parts = budget.bill(size, V, T, lesson, taught_by), budget.bill(size, V, T)
     first, last = (plan.steps - plan.finish_steps) * B, plan.finish_steps * B  # sequences
     bill = {part: first * parts[0][part] + last * parts[1][part] for part in parts[0]}
-    with runs.Run(folder, settings) as run:
+    with open_run as run:
+        run.write_record(micro_batch=portion, compiled=compiled, processes=processes.world, peak_flops_per_second=peak)
         if teacher:
             run.write_record(teacher=str(teacher.folder.resolve()), untrained_end=not plan.finish_steps and lesson.student.depth(size.L).whole < size.L)
-        seconds = train(run, learner, corpus, plan, args, autocast, validation, floors)
-        record = finish(run, model, corpus, plan, floors, bill, seconds)
+        seconds = train(run, learner, corpus, plan, args, autocast, validation, floors, processes, portion, peak)
+        if processes.first:
+            card.print_result(finish(run, model, corpus, plan, floors, bill, seconds), folder)
     corpus.close()
-    card.print_result(record, folder)
-
-
-def check_writable(folder):
-    folder = folder.absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--out {folder} cannot be written: {existing} is {'read-only for you' if existing.is_dir() else 'a file'}")
+    processes.leave()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The loop
 
-def train(run, learner, corpus, plan, args, autocast, validation, floors):
+def train(run, learner, corpus, plan, args, autocast, validation, floors, processes, portion, peak):
     """From the newest checkpoint of `run`, or from the beginning, to the last step of the plan."""
     import torch
     from tqdm import tqdm
     from learner import PLAIN, adamw, checkpoint, restore
+    from parallel import backward
     device, steps, B = validation[0].device, plan.steps, args.batch_size
     switch = steps - plan.finish_steps  # from this step on plain MLM, in a phase with its own warmup and decay
     optimizer = adamw(learner, args.betas, args.weight_decay)
-    step, seconds, sums, logged = restore(run, learner, optimizer)
+    step, seconds, sums, logged = restore(processes.from_first(run.load_checkpoint()), learner, optimizer)
     run.rewind_log(step)
     if step:
         cli.say(f"continuing at step {step:,} of {steps:,}")
@@ -243,6 +250,8 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors):
 
     def save():
         nonlocal saved
+        if not processes.first:
+            return
         runs.sync(run.folder / "log.jsonl")  # the log must not be behind the checkpoint, also after a power cut
         run.save_checkpoint(step, checkpoint(learner, optimizer, seconds + time.perf_counter() - began, sums, logged))
         saved = time.perf_counter()
@@ -254,7 +263,7 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors):
         return loss
 
     def report():
-        terms = learner.validate(validation, autocast, PLAIN if step > switch else None)
+        terms = learner.validate(validation, autocast, PLAIN if step > switch else None, processes)
         spent, words = plan.spent(step), words_of(terms)
         # An untrained head's number would mean nothing: there is a validation loss where the loss has an MLM term.
         mlm = {"val_loss": terms["mlm"], **floors} if "mlm" in terms else {}
@@ -267,27 +276,25 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors):
 
     train_loss = "-"
     with cli.Signals() as signals, tqdm(total=plan.flops_spent, initial=plan.spent(step), unit="FLOP", unit_scale=True,
-                                         smoothing=0.05, mininterval=0.5, dynamic_ncols=True) as bar:
-        if step in validate_at and not any(row["step"] == step and "val_terms" in row for row in run.read_log()):
+                                         smoothing=0.05, mininterval=0.5, dynamic_ncols=True, disable=not processes.first) as bar:
+        if processes.from_first(step in validate_at and not any(row["step"] == step and "val_terms" in row for row in run.read_log())):
             report()
         while step < steps:
             if args.dropout:
-                torch.manual_seed(dropout_seed(args.seed, step))
+                torch.manual_seed(dropout_seed(args.seed, step, processes.rank))
             batch = masked_batch(corpus, args.seed, step, B, device)
-            with autocast():
-                terms = learner(*batch, PLAIN if step >= switch else None)
-            loss = sum(terms.values())
-            loss.backward()
+            terms = backward(learner, batch, PLAIN if step >= switch else None, autocast, processes, portion)
             for group in optimizer.param_groups:
                 group["lr"] = (learning_rate(step, switch, args.lr, args.warmup) if step < switch else
                                learning_rate(step - switch, plan.finish_steps, args.lr, args.warmup))
             if device.type == "cpu":
-                checked(loss.item())  # before the optimizer spreads it; elsewhere reading the loss would stop the pipeline
+                checked(sum(terms.values()).item())  # before the optimizer spreads it; elsewhere reading the loss would stop the pipeline
             optimizer.step()
             optimizer.zero_grad()
             bar.update(plan.spent(step + 1) - plan.spent(step))
             step += 1
-            values = torch.stack(list(terms.values())).detach()
+            stopped = processes.any(signals.stopped)
+            values = torch.stack(list(terms.values()))
             sums, logged = values if logged == 0 else sums + values, logged + 1
 
             if step % log_every == 0 or step in (switch, steps):
@@ -295,20 +302,20 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors):
                 mean = checked(sum(means.values()))
                 speed = (plan.spent(step) - plan.spent(mark[0])) / (now - mark[1])
                 run.log(step=step, flops=plan.spent(step), tokens=step * B * corpus.T, loss=mean, terms=means,
-                        lr=optimizer.param_groups[0]["lr"], flops_per_second=speed, seconds=seconds + now - began)
+                        lr=optimizer.param_groups[0]["lr"], flops_per_second=speed, share_of_peak=speed / peak, seconds=seconds + now - began)
                 train_loss, mark, logged = words_of(means), (step, now), 0
-                bar.set_postfix_str(f"loss {mean:.3f}", refresh=False)
+                bar.set_postfix_str(f"loss {mean:.3f}, {speed / peak:.0%} of peak", refresh=False)
             if step in validate_at:
                 report()
                 mark = (step, time.perf_counter())
-            if step % save_every == 0 or step == steps or time.perf_counter() - saved > 60 or signals.stopped:
+            if step % save_every == 0 or step == steps or time.perf_counter() - saved > 60 or stopped:
                 if not all(p.isfinite().all() for p in learner.parameters()):
                     checked(math.nan)
                 save()
                 mark = (step, time.perf_counter())
-            if signals.stopped and step < steps:
+            if stopped and step < steps:
                 cli.say(f"stopped at step {step:,} of {steps:,}, saved in {run.folder}: the same command continues", bar.write)
-                raise signals.stopped
+                raise signals.stopped or cli.Stopped(signal.SIGTERM)
     return seconds + time.perf_counter() - began
 
 

@@ -187,7 +187,7 @@ def test_a_reader_that_goes_away_does_not_stop_a_run(finished, book, tmp_path):
 def test_seeds_and_steps_differ_in_their_dropout():
     masks = []
     for seed, step in ((0, 5), (1, 5), (0, 6)):
-        torch.manual_seed(train.dropout_seed(seed, step))
+        torch.manual_seed(train.dropout_seed(seed, step, 0))
         masks.append(torch.nn.functional.dropout(torch.ones(1000), 0.5))
     # Half of the places agree by chance, give or take 0.016.
     assert all(0.4 < (masks[a] == masks[b]).float().mean() < 0.6 for a, b in ((0, 1), (0, 2), (1, 2)))
@@ -347,14 +347,6 @@ def test_the_rate_rises_for_6_percent_then_falls_to_zero():
     assert np.argmax(rates) == 60 and abs(max(rates) - 2.0) < 1e-9
     assert np.allclose(np.diff(rates[:60]), 2.0 / 61) and np.allclose(np.diff(rates[61:]), -2.0 / 940)
     assert 0 < rates[-1] < 2.0 / 900 and rates[0] == pytest.approx(2.0 / 61)
-
-
-def test_nothing_decays_but_matrices_and_dtype_follows_the_hardware():
-    device, dtype = runs.hardware("cpu", "auto")
-    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    assert dtype == ("bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32")
-    with pytest.raises(UserError):
-        runs.hardware("cuda:99", "auto")
 
 
 def test_help_comes_without_importing_torch():
