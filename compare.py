@@ -297,8 +297,8 @@ def price(args, cells):
     lines = [f"{len(cells)} students: {len(args.strategies)} strategies x {len(args.budgets)} budgets x {len(args.unique_tokens)} data settings x {args.seeds} seeds",
              f"{budget.flops(total)} FLOPs of pretraining, {budget.flops(args.teacher_flops)} of them the teacher's" if not args.teacher else
              f"{budget.flops(total)} FLOPs of pretraining; the teacher {args.teacher} exists"]
-    for rate, machine in ((1e11, "two laptop cores"), (3e14, "one H100")):
-        lines += [f"at {budget.flops(rate)} FLOP/s ({machine}): {budget.duration(total / rate)}, and fine-tuning"]
+    for rate, where in ((1e11, "two laptop cores"), (3e14, "one H100")):
+        lines += [f"at {budget.flops(rate)} FLOP/s ({where}): {budget.duration(total / rate)}, and fine-tuning"]
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ import os
 import re
 from pathlib import Path
 
-import machine  # before torch: it says how torch's threads wait, and how memory is kept
+import machine  # noqa: F401: before torch, since it says how torch's threads wait, and how memory is kept
 from cli import UserError
 
 # ---------------------------------------------------------------------------------------------------------------------

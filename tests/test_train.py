@@ -18,7 +18,6 @@ import torch
 import budget
 import runs
 import train
-from cli import UserError
 from model import Bert
 
 ROOT = Path(train.__file__).parent
