@@ -90,6 +90,19 @@ def test_without_mask_and_types_all_are_tokens_of_type_0(folder):
     same(ours(ids).logits, theirs(ids).logits)
 
 
+def test_attention_written_out_in_bf16_is_the_fused_one(folder, monkeypatch):
+    """On a CPU the faster of two ways is taken; transformers' (sdpa) agrees within what bf16 resolves."""
+    theirs, ours = transformers.AutoModelForMaskedLM.from_pretrained(folder).eval(), Bert.from_pretrained(folder)
+    ids, mask, types = batch(theirs.config)
+    fused = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: pytest.fail("fused") if a[0].dtype == torch.bfloat16 else fused(*a, **k))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        x = ours(ids, mask, types).last_hidden_state.float()
+        monkeypatch.undo()
+        y = theirs.bert(ids, mask, types).last_hidden_state.float()
+    assert (x - y)[mask.bool()].abs().max() < 0.1 * y[mask.bool()].std()
+
+
 @pytest.mark.parametrize("architecture", [transformers.DistilBertForMaskedLM, transformers.DistilBertModel,
                                           transformers.DistilBertForSequenceClassification])
 def test_a_distilbert_is_a_bert_without_token_types(tmp_path, architecture):

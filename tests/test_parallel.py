@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,6 +58,12 @@ def test_two_processes_end_where_one_ends(plain, tmp_path):
 def test_portions_add_up_to_the_batch(plain, tmp_path, portion):
     done(train(tmp_path / "run", "--micro-batch", str(portion)))
     close(plain, tmp_path / "run")
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile wants a C++ compiler")
+def test_compiled_layers_learn_the_same(plain, tmp_path):
+    done(train(tmp_path / "run", "--compile", "on"))
+    close(plain, tmp_path / "run", 1e-4)
 
 
 class Alone(parallel.Processes):
