@@ -65,6 +65,12 @@ def interleaved(works, rounds):
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+@contextlib.contextmanager
+def quiet():
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        yield
+
+
 def peers():
     """transformers, where it is installed."""
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -232,7 +238,7 @@ def finetune(args):
                         **{key: torch.tensor([r[key] + [0] * (longest - len(r[key])) for r in rows]) for key in ("input_ids", "token_type_ids")}}
 
             def theirs():
-                with contextlib.redirect_stdout(None):
+                with quiet():
                     model = transformers.BertForSequenceClassification.from_pretrained(folder, num_labels=2)
                     options = transformers.TrainingArguments(f"{folder}/trainer", per_device_train_batch_size=16, num_train_epochs=1, report_to=[],
                                                              bf16=dtype == "bf16", use_cpu=device.type == "cpu", save_strategy="no", logging_strategy="no",
@@ -250,7 +256,8 @@ def text(args):
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
         os.environ["ISOFLOP_CACHE"] = f"{folder}/cache"
-        tokenizer, number = data.open_corpus([f"{folder}/text.txt"], 32, 0, vocab_size=300).tokenizer, iter(range(10 ** 6))
+        with quiet():
+            tokenizer, number = data.open_corpus([f"{folder}/text.txt"], 32, 0, vocab_size=300).tokenizer, iter(range(10 ** 6))
 
         def ours():
             os.environ["ISOFLOP_CACHE"] = f"{folder}/cache{next(number)}"
@@ -259,7 +266,8 @@ def text(args):
         def theirs():
             for i in range(0, len(documents), 100):
                 tokenizer.encode_batch_fast(documents[i:i + 100], add_special_tokens=False)
-        found = interleaved({"ours": ours, "theirs": theirs}, args.rounds)
+        with quiet():
+            found = interleaved({"ours": ours, "theirs": theirs}, args.rounds)
         os.environ.pop("ISOFLOP_CACHE")
     yield row(f"text to tokens, {sum(map(len, documents)) / 1e6:.0f} MB", found["ours"], found["theirs"], 0.8)
 
