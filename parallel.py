@@ -147,6 +147,6 @@ def portion_that_fits(size, V, T, lesson, teacher, device, rows):
     if teacher is not None:  # nothing is kept of its layers but what the lesson reads
         read = lesson.teacher
         numbers += T * (8 * teacher.h + 2 * teacher.f) + 2 * n * V + len(read.hidden) * T * teacher.h
-        numbers += (len(read.scores) + 3 * read.relations) * teacher.A * T * T
+        numbers += (len(read.scores) * teacher.A + 5 * read.relations * (1 + h // 16)) * T * T  # relation heads have a width of 16
     room = machine.free_memory(device) // 2
     return max(1, min(rows, int(room // (4 * 1.5 * numbers))))

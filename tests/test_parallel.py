@@ -123,6 +123,27 @@ def test_each_row_belongs_to_one_process():
     assert Alone(2, 4).rows(3) == slice(0, 3)  # too few for all: each takes all
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="VmHWM")
+@pytest.mark.parametrize("strategy, size, teacher, V, T", [("scratch", "4x256", None, 1000, 128), ("scratch", "1x64", None, 30000, 64), ("minilm", "2x128", "4x128", 1000, 128)])
+def test_a_row_takes_no_more_memory_than_is_reckoned(monkeypatch, strategy, size, teacher, V, T):
+    """Too low an estimate would end in an out of memory error; too high a one only in smaller portions."""
+    import distill
+    import machine
+    program = f"""if True:
+        import bench, budget, torch
+        def step(B):
+            bench.our_step({strategy!r}, budget.size({size!r}), {teacher!r} and budget.size({teacher!r}), B, "fp32", torch.device("cpu"), {V}, {T})[0]()
+            return bench.high_water()
+        step(2)
+        few = step(32)
+        print((step(160) - few) / 128)"""
+    found = float(subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=ALONE, capture_output=True, text=True, check=True).stdout)
+    monkeypatch.setattr(machine, "free_memory", lambda device: 2 * 10 ** 12)
+    student, master = budget.size(size), teacher and budget.size(teacher)
+    estimate = 10 ** 12 / parallel.portion_that_fits(student, V, T, distill.lesson(strategy, student, master), master, torch.device("cpu"), 10 ** 9)
+    assert found < 1.2 * estimate and estimate < 4 * found, (found, estimate)
+
+
 LONG = ["--flops", "2e12", "--model", "1x64", "--dtype", "fp32"]
 
 
