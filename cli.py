@@ -102,7 +102,7 @@ def program(main):
         if not isinstance(failure, MemoryError) and not any(
                 words in str(failure) for words in ("out of memory", "can't allocate memory", "not enough memory")):
             raise
-        status = complain("out of memory: lower --micro-batch (the result stays the same), --batch-size, --seq-len or --model")
+        status = complain("out of memory: lower --micro-batch (without --dropout the result stays the same), --batch-size, --seq-len or --model")
     sys.exit(status)
 
 

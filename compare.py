@@ -193,7 +193,7 @@ def outcome(cell, args):
         return {"record": record, "results": {}}
     kept, sha256 = glue.kept_cells(cell.folder / "glue.json"), runs.file_sha256(*(cell.folder / file for file in glue.FILES))
     if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
-        raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited; remove the folder, and it is made again")
+        raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited, or was scored by an earlier version; remove its glue.json, and it is scored again")
     device, dtype = machine.hardware("auto", "auto")
     todo = glue.cells_of(glue.arguments(cell.commands[1][1:]), tasks_of(args), args.model.h, sha256, dtype, device.type)
     results = glue.results_of(tasks_of(args), todo, kept)

@@ -93,7 +93,8 @@ def free_memory(device):
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # where nothing better is known
     with contextlib.suppress(OSError, StopIteration):
         free = next(int(line.split()[1]) * 1024 for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    with contextlib.suppress(OSError, ValueError):  # a container's limit, or "max"
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # a container's limit, or "max"
         limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-        free = min(free, limit - used)
+        cached = next(int(line.split()[1]) for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines() if line.startswith("inactive_file"))
+        free = min(free, limit - used + cached)  # copies of files in memory give way
     return free

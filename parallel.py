@@ -4,8 +4,8 @@
 
 Each process makes the whole batch, which is a function of (seed, step), and works on its own rows of it, a portion at a time. The
 gradients of all are summed, and each process takes the same optimizer step: their weights are equal at any time. So the budget, the
-batch, its order and its masks do not depend on how many processes there are; only the last digits of sums do. One process, the
-first, writes: a checkpoint knows nothing of their number.
+batch, its order and its masks do not depend on how many processes there are; only the last digits of sums do (and with --dropout, which
+neurons are dropped). One process, the first, writes: a checkpoint knows nothing of their number.
 
 A process that dies or hangs would leave the others waiting: each portion ends with a word among all of them, and whoever misses one
 for a minute ends the run. The same command continues it.
@@ -34,23 +34,32 @@ class Processes:
 
     def __init__(self):
         self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        self.first = self.rank == 0
+        self.first, self.meetings = self.rank == 0, 0
         if not self.first:  # one speaks; errors go to stderr
             sys.stdout = open(os.devnull, "w")
 
     def device(self, name):
         """--device for this process: each takes a GPU of its own."""
+        if self.world > 1 and name not in ("auto", "cpu", "cuda"):
+            raise UserError(f"--device {name} with {self.world} processes: auto, cpu or cuda, and each takes a GPU of its own")
         return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if self.world > 1 and name in ("auto", "cuda") and torch.cuda.is_available() else name
 
     def join(self, device):
         """Waits, as long as it takes, until all are here: one may have tokenized for hours where another found the tokens."""
         if self.world > 1:
             with together():
-                store, rank, world = next(dist.rendezvous("env://"))
-                store.set(f"ready {rank}", "yes")
-                store.wait([f"ready {other}" for other in range(world)], datetime.timedelta(days=30))
-                dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=world,
-                                        timeout=PATIENCE)
+                self.store = next(dist.rendezvous("env://"))[0]
+                self.meet(datetime.timedelta(days=30))
+                dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=self.store, rank=self.rank,
+                                        world_size=self.world, timeout=PATIENCE)
+
+    def meet(self, patience=datetime.timedelta(minutes=30)):
+        """Waits for all, after work that one of them does alone, like writing a checkpoint to a slow disk."""
+        if self.world > 1:
+            self.meetings += 1
+            with together():
+                self.store.set(f"meeting {self.meetings}, {self.rank}", "here")
+                self.store.wait([f"meeting {self.meetings}, {rank}" for rank in range(self.world)], patience)
 
     def leave(self):
         if dist.is_initialized():
@@ -68,14 +77,14 @@ class Processes:
                     work.wait()
         return tensors
 
-    def any(self, flag):
-        """Whether one of them says yes. All must ask."""
+    def most(self, number=0):
+        """The largest of the numbers that they say. All must ask."""
         if self.world == 1:
-            return bool(flag)
-        word = torch.tensor(int(bool(flag)))
+            return number
+        word = torch.tensor(number)
         with together():
             dist.all_reduce(word, dist.ReduceOp.MAX)
-        return bool(word)
+        return int(word)
 
     def from_first(self, value=None):
         """What the first process gave, in all of them."""
@@ -92,16 +101,16 @@ def together():
     try:
         yield
     except RuntimeError as failure:
-        if not isinstance(failure, dist.DistError) and "gloo" not in str(failure).lower() and "connection" not in str(failure).lower():
-            raise
         time.sleep(1)  # the one that died speaks first
         raise UserError("another process of this run has died or hangs: its own message, if it had one, stands above; the same command "
-                        "continues the run from its last checkpoint") from None
+                        f"continues the run from its last checkpoint ({(str(failure).splitlines() or ['no reason'])[0][:200]})") from None
 
 
 class Follower:
     """The run's folder for all processes but the first: they write nothing, and get the checkpoint from the first."""
-    folder, record = None, {}
+
+    def __init__(self, folder):
+        self.folder, self.record = folder, {}
 
     def nothing(self, *_, **__):
         return []
@@ -122,7 +131,7 @@ def backward(learner, batch, lesson, autocast, processes, portion):
     for begun in range(0, most, portion):
         rows = slice(mine.start + begun, min(mine.start + begun + portion, mine.stop))
         if begun:
-            processes.any(False)  # still here
+            processes.most()  # still here
         if rows.start >= rows.stop:  # another process has a row more
             continue
         masked = slice(rows.start * n, rows.stop * n)
@@ -148,5 +157,5 @@ def portion_that_fits(size, V, T, lesson, teacher, device, rows):
         read = lesson.teacher
         numbers += T * (8 * teacher.h + 2 * teacher.f) + 2 * n * V + len(read.hidden) * T * teacher.h
         numbers += (len(read.scores) * teacher.A + 5 * read.relations * (1 + h // 16)) * T * T  # relation heads have a width of 16
-    room = machine.free_memory(device) // 2
+    room = machine.free_memory(device) // 2 // (int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if device.type == "cpu" else 1)
     return max(1, min(rows, int(room // (4 * 1.5 * numbers))))

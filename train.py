@@ -173,7 +173,7 @@ def main():
     if args.init == "teacher":
         copy_teacher(model, teacher.model)
     learner = Learner(model, lesson, teacher and teacher.model.to(device), dtype).to(device)
-    open_run = runs.Run(folder, settings) if processes.first else contextlib.nullcontext(Follower())
+    open_run = runs.Run(folder, settings) if processes.first else contextlib.nullcontext(Follower(folder))
     record = {}
     if processes.first and not args.dry_run and (folder / "run.json").exists():  # before any measuring: a finished run has nothing to plan
         with open_run as run:
@@ -200,7 +200,8 @@ def main():
     rate = processes.world * rate_of(learner, masked_batch(corpus, args.seed, 0, B, device), autocast, plan.flops_per_step // B, min(portion, B))
     peak = processes.world * machine.peak(device, dtype)
     # Compiling takes some minutes: it pays for a long run on a GPU. Each layer for itself, so that one compilation serves all.
-    compiled = processes.from_first(record.get("compiled", args.compile == "on" or args.compile == "auto" and device.type == "cuda" and plan.flops_spent / rate > 600))
+    compiled = processes.from_first(args.compile == "on" or args.compile == "auto" and
+                                    record.get("compiled", device.type == "cuda" and plan.flops_spent / rate > 600))
     cli.say(card.plan_text(args, plan, size, model.parameter_count(), corpus, device, dtype, rate, floors, folder, V, teacher))
     for holds, words in ((processes.world > 1, f"{processes.world} processes, {B / processes.world:g} blocks of a step for each"),
                          (portion < B / processes.world, f"a pass computes {portion} blocks at once (--micro-batch)"),
@@ -211,8 +212,14 @@ def main():
         corpus.close()
         processes.leave()
         return
-    for layer in [*model.layers, *(teacher.model.layers if teacher else ())] if compiled else ():
-        layer.compile()
+    if compiled:
+        for layer in [*model.layers, *(teacher.model.layers if teacher else ())]:
+            layer.compile()
+        try:
+            rate_of(learner, masked_batch(corpus, args.seed, 0, B, device), autocast, plan.flops_per_step // B, min(portion, B))
+        except Exception as failure:  # torch's compiler has many, the lack of a C++ compiler among them
+            raise UserError(f"the layers cannot be compiled here ({type(failure).__name__}): give --compile off") from None
+        processes.meet()
     parts = budget.bill(size, V, T, lesson, taught_by), budget.bill(size, V, T)
     first, last = (plan.steps - plan.finish_steps) * B, plan.finish_steps * B  # sequences
     bill = {part: first * parts[0][part] + last * parts[1][part] for part in parts[0]}
@@ -239,7 +246,9 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors, proces
     device, steps, B = validation[0].device, plan.steps, args.batch_size
     switch = steps - plan.finish_steps  # from this step on plain MLM, in a phase with its own warmup and decay
     optimizer = adamw(learner, args.betas, args.weight_decay)
-    step, seconds, sums, logged = restore(processes.from_first(run.load_checkpoint()), learner, optimizer)
+    loaded = run.load_checkpoint()
+    processes.meet()
+    step, seconds, sums, logged = restore(processes.from_first(loaded), learner, optimizer)
     run.rewind_log(step)
     if step:
         cli.say(f"continuing at step {step:,} of {steps:,}")
@@ -250,10 +259,10 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors, proces
 
     def save():
         nonlocal saved
-        if not processes.first:
-            return
-        runs.sync(run.folder / "log.jsonl")  # the log must not be behind the checkpoint, also after a power cut
-        run.save_checkpoint(step, checkpoint(learner, optimizer, seconds + time.perf_counter() - began, sums, logged))
+        if processes.first:
+            runs.sync(run.folder / "log.jsonl")  # the log must not be behind the checkpoint, also after a power cut
+            run.save_checkpoint(step, checkpoint(learner, optimizer, seconds + time.perf_counter() - began, sums, logged))
+        processes.meet()
         saved = time.perf_counter()
 
     def checked(loss):
@@ -293,7 +302,8 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors, proces
             optimizer.zero_grad()
             bar.update(plan.spent(step + 1) - plan.spent(step))
             step += 1
-            stopped = processes.any(signals.stopped)
+            # All save at once, and all stop at once: 2 to stop, 1 where the last save was long ago
+            order = processes.most(2 if signals.stopped else int(processes.first and time.perf_counter() - saved > 60))
             values = torch.stack(list(terms.values()))
             sums, logged = values if logged == 0 else sums + values, logged + 1
 
@@ -308,12 +318,12 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors, proces
             if step in validate_at:
                 report()
                 mark = (step, time.perf_counter())
-            if step % save_every == 0 or step == steps or time.perf_counter() - saved > 60 or stopped:
+            if step % save_every == 0 or step == steps or order:
                 if not all(p.isfinite().all() for p in learner.parameters()):
                     checked(math.nan)
                 save()
                 mark = (step, time.perf_counter())
-            if stopped and step < steps:
+            if order == 2 and step < steps:
                 cli.say(f"stopped at step {step:,} of {steps:,}, saved in {run.folder}: the same command continues", bar.write)
                 raise signals.stopped or cli.Stopped(signal.SIGTERM)
     return seconds + time.perf_counter() - began

@@ -75,8 +75,8 @@ class Alone(parallel.Processes):
     def sum(self, *tensors):
         return tensors
 
-    def any(self, flag):
-        return bool(flag)
+    def most(self, number=0):
+        return number
 
 
 @pytest.mark.parametrize("strategy", ["scratch", "kd", "tinybert", "minilm"])
@@ -144,7 +144,7 @@ def test_a_row_takes_no_more_memory_than_is_reckoned(monkeypatch, strategy, size
     assert found < 1.2 * estimate and estimate < 4 * found, (found, estimate)
 
 
-LONG = ["--flops", "2e12", "--model", "1x64", "--dtype", "fp32"]
+LONG = ["--flops", "3e11", "--model", "1x64", "--dtype", "fp32"]
 
 
 def ranks_of(launcher):
@@ -158,9 +158,9 @@ def ranks_of(launcher):
     raise AssertionError("torchrun started no two processes")
 
 
-def wait_for(path):
+def wait_for_a_checkpoint(folder):
     end = time.time() + 90
-    while not path.exists() or not path.read_text().count("\n") > 2:
+    while not list(folder.glob("checkpoint-*.safetensors")):
         assert time.time() < end
         time.sleep(0.2)
 
@@ -171,8 +171,8 @@ def test_a_process_that_dies_or_hangs_ends_the_run_within_a_minute_and_the_same_
     folder = tmp_path / "run"
     launcher = train(folder, launcher=TORCHRUN, line=LONG)
     first, second = sorted(ranks_of(launcher))
-    wait_for(folder / "log.jsonl")
-    time.sleep(2)
+    wait_for_a_checkpoint(folder)
+    time.sleep(1)
     began = time.time()
     os.kill(second, fault)
     try:
@@ -186,12 +186,9 @@ def test_a_process_that_dies_or_hangs_ends_the_run_within_a_minute_and_the_same_
     assert launcher.returncode and time.time() - began < 90
     if fault == signal.SIGSTOP:  # of one that dies torchrun tells, and ends the other, most often before it notices
         assert len(re.findall("error: another process of this run has died or hangs", err)) == 1
-    before = json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["step"]
-    saved = [int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*")]
-    assert before > 0 and not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+    saved = max(int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*"))
+    assert saved > 0 and not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
     alone = train(folder, line=LONG)  # one process goes on where two stopped
-    wait_for(folder / "log.jsonl")
-    time.sleep(3)
+    assert any(f"continuing at step {saved:,} of" in line for line in iter(alone.stdout.readline, ""))
     os.killpg(alone.pid, signal.SIGTERM)
-    out, _ = done(alone, 143)
-    assert not saved or f"continuing at step {max(saved):,} of" in out
+    done(alone, 143)
