@@ -1,7 +1,7 @@
 """The paper's experiment in one command: at equal compute, from scratch or distilled, with unlimited and with repeated data?
 
     python compare.py                       about ten minutes on two cores: a teacher, 16 students, their scores, a report
-    python compare.py --preset stories      the full study on the embedded world (hours)
+    python compare.py --preset stories      the full study on the embedded world: two hours
     python compare.py --preset stories --list | tail -n +2 | parallel -j 8        after the teacher's line; or a Slurm array
 
 A cell is one line of shell: a `train.py` and a `glue.py`. This program makes the lines, runs those that are not finished, some at a

@@ -8,7 +8,7 @@ batch, its order and its masks do not depend on how many processes there are; on
 neurons are dropped). One process, the first, writes: a checkpoint knows nothing of their number.
 
 A process that dies or hangs would leave the others waiting: each portion ends with a word among all of them, and whoever misses one
-for a minute ends the run. The same command continues it.
+for 40 seconds ends the run. The same command continues it.
 """
 import contextlib
 import datetime
