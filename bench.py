@@ -101,8 +101,8 @@ def our_step(strategy, size, teacher, B, dtype, device, V=V, T=T, compiled=False
     sizes = {"vocab_size": V, "max_position_embeddings": T, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     learner = Learner(Bert(BertConfig.of(size, **sizes), mlm_head=lesson.student.logits), lesson,
                       teacher and Bert(BertConfig.of(teacher, **sizes)).to(device), dtype).to(device).train()
-    for layer in [*learner.model.layers, *(learner.others[0].layers if teacher else ())] if compiled else ():
-        layer.compile()
+    if compiled:
+        learner.compile_layers()
     optimizer = adamw(learner)
 
     def step():
@@ -178,15 +178,15 @@ def random_batch(B, V, T, device):
     return [tensor.to(device) for tensor in (blocks, blocks, positions, words)]
 
 
-def steps(args, name, strategy, size, teacher=None, wanted=None, share=None, V=V, T=T, B=None, dtypes=None):
+def steps(args, name, strategy, size, teacher=None, wanted=None, share=None, V=V, T=T, B=None):
     """Rows of one kind of step, one for each precision that this machine has."""
     device, fast = machine.hardware("auto", "auto")
-    for dtype in dtypes or (["fp32", "bf16"] if fast == "bf16" else ["fp32"]):
-        size, teacher, B = budget.size(str(size)), teacher and budget.size(str(teacher)), B or args.batch_size
+    size, teacher, B = budget.size(size), teacher and budget.size(teacher), B or args.batch_size
+    for dtype in ["fp32", "bf16"] if fast == "bf16" else ["fp32"]:
         work, flops = our_step(strategy, size, teacher, B, dtype, device, V, T, args.compile)
-        works, peaks = {"ours": work, "theirs": their_step(strategy, size, teacher, B, dtype, device, V, T),
-                        "peak": lambda dtype=dtype: peaks.append(machine.peak(device, dtype))}, []
-        found = interleaved(works, args.rounds if flops > 1e11 else 10 * args.rounds)
+        peaks = []
+        found = interleaved({"ours": work, "theirs": their_step(strategy, size, teacher, B, dtype, device, V, T),
+                             "peak": lambda: peaks.append(machine.peak(device, dtype))}, args.rounds if flops > 1e11 else 10 * args.rounds)
         peak = statistics.median(peaks)
         yield row(f"{name}, {size}{f' from {teacher}' if teacher else ''}, V {V:,}, T {T}, B {B}, {dtype}", found["ours"], found["theirs"], wanted,
                   flops_per_second=flops / found["ours"], peak=peak, share=flops / found["ours"] / peak,

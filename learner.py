@@ -121,6 +121,12 @@ class Learner(nn.Module):
                 t = teacher(x, positions=positions, reads=lesson.teacher)
         return {name: value.float() for name, value in lesson.terms(s, t, labels, self.projection).items()}
 
+    def compile_layers(self):
+        """torch.compile, each layer for itself: one compilation serves all layers of a size."""
+        for model in (self.model, *filter(None, self.others)):
+            for layer in model.layers:
+                layer.compile()
+
     def validate(self, validation, autocast, lesson=None, processes=None, rows=128):
         """{term: its mean over the validation set (blocks, inputs, positions, labels)}, without dropout. Each of the processes
         (parallel.py) takes its share of the set, and all get the mean."""

@@ -199,7 +199,7 @@ def main():
                                    portion_that_fits(size, V, T, lesson, taught_by, device, math.ceil(B / processes.world)))
     rate = processes.world * rate_of(learner, masked_batch(corpus, args.seed, 0, B, device), autocast, plan.flops_per_step // B, min(portion, B))
     peak = processes.world * machine.peak(device, dtype)
-    # Compiling takes some minutes: it pays for a long run on a GPU. Each layer for itself, so that one compilation serves all.
+    # Compiling takes some minutes: it pays for a long run on a GPU.
     compiled = processes.from_first(args.compile == "on" or args.compile == "auto" and
                                     record.get("compiled", device.type == "cuda" and plan.flops_spent / rate > 600))
     cli.say(card.plan_text(args, plan, size, model.parameter_count(), corpus, device, dtype, rate, floors, folder, V, teacher))
@@ -213,8 +213,7 @@ def main():
         processes.leave()
         return
     if compiled:
-        for layer in [*model.layers, *(teacher.model.layers if teacher else ())]:
-            layer.compile()
+        learner.compile_layers()
         try:
             rate_of(learner, masked_batch(corpus, args.seed, 0, B, device), autocast, plan.flops_per_step // B, min(portion, B))
         except Exception as failure:  # torch's compiler has many, the lack of a C++ compiler among them
