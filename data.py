@@ -55,7 +55,7 @@ def mask_tokens(blocks, rng, vocabulary):
     ordinary = ~is_special.reshape(-1)[positions]
 
     # 80 / 10 / 10
-    words = np.setdiff1d(np.arange(vocabulary.size), vocabulary.special)
+    words = np.delete(np.arange(vocabulary.size), vocabulary.special)  # setdiff1d would sort them: 3 ms a step at 30,522
     fate = rng.random(B * k)
     random_words = words[(rng.random(B * k) * len(words)).astype(np.int64)]
     replaced = np.where(fate < 0.8, vocabulary.mask, np.where(fate < 0.9, random_words, labels))

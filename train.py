@@ -94,7 +94,10 @@ def masked_batch(corpus, seed, step, batch_size, device):
     import data
     blocks = corpus.blocks(step, batch_size)
     arrays = blocks, *data.mask_tokens(blocks, data.generator(seed, step), corpus.vocabulary)
-    return [torch.from_numpy(array).to(device, non_blocking=True) for array in arrays]
+    tensors = [torch.from_numpy(array) for array in arrays]
+    if device.type == "cuda":  # from pinned memory the copy does not wait for the GPU: the next batch is made while it still computes
+        tensors = [tensor.pin_memory() for tensor in tensors]
+    return [tensor.to(device, non_blocking=True) for tensor in tensors]
 
 
 def dropout_seed(seed, step, rank):

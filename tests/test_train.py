@@ -234,7 +234,7 @@ def test_all_strategies_see_the_same_batches_whatever_they_are(finished, book):
     corpora = [data.open_corpus([str(book)], 16, 0, tokenizer) for tokenizer in
                (str(finished[0]), learner.tokenizer_of(learner.load_teacher(finished[0], 16), None))]
     for step in (0, 7):
-        first, second = (train.masked_batch(corpus, 0, step, 8, "cpu") for corpus in corpora)
+        first, second = (train.masked_batch(corpus, 0, step, 8, torch.device("cpu")) for corpus in corpora)
         assert all(torch.equal(a, b) for a, b in zip(first, second))
 
 
