@@ -248,7 +248,8 @@ def run(cells, args, what):
                 # In a session of its own: Ctrl-C comes to this program, which hands it on.
                 output = open(log / f"{cell.folder.name}.txt", "w")
                 line = " && ".join(shlex.join([sys.executable, str(here / command[0]), *command[1:]]) for command in cell.commands)
-                running[subprocess.Popen(line, shell=True, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True)] = cell, output
+                running[subprocess.Popen(line, shell=True, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
+                                         pass_fds=[args.lock.fileno()])] = cell, output
             time.sleep(0.2)
             done = finished + sum(spent(cell) for cell, _ in running.values())
             bar.update(max(0, done - bar.n))  # a damaged log is not the bar's affair: it never goes back
@@ -336,9 +337,9 @@ def main():
     # Cells of --list that ran elsewhere come without compare.json; each is compared with its name before it counts.
     if not path.exists() and any(entry.name not in ("teacher", "cells", "logs", "lock") for entry in args.out.iterdir()):
         raise UserError(f"{args.out} holds other files, and no comparison: choose another --out")
-    runs.write_file(path, runs.json_text(fixed))
+    runs.write_json(path, fixed)
     import report
-    with runs.locked(args.out / "lock", "compares in the same folder"):
+    with runs.locked(args.out / "lock", "compares in the same folder") as args.lock:  # its cells hold it, too: should this be killed, the next waits for them
         failed = {}
         if teacher_cell:
             jobs, args.jobs = args.jobs, 1  # one process with all threads: everything waits for it

@@ -320,8 +320,8 @@ def build(source, tokenizer, folder):
                         f"document, so at least two different ones are needed (lines, or paragraphs between empty lines)")
     if unknown > total / 2:
         raise UserError(f"{unknown / total:.0%} of the words of {source.name} are unknown to this tokenizer: choose another --tokenizer")
-    runs.write_file(folder / "info.json", json.dumps({"source": source.name, "dtype": dtype, "tokens": tokens, "sha256":
-                    {part: digest.hexdigest() for part, digest in digests.items()}}))
+    runs.write_json(folder / "info.json", {"source": source.name, "dtype": dtype, "tokens": tokens, "sha256":
+                                             {part: digest.hexdigest() for part, digest in digests.items()}})
 
 
 def whole(folder):
@@ -329,11 +329,7 @@ def whole(folder):
     try:
         sums = runs.read_json(folder / "info.json")["sha256"]
         for part, expected in sums.items():
-            with open(folder / f"{part}.bin", "rb") as file:
-                digest = hashlib.sha256()
-                while chunk := file.read(2 ** 22):
-                    digest.update(chunk)
-            if digest.hexdigest() != expected:
+            if runs.file_sha256(folder / f"{part}.bin") != expected:
                 raise UserError("checksum")
         return True
     except (UserError, OSError, KeyError, AttributeError):

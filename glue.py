@@ -243,7 +243,7 @@ def score(args, name, folder):
                                     device, dtype, args.pool, bar.update)
                 measured = {part: scores_of(task, predict, part) for part in task.scored}
                 kept["cells"].append({**cell, "scores": measured, "seconds": time.perf_counter() - began})
-                runs.write_file(path, runs.json_text(kept))
+                runs.write_json(path, kept)
     results = results_of(tasks, todo, kept)
     if args.predict:
         write_submission(args, folder, source, tasks, results, tokenizer, vocabulary.pad, longest, device, dtype)

@@ -17,7 +17,7 @@ from cli import UserError
 def read_config(folder, BertConfig):
     """`config.json` as a BertConfig. Raises UserError where it is no JSON, no BERT, or a BERT that this one is not."""
     try:
-        raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        raw = json.loads(runs.read_text(folder / "config.json"))
         assert isinstance(raw, dict)
     except FileNotFoundError:
         raise UserError(f"{folder} has no config.json: it is not a model's folder") from None

@@ -1,8 +1,9 @@
 """A run's folder: its settings, lock, checkpoints and log. What makes a run impossible to lose.
 
-Three promises, each kept by one mechanism:
- 1. A file is whole or absent. `write_file` and `save_tensors` write a temporary file beside it, fsync, and rename.
- 2. A damaged file is noticed. Tensors carry a SHA-256 of their contents, and `load_tensors` compares it.
+Three promises, each kept by one mechanism (RELIABILITY.md says how they are tested):
+ 1. A file is whole or absent. `write_file`, `write_json` and `save_tensors` write a temporary file beside it, fsync, and rename.
+ 2. A damaged file is noticed. Tensors, JSON files and each line of the log carry a checksum of their contents, run.json the checksums
+    of the model beside it.
  3. A step is counted once. A folder has one process at a time, and a checkpoint holds all that the next step depends on.
 
     runs/scratch-2x128/
@@ -16,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import zlib
 from pathlib import Path
 
 import machine  # noqa: F401: before torch, since it says how torch's threads wait, and how memory is kept
@@ -47,10 +49,20 @@ def sync(path):
         os.close(descriptor)
 
 
+def make_folder(path):
+    """Also after a power loss it is there: a folder's name is written in the folder above it."""
+    if not path.exists():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        sync(path.parent)
+
+
 def file_sha256(*paths):
     sha256 = hashlib.sha256()
     for path in paths:
-        sha256.update(Path(path).read_bytes())
+        with open(path, "rb") as file:
+            while chunk := file.read(2 ** 22):
+                sha256.update(chunk)
     return sha256.hexdigest()
 
 
@@ -60,6 +72,16 @@ def json_text(value):
 
 def write_file(path, text):
     replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def checksum(value):
+    """Of a JSON value: the first 16 digits of its text's SHA-256."""
+    return hashlib.sha256(json_text(value).encode()).hexdigest()[:16]
+
+
+def write_json(path, value):
+    """Writes a dict as JSON, with a checksum of it as its last entry, which `read_json` compares."""
+    write_file(path, json_text({**value, "checksum": checksum(value)}))
 
 
 def digest(tensors):
@@ -116,14 +138,30 @@ def load_tensors(path):
     return tensors, metadata
 
 
-def read_json(path):
-    """A JSON object from a file. Raises UserError where it is something else."""
+def read_text(path, most=2 ** 28):
+    """The text of a file. Raises UserError where it is no plain file (a device has no end), beyond `most` bytes, or not UTF-8."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a file")
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            if os.fstat(file.fileno()).st_size > most:
+                raise UserError(f"{path} is too large: {os.fstat(file.fileno()).st_size:,} bytes")
+            return file.read()
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is damaged: it is not UTF-8 text") from None
+
+
+def read_json(path):
+    """A JSON object from a file. Raises UserError where it is something else, or not what `write_json` wrote."""
+    try:
+        value = json.loads(read_text(path))
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: it is not a JSON object")
+    if value.pop("checksum", None) not in (None, checksum(value)):
+        raise UserError(f"{path} is damaged, or was edited: it does not match its checksum")
     return value
 
 
@@ -145,15 +183,21 @@ def locked(path, what):
         except BlockingIOError:
             print(f"waiting for another process that {what} ...", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        yield lock
 
 
 def fetch(name, files):
     """The folder of a model or tokenizer: `name` itself where it is a local folder, else the hub's, downloaded.
 
-    Only `files` are fetched, so neither pickles nor code come along."""
+    Only `files` are fetched, so neither pickles nor code come along. Those of a run are compared with the checksums in its run.json."""
     folder = Path(name).expanduser()
     if folder.is_dir():
+        left = read_json(folder / "run.json").get("files", {}) if (folder / "run.json").exists() else {}
+        for file in (folder / file for file in files if (folder / file).exists()):
+            if not file.is_file():
+                raise UserError(f"{file} is not a file")
+            if file.name in left and left[file.name] != file_sha256(file):
+                raise UserError(f"{file} is damaged, or was edited: it is not what the run left there")
         return folder
     if folder.exists():
         raise UserError(f"{name} is a file, not a folder")
@@ -183,7 +227,7 @@ class Run:
     def __enter__(self):
         import fcntl
         refuse_foreign(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder.absolute())
         self.lock = open(self.folder / "lock", "a")
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -206,7 +250,13 @@ class Run:
             if LEFTOVER.fullmatch(leftover.name):  # of a process that died while it wrote: we hold the lock, so it is gone
                 leftover.unlink()
         if path.exists():
-            self.record = read_json(path)
+            try:
+                self.record = read_json(path)
+            except UserError:  # a run that is under way has it once more in its checkpoint
+                self.record = self.load_checkpoint(record=True)
+                if self.record is None:
+                    raise
+                print("run.json is damaged: taken from the checkpoint")
             compare(self.folder, self.record.get("settings"), self.settings)
         else:
             self.record = {"finished": False, "settings": self.settings}
@@ -214,7 +264,7 @@ class Run:
 
     def write_record(self, **fields):
         self.record.update(fields)
-        write_file(self.folder / "run.json", json_text(self.record))
+        write_json(self.folder / "run.json", self.record)
 
     @property
     def finished(self):
@@ -227,50 +277,59 @@ class Run:
         return sorted(self.folder.glob("checkpoint-*.safetensors"), reverse=True)
 
     def save_checkpoint(self, step, tensors):
-        save_tensors(self.folder / f"checkpoint-{step:012d}.safetensors", tensors, step=step)
+        save_tensors(self.folder / f"checkpoint-{step:012d}.safetensors", tensors, step=step, record=json.dumps(self.record))
         for old in self.checkpoints()[2:]:
             old.unlink()
 
-    def load_checkpoint(self):
-        """(step, tensors) of the newest whole checkpoint, (0, None) where there is none. Says what it passes over."""
+    def load_checkpoint(self, record=False):
+        """(step, tensors) of the newest whole checkpoint, (0, None) where there is none. Says what it passes over.
+        With `record`: its copy of run.json, or None."""
         paths = self.checkpoints()
         for path in paths:
             try:
                 tensors, metadata = load_tensors(path)
                 step = int(metadata["step"])
                 assert path.name == f"checkpoint-{step:012d}.safetensors"
-                return step, tensors
+                return json.loads(metadata["record"]) if record else (step, tensors)
             except (UserError, KeyError, ValueError, AssertionError):
                 print(f"{path.name} is damaged: going back to the one before it")
                 path.unlink()
         if paths:
             print("no whole checkpoint is left: starting again from the first step")
-        return 0, None
+        return None if record else (0, None)
 
     def remove_checkpoints(self):
         for path in self.checkpoints():
             path.unlink()
 
-    # The log
+    # The log: JSON objects, one a line, each with the CRC-32 of its other fields
+
+    def read_log(self):
+        """Its rows, but those that are not whole: a crash may have cut the last one short, or a disk damaged any."""
+        path, rows = self.folder / "log.jsonl", []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+            try:
+                row = json.loads(line)
+                if row.pop("crc32") == crc32(row):
+                    rows.append(row)
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                pass
+        return rows
 
     def rewind_log(self, step):
-        """Drops what was logged after `step`, and a line that a crash cut short: those steps are run again."""
-        path, kept = self.folder / "log.jsonl", []
-        if path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line)
-                except (ValueError, KeyError, TypeError):
-                    pass
-        write_file(path, "".join(line + "\n" for line in kept))
+        """Drops what was logged after `step`, since those steps are run again, and lines that are not whole."""
+        write_file(self.folder / "log.jsonl", "".join(map(log_line, (row for row in self.read_log() if row["step"] <= step))))
 
     def log(self, **fields):
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(fields) + "\n")
+            file.write(log_line(fields))
 
-    def read_log(self):
-        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+def crc32(row):
+    return f"{zlib.crc32(json.dumps(row).encode()):08x}"
+
+
+def log_line(row):
+    return json.dumps({**row, "crc32": crc32(row)}) + "\n"
 
 
 LEFTOVER = re.compile(r"\.(run\.json|log\.jsonl|config\.json|tokenizer(_config)?\.json|README\.md|curve\.png|model\.safetensors|"

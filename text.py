@@ -7,6 +7,7 @@
 Validation text is held out by document, by a rule that reads nothing but the document: so a second copy of a held-out
 document is held out too, and no text is on both sides.
 """
+import contextlib
 import hashlib
 import json
 import re
@@ -133,18 +134,20 @@ class TextSource:
             raise UserError(f"--vocab-size {vocab_size} leaves no room for a word beside the {len(SPECIAL)} special tokens: use 1000 or more")
         path = runs.cache_folder() / f"tokenizer-{fingerprint([self.key, self.column, vocab_size])}.json"
         with runs.locked(path.with_suffix(".lock"), "makes the same vocabulary"):
-            if not path.exists():
-                from tokenizers import trainers
-                print(f"making a vocabulary of {vocab_size:,} word pieces from {self.name} ...", flush=True)
-                tokenizer = wordpiece({piece: i for i, piece in enumerate(SPECIAL)})
-                trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False,
-                                                    limit_alphabet=max(1, min(1000, (vocab_size - len(SPECIAL)) // 4)))
-                texts = (text for part, text in self.documents() if part == "train")
-                tokenizer.train_from_iterator(first_characters(texts, 10 ** 8), trainer)
-                # Numbered anew: the library orders pieces of equal frequency differently each time.
-                pieces = SPECIAL + sorted(set(tokenizer.get_vocab()) - set(SPECIAL))
-                runs.write_file(path, wordpiece({piece: i for i, piece in enumerate(pieces)}).to_str())
-        return load_tokenizer(str(path))
+            with contextlib.suppress(FileNotFoundError, UserError, KeyError):  # none yet, or damaged: it is made again
+                return tokenizer_from(runs.read_json(path)["tokenizer"])
+            from tokenizers import trainers
+            print(f"making a vocabulary of {vocab_size:,} word pieces from {self.name} ...", flush=True)
+            tokenizer = wordpiece({piece: i for i, piece in enumerate(SPECIAL)})
+            trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False,
+                                                limit_alphabet=max(1, min(1000, (vocab_size - len(SPECIAL)) // 4)))
+            texts = (text for part, text in self.documents() if part == "train")
+            tokenizer.train_from_iterator(first_characters(texts, 10 ** 8), trainer)
+            # Numbered anew: the library orders pieces of equal frequency differently each time.
+            pieces = SPECIAL + sorted(set(tokenizer.get_vocab()) - set(SPECIAL))
+            made = wordpiece({piece: i for i, piece in enumerate(pieces)})
+            runs.write_json(path, {"tokenizer": made.to_str()})
+            return tokenizer_from(made.to_str())
 
 
 class FileSource(TextSource):
@@ -293,10 +296,7 @@ def load_tokenizer(name):
         path = runs.fetch(name, ["tokenizer.json"]) / "tokenizer.json"
     if not path.exists():
         raise UserError(f"{name} has no tokenizer.json")
-    try:
-        return tokenizer_from(path.read_text(encoding="utf-8"), name)
-    except UnicodeDecodeError:
-        raise UserError(f"{name} is not a tokenizer.json: it is not UTF-8 text") from None
+    return tokenizer_from(runs.read_text(path), name)
 
 
 def save_tokenizer(tokenizer, folder, longest):
