@@ -66,6 +66,9 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (python {self.prog} --help lists the options)")
 
 
+SIGNALS = signal.SIGINT, signal.SIGTERM
+
+
 class Stopped(BaseException):
     """SIGINT or SIGTERM. Not an Exception: no `except Exception` on the way may swallow it."""
 
@@ -76,20 +79,31 @@ class Stopped(BaseException):
 def program(main):
     """Runs a program's main(), and turns what the user can mend into one line on stderr and exit status 2."""
     def stop(signum, frame):
+        for signum_ in SIGNALS:
+            signal.signal(signum_, signal.SIG_IGN)  # a second one changes nothing
         raise Stopped(signum)
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in SIGNALS:
         signal.signal(signum, stop)
-    status = 0
+    try:
+        status = ending(main)
+        for signum in SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)  # too late to stop anything
+    except Stopped as stopped:
+        status = stopped.status
+    sys.exit(status)
+
+
+def ending(main):
+    """The exit status of main(), after the line that says why."""
     try:
         main()
         sys.stdout.flush()
+        return 0
     except UserError as mistake:
-        status = complain(" ".join(str(mistake).split()))
-    except Stopped as stopped:
-        status = stopped.status
+        return complain(" ".join(str(mistake).split()))
     except BrokenPipeError:  # `... | head` has read enough
         discard_stdout()
-        status = 141  # 128 + SIGPIPE: what was asked for is not done
+        return 141  # 128 + SIGPIPE: what was asked for is not done
     except OSError as failure:
         if failure.errno is None:
             raise
@@ -97,13 +111,12 @@ def program(main):
                   errno.EDQUOT: "; make room and run the same command again, nothing written earlier is lost",
                   errno.EACCES: "; choose a place that you may write to and read from",
                   errno.EROFS: "; choose a place that you may write to"}.get(failure.errno, "")
-        status = complain(f"{failure.strerror}{f': {failure.filename}' if failure.filename else ''}{advice}")
+        return complain(f"{failure.strerror}{f': {failure.filename}' if failure.filename else ''}{advice}")
     except (MemoryError, RuntimeError) as failure:  # torch says it in a RuntimeError's text
         if not isinstance(failure, MemoryError) and not any(
                 words in str(failure) for words in ("out of memory", "can't allocate memory", "not enough memory")):
             raise
-        status = complain("out of memory: lower --micro-batch (without --dropout the result stays the same), --batch-size, --seq-len or --model")
-    sys.exit(status)
+        return complain("out of memory: lower --micro-batch (without --dropout the result stays the same), --batch-size, --seq-len or --model")
 
 
 def say(words, write=print):
@@ -132,7 +145,7 @@ class Signals:
     def __enter__(self):
         self.stopped = None
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self.before = {signum: signal.signal(signum, self.note) for signum in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {signum: signal.signal(signum, self.note) for signum in SIGNALS}
         else:
             self.before = {}
         return self

@@ -4,7 +4,6 @@ et al. 2019), a BERT without token types and pooler, is read as one, too.
 Only files are read here: what is no BERT, is damaged, or is a pickle ends in one line. `model.py` builds the model from them.
 """
 import dataclasses
-import json
 import re
 
 import runs  # before torch: it says how torch's threads wait
@@ -17,12 +16,9 @@ from cli import UserError
 def read_config(folder, BertConfig):
     """`config.json` as a BertConfig. Raises UserError where it is no JSON, no BERT, or a BERT that this one is not."""
     try:
-        raw = json.loads(runs.read_text(folder / "config.json"))
-        assert isinstance(raw, dict)
+        raw = runs.read_json(folder / "config.json")
     except FileNotFoundError:
         raise UserError(f"{folder} has no config.json: it is not a model's folder") from None
-    except (ValueError, AssertionError, RecursionError):
-        raise UserError(f"{folder}/config.json is damaged: it is not a JSON object") from None
     if raw.get("model_type") == "distilbert":
         raw = {DISTIL_CONFIG.get(key, key): value for key, value in raw.items()} | {"model_type": "bert", "type_vocab_size": 1}
     if raw.get("model_type", "bert") != "bert":
@@ -58,6 +54,9 @@ def read_weights(folder):
                             f"M; M.from_pretrained('{folder}').save_pretrained('{folder}')\"")
         raise UserError(f"{folder} has no model.safetensors: it holds no weights that are read here (pickles are not)")
     tensors, _ = runs.load_tensors(path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{path} holds NaN or infinity in {name[:80]}: whatever trained it had failed")
     return from_hugging_face(tensors, folder)
 
 

@@ -2,9 +2,9 @@
 
 Three promises, each kept by one mechanism (RELIABILITY.md says how they are tested):
  1. A file is whole or absent. `write_file`, `write_json` and `save_tensors` write a temporary file beside it, fsync, and rename.
- 2. A damaged file is noticed. Tensors, JSON files and each line of the log carry a checksum of their contents, run.json the checksums
-    of the model beside it.
- 3. A step is counted once. A folder has one process at a time, and a checkpoint holds all that the next step depends on.
+ 2. A damaged file is noticed. Tensors and JSON files carry a checksum of their contents, run.json the checksums of the model beside it.
+ 3. A step is counted once. A folder has one process at a time, and a checkpoint holds all that the next step depends on, the log
+    up to there and a copy of run.json included.
 
     runs/scratch-2x128/
         run.json                  settings (fixed at the start) and results (when it is finished)
@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import re
-import zlib
 from pathlib import Path
 
 import machine  # noqa: F401: before torch, since it says how torch's threads wait, and how memory is kept
@@ -84,10 +83,11 @@ def write_json(path, value):
     write_file(path, json_text({**value, "checksum": checksum(value)}))
 
 
-def digest(tensors):
-    """SHA-256 over names, types, shapes and bytes of a dict of tensors."""
+def digest(tensors, metadata):
+    """SHA-256 over names, types, shapes and bytes of a dict of tensors, and over what is told beside them."""
     import torch
-    total = hashlib.sha256()
+    told = {key: value for key, value in metadata.items() if key not in ("format", "sha256")}
+    total = hashlib.sha256(json.dumps(told, sort_keys=True).encode() if told else b"")
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
@@ -105,7 +105,8 @@ def save_tensors(path, tensors, **metadata):
     the metadata at random, and the same weights shall be the same file, byte for byte."""
     import torch
     tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    header, end = {"__metadata__": {"format": "pt", "sha256": digest(tensors), **{k: str(v) for k, v in metadata.items()}}}, 0
+    metadata = {"format": "pt", **{key: str(value) for key, value in metadata.items()}}
+    header, end = {"__metadata__": {**metadata, "sha256": digest(tensors, metadata)}}, 0
     for name, tensor in tensors.items():
         start, end = end, end + tensor.numel() * tensor.element_size()
         header[name] = {"dtype": DTYPES[str(tensor.dtype)], "shape": list(tensor.shape), "data_offsets": [start, end]}
@@ -123,6 +124,8 @@ def save_tensors(path, tensors, **metadata):
 def load_tensors(path):
     """(tensors, metadata) of a safetensors file. Raises UserError where it is damaged: the digest, if it has one, is compared."""
     from safetensors import safe_open
+    if Path(path).exists() and not Path(path).is_file():
+        raise UserError(f"{path} is not a file")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -133,7 +136,7 @@ def load_tensors(path):
         raise
     except Exception as failure:
         raise UserError(f"{path} is damaged: {failure}") from None
-    if "sha256" in metadata and metadata["sha256"] != digest(tensors):
+    if "sha256" in metadata and metadata["sha256"] != digest(tensors, metadata):
         raise UserError(f"{path} is damaged: its contents do not match the checksum that was saved with them")
     return tensors, metadata
 
@@ -223,6 +226,7 @@ class Run:
         self.folder = Path(folder)
         self.settings = settings
         self.record = None  # run.json
+        self.saved_log = ""  # the log at the loaded checkpoint
 
     def __enter__(self):
         import fcntl
@@ -277,7 +281,7 @@ class Run:
         return sorted(self.folder.glob("checkpoint-*.safetensors"), reverse=True)
 
     def save_checkpoint(self, step, tensors):
-        save_tensors(self.folder / f"checkpoint-{step:012d}.safetensors", tensors, step=step, record=json.dumps(self.record))
+        save_tensors(self.folder / f"checkpoint-{step:012d}.safetensors", tensors, step=step, record=json.dumps(self.record), log=self.log_text())
         for old in self.checkpoints()[2:]:
             old.unlink()
 
@@ -290,6 +294,7 @@ class Run:
                 tensors, metadata = load_tensors(path)
                 step = int(metadata["step"])
                 assert path.name == f"checkpoint-{step:012d}.safetensors"
+                self.saved_log = metadata["log"]
                 return json.loads(metadata["record"]) if record else (step, tensors)
             except (UserError, KeyError, ValueError, AssertionError):
                 print(f"{path.name} is damaged: going back to the one before it")
@@ -302,34 +307,22 @@ class Run:
         for path in self.checkpoints():
             path.unlink()
 
-    # The log: JSON objects, one a line, each with the CRC-32 of its other fields
+    # The log: JSON objects, one a line
 
-    def read_log(self):
-        """Its rows, but those that are not whole: a crash may have cut the last one short, or a disk damaged any."""
-        path, rows = self.folder / "log.jsonl", []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
-            try:
-                row = json.loads(line)
-                if row.pop("crc32") == crc32(row):
-                    rows.append(row)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-                pass
-        return rows
-
-    def rewind_log(self, step):
-        """Drops what was logged after `step`, since those steps are run again, and lines that are not whole."""
-        write_file(self.folder / "log.jsonl", "".join(map(log_line, (row for row in self.read_log() if row["step"] <= step))))
+    def rewind_log(self):
+        """To what it was at the loaded checkpoint: the steps since then are run again."""
+        write_file(self.folder / "log.jsonl", self.saved_log)
 
     def log(self, **fields):
         with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(log_line(fields))
+            file.write(json.dumps(fields) + "\n")
 
-def crc32(row):
-    return f"{zlib.crc32(json.dumps(row).encode()):08x}"
+    def log_text(self):
+        path = self.folder / "log.jsonl"
+        return read_text(path) if path.exists() else ""
 
-
-def log_line(row):
-    return json.dumps({**row, "crc32": crc32(row)}) + "\n"
+    def read_log(self):
+        return [json.loads(line) for line in self.log_text().splitlines()]
 
 
 LEFTOVER = re.compile(r"\.(run\.json|log\.jsonl|config\.json|tokenizer(_config)?\.json|README\.md|curve\.png|model\.safetensors|"

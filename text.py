@@ -261,7 +261,11 @@ def vocabulary_of(tokenizer, name="the tokenizer"):
     missing = [token for token, i in zip(SPECIAL, ids) if i is None]
     if missing:
         raise UserError(f"{name} has no {' '.join(missing)}: it is not a BERT tokenizer")
-    return Vocabulary(max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1, *ids)
+    vocab = tokenizer.get_vocab(with_added_tokens=True)
+    size = max(vocab.values()) + 1
+    if size > 2 * len(vocab) + 1000:  # a few gaps there may be
+        raise UserError(f"{name} numbers its {len(vocab):,} words up to {size:,}: it is damaged")
+    return Vocabulary(size, *ids)
 
 
 def wordpiece(vocab):

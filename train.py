@@ -80,7 +80,7 @@ def arguments(argv=None):
         distill.lesson(args.strategy, None, None)  # says what is missing
     if args.teacher and args.vocab_size:
         raise UserError("--vocab-size is for a tokenizer that is made from the text, and a student takes its teacher's: leave it out")
-    if args.teacher and args.out and Path(args.out).resolve() == Path(args.teacher).resolve():
+    if args.teacher and args.out and os.path.realpath(args.out) == os.path.realpath(args.teacher):
         raise UserError(f"--out {args.out} is the teacher's own folder: choose another")
     return args
 
@@ -251,21 +251,23 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors, proces
     loaded = run.load_checkpoint()
     processes.meet()
     step, seconds, sums, logged = restore(processes.from_first(loaded), learner, optimizer)
-    run.rewind_log(step)
+    run.rewind_log()
     if step:
         cli.say(f"continuing at step {step:,} of {steps:,}")
     log_every, save_every = max(1, min(100, steps // 500)), max(1, steps // 20)
     validate_at = {round(i * steps / 10) for i in range(11)} | {switch}
     began = saved = time.perf_counter()
+    cost = 12 * sum(p.numel() for p in learner.parameters()) / 5e8  # seconds of a save: three fp32 numbers a parameter; then those of the last one
     mark = (step, began)  # of the last log line, or of the end of a validation or a save: what the logged speed leaves out
 
     def save():
-        nonlocal saved
+        nonlocal saved, cost
+        start = time.perf_counter()
         if processes.first:
-            runs.sync(run.folder / "log.jsonl")  # the log must not be behind the checkpoint, also after a power cut
             run.save_checkpoint(step, checkpoint(learner, optimizer, seconds + time.perf_counter() - began, sums, logged))
         processes.meet()
         saved = time.perf_counter()
+        cost = saved - start
 
     def checked(loss):
         if not math.isfinite(loss):
@@ -304,8 +306,9 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors, proces
             optimizer.zero_grad()
             bar.update(plan.spent(step + 1) - plan.spent(step))
             step += 1
-            # All save at once, and all stop at once: 2 to stop, 1 where the last save was long ago
-            order = processes.most(2 if signals.stopped else int(processes.first and time.perf_counter() - saved > 60))
+            # Each 20th of the run or each minute, but for no more than a 50th of the time. All save at once, and all stop at once: 2 to stop.
+            due = processes.first and time.perf_counter() - saved > (50 * cost if step % save_every == 0 else max(60, 50 * cost))
+            order = processes.most(2 if signals.stopped else int(due))
             values = torch.stack(list(terms.values()))
             sums, logged = values if logged == 0 else sums + values, logged + 1
 
@@ -320,7 +323,7 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors, proces
             if step in validate_at:
                 report()
                 mark = (step, time.perf_counter())
-            if step % save_every == 0 or step == steps or order:
+            if order or step == steps:
                 if not all(p.isfinite().all() for p in learner.parameters()):
                     checked(math.nan)
                 save()

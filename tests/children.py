@@ -24,7 +24,7 @@ def prepare():
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     import machine  # noqa: F401: before torch
     import torch
-    import datasets  # noqa: F401
+    import datasets  # noqa: F401: its import takes a second
     import torch._dynamo  # noqa: F401: torch.optim imports it when it is first used
     import matplotlib
     matplotlib.use("Agg")

@@ -112,6 +112,13 @@ def test_an_except_exception_does_not_swallow_a_signal(python, signum):
     assert (done.returncode, done.stdout) == (128 + signum, "")
 
 
+@pytest.mark.parametrize("second", ["try:\n        os.kill(os.getpid(), 15); signal.pause()\n    finally:\n        os.kill(os.getpid(), 2)",
+                                    "signal.signal(signal.SIGTERM, lambda *_: None)\n    os.kill(os.getpid(), 15)\n    raise cli.Stopped(15)"])
+def test_a_second_signal_while_the_first_is_obeyed_changes_nothing(python, second):
+    done = python("-c", f"import cli, os, signal\ndef main():\n    {second}\ncli.program(main)")
+    assert (done.returncode, done.stderr) == (143, "")
+
+
 @pytest.mark.parametrize("length", [1, 10 ** 6])  # one waits in the buffer until the end, the other fails on its way
 def test_a_reader_that_has_read_enough_is_no_error(python, length):
     reader, writer = os.pipe()

@@ -37,10 +37,11 @@ def test_any_flipped_byte_of_a_tensor_file_is_noticed(tmp_path):
     for place in range(len(good)):
         path.write_bytes(good[:place] + bytes([good[place] ^ 0x11]) + good[place + 1:])
         try:
-            tensors, _ = runs.load_tensors(path)
+            tensors, metadata = runs.load_tensors(path)
         except UserError:
             continue
-        # A flip that goes unnoticed may only be one that changes no tensor: in the metadata's other fields.
+        # A flip that goes unnoticed may only be one that changes nothing that is read: in the names of format and checksum.
+        assert metadata["step"] == "1"
         assert tensors.keys() == wanted.keys() and all(torch.equal(tensors[name], wanted[name]) for name in wanted)
 
 
@@ -106,14 +107,65 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
         assert "damaged" in capsys.readouterr().out
 
 
-def test_the_log_is_rewound_to_the_checkpoint_and_loses_a_line_that_a_crash_cut(tmp_path):
+def test_a_folder_in_the_place_of_a_file_is_said(tmp_path):
+    with pytest.raises(UserError, match="is not a file"):
+        runs.load_tensors(tmp_path)
+
+
+def test_the_log_is_rewound_to_the_checkpoint_whatever_became_of_it(tmp_path):
     with runs.Run(tmp_path / "run", {}) as run:
         for step in (1, 2, 3):
             run.log(step=step, loss=1.0)
-        with open(tmp_path / "run" / "log.jsonl", "a") as file:
-            file.write('{"step": 2, "lo')
-        run.rewind_log(2)
-        assert [row["step"] for row in run.read_log()] == [1, 2]
+            if step == 2:
+                run.save_checkpoint(2, {"w": torch.zeros(1)})
+    path = tmp_path / "run" / "log.jsonl"
+    whole = path.read_text()
+    for damaged in (whole, whole + '{"step": 4, "lo', whole.replace("1.0", "1.5"), "", "\0" * 100):
+        path.write_text(damaged)
+        with runs.Run(tmp_path / "run", {}) as run:
+            run.load_checkpoint()
+            run.rewind_log()
+            assert run.read_log() == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.0}]
+
+
+@pytest.mark.parametrize("old, new", [('"loss": 2.5', '"loss": 2.4'), ('"seed": 1', '"seed": 2'), ("{", "["), ('"checksum": "', '"checksum": "0')])
+def test_a_changed_digit_in_a_json_file_is_noticed(tmp_path, old, new):
+    path = tmp_path / "record.json"
+    runs.write_json(path, {"loss": 2.5, "settings": {"seed": 1}})
+    assert runs.read_json(path) == {"loss": 2.5, "settings": {"seed": 1}}
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match="is damaged"):
+        runs.read_json(path)
+
+
+def test_a_run_under_way_gets_its_damaged_record_back_from_a_checkpoint(tmp_path):
+    with runs.Run(tmp_path / "run", {"seed": 1}) as run:
+        run.write_record(micro_batch=7)
+        run.save_checkpoint(2, {"w": torch.zeros(1)})
+    (tmp_path / "run" / "run.json").write_text("{")
+    with runs.Run(tmp_path / "run", {"seed": 1}) as run:
+        assert run.record == {"finished": False, "settings": {"seed": 1}, "micro_batch": 7}
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_is_not_what_the_run_left_is_not_used(tmp_path, name):
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).write_text(file)
+    runs.write_json(tmp_path / "run.json", {"files": {file: runs.file_sha256(tmp_path / file) for file in ("config.json", "model.safetensors")}})
+    assert runs.fetch(tmp_path, ["config.json", "model.safetensors"]) == tmp_path
+    (tmp_path / name).write_text("another")
+    with pytest.raises(UserError, match=f"{name} is damaged, or was edited"):
+        runs.fetch(tmp_path, ["config.json", "model.safetensors"])
+
+
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/dev/zero"), os.mkfifo, lambda path: path.mkdir(), lambda path: (path.touch(), os.truncate(path, 2 ** 40))])
+def test_a_file_without_an_end_is_not_read(tmp_path, make):
+    make(tmp_path / "config.json")
+    with pytest.raises(UserError, match="is not a file|is too large"):
+        runs.read_text(tmp_path / "config.json")
+    if not (tmp_path / "config.json").is_file():
+        with pytest.raises(UserError, match="is not a file"):
+            runs.fetch(tmp_path, ["config.json"])
 
 
 def test_a_damaged_record_is_one_clear_line(tmp_path):

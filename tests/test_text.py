@@ -156,6 +156,12 @@ def test_a_file_that_is_no_tokenizer_is_said(tmp_path, content, message):
         text.load_tokenizer(str(tmp_path))
 
 
+def test_a_tokenizer_whose_numbers_have_no_end_is_refused():
+    vocab = {word: 10 ** 7 * i for i, word in enumerate([*text.SPECIAL, "cat"])}
+    with pytest.raises(UserError, match="numbers its 6 words up to 50,000,001"):
+        text.tokenizer_from(text.wordpiece(vocab).to_str())
+
+
 def test_a_tokenizer_without_mask_is_not_berts(tmp_path):
     from tokenizers import Tokenizer, models
     Tokenizer(models.WordPiece({"[UNK]": 0, "[CLS]": 1}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))

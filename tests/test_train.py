@@ -247,6 +247,9 @@ def test_another_teacher_in_the_same_folder_is_refused(finished, book, tmp_path)
     torch.nn.init.zeros_(model.layers[0].qkv.bias)
     model.save_pretrained(tmp_path / "teacher")
     status, out, err = run(*line, "--out", tmp_path / "student")
+    assert status == 2 and "is damaged, or was edited" in err  # its run.json says what it left
+    (tmp_path / "teacher" / "run.json").unlink()
+    status, out, err = run(*line, "--out", tmp_path / "student")
     assert status == 2 and "another teacher" in err and len(err.strip().splitlines()) == 1
 
 
@@ -280,12 +283,12 @@ def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(finished, bo
     process.communicate()
     path = max((tmp_path / "run").glob("checkpoint-*"))
     tensors, metadata = runs.load_tensors(path)
-    good = {key: tensor.clone() for key, tensor in tensors.items()}
+    good, told = {key: tensor.clone() for key, tensor in tensors.items()}, {key: value for key, value in metadata.items() if key not in ("format", "sha256")}
     tensors["model.layers.1.qkv.weight"][3, 5] = math.nan  # as a weight would be after a gradient overflowed
-    runs.save_tensors(path, tensors, step=int(metadata["step"]))
+    runs.save_tensors(path, tensors, **told)
     status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
     assert status == 2 and f"the loss is nan at step {int(metadata['step']):,}" in err and "--lr" in err and "Traceback" not in err
-    runs.save_tensors(path, good, step=int(metadata["step"]))
+    runs.save_tensors(path, good, **told)
     status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
     assert status == 0 and weights(tmp_path / "run") == weights(finished[0])
 
@@ -339,6 +342,12 @@ def test_bad_input_ends_in_one_line_before_anything_is_written(tmp_path, argumen
     last = err.strip().splitlines()[-1]
     assert status == 2 and last.startswith("error: ") and message in last and "Traceback" not in err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_link_to_itself_in_the_place_of_a_run_is_said(finished, book, tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "run")
+    status, out, err = run(*taught("kd", finished[0], book), "--out", tmp_path / "run")
+    assert status == 2 and err.strip().splitlines()[-1].startswith("error: ") and "Traceback" not in err
 
 
 def test_the_rate_rises_for_6_percent_then_falls_to_zero():

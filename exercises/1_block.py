@@ -1,0 +1,26 @@
+"""Exercise 1. What does one block of the encoder cost?                                                         (20 minutes)
+
+Read first: the assumptions at the top of budget.py, and the comments "(m, k) @ (k, n)" in model.py's layer.
+
+A matrix product (m x k)(k x n) costs 2 m n k floating-point operations: m n sums of k products, a multiplication and an addition
+each. Everything else (softmax, GELU, LayerNorm, biases) is free by convention. In the forward pass of one sequence, a block with
+
+    T  tokens in the sequence
+    h  hidden size               cut into A heads of d = h / A
+    f  feed-forward size         (4 h in BERT, but not in every model)
+
+computes these products:
+
+    queries, keys, values        X W, three times      (T, h) @ (h, h) each
+    scores                       Q K^T                 in each of A heads (T, d) @ (d, T)
+    weighted sum of the values   softmax(S) V          in each of A heads (T, T) @ (T, d)
+    attention output                                   (T, h) @ (h, h)
+    feed-forward                                       (T, h) @ (h, f), then (T, f) @ (f, h)
+
+Write the sum. Check by hand: T = 2, h = 4, f = 16 costs 832 FLOPs. Then: python exercises/check.py 1
+"""
+
+
+def block_flops(T, h, f):
+    """FLOPs of one block's forward pass over one sequence: a whole number."""
+    raise NotImplementedError("write block_flops in exercises/1_block.py")
