@@ -40,8 +40,8 @@ def draw(seed, *shape):
 # ---------------------------------------------------------------------------------------------------------------------
 # 1. FLOPs of a block
 
-def block(T, h, f):
-    return sum(flops for _, _, flops in budget.encoder_flops(budget.Size(1, h, 1, f), T))
+def block(T, h, f, real=budget.encoder_flops):
+    return sum(flops for _, _, flops in real(budget.Size(1, h, 1, f), T))
 
 
 def install_block(student, real=budget.encoder_flops):
@@ -71,9 +71,9 @@ BLOCK = Exercise(
 # ---------------------------------------------------------------------------------------------------------------------
 # 2. From a budget to steps and tokens
 
-def planned(C, F_S, F_T, B, T):
+def planned(C, F_S, F_T, B, T, real=budget.plan):
     step = (3 * F_S + F_T) * B
-    bought = budget.plan(C, step, B, T)
+    bought = real(C, step, B, T)
     return step, bought.steps, bought.tokens
 
 
@@ -106,7 +106,7 @@ def install_plan(student):
 
 PLAN = Exercise(
     "2_budget.py", "plan", planned,
-    lambda: [({}, case) for case in ((1000, 10, 20, 2, 4), (10 ** 12, 1_234_567, 7_654_321, 32, 32), (10 ** 19 + 1, 3, 1, 1, 128), (10 ** 17, 36_271_816_704, 0, 256, 128), (1199, 10, 20, 2, 4))],
+    lambda: [({}, case) for case in ((1000, 10, 20, 2, 4), (10 ** 12, 1_234_567, 7_654_321, 32, 32), (10 ** 19 - 1, 3, 1, 1, 128), (10 ** 17, 36_271_816_704, 0, 256, 128), (1199, 10, 20, 2, 4))],
     [("the teacher's backward charged", wrong_plan(lambda F_S, F_T, B: 3 * (F_S + F_T) * B), "assumption 6 in budget.py: nobody trains the teacher, it has no backward pass"),
      ("the teacher not charged", wrong_plan(lambda F_S, F_T, B: 3 * F_S * B), "the teacher reads every batch, too: its forward pass is what distillation costs"),
      ("the backward pass forgotten", wrong_plan(lambda F_S, F_T, B: (F_S + F_T) * B), "assumption 3 in budget.py: backward costs twice forward"),
@@ -366,7 +366,6 @@ MINILM = Exercise(
      ("sqrt(h) instead of sqrt(d)", lambda *a: relations(*a, scale=lambda x, d: x.shape[2] ** 0.5), "d = h / R is the width of a relation head"),
      ("heads mixed with positions", lambda *a: relations(*a, cut=mixed), "a reshape (B, T, h) -> (B, R, T, d) gives a head numbers of several positions: first (B, T, R, d), then exchange T and R. The released code makes this mistake (minilm_released)"),
      ("cut the other way: every R-th number", lambda *a: relations(*a, cut=lambda x, R: x.unflatten(2, (-1, R)).permute(0, 3, 1, 2)), "a relation head holds d neighbouring numbers: (R, d), not (d, R)"),
-     ("softmax over the wrong axis", lambda *a: relations(*a, dim=2), "each row of a relation sums to 1: the last axis"),
      ("softmax over the heads", lambda *a: relations(*a, dim=1), "each row of a relation sums to 1: the last axis"),
      ("relation heads ignored", lambda q, q_T, R: relations(q, q_T, 1), "cut into R pieces first"),
      ("the three relations added, not averaged", lambda *a: relations(*a, weight=1), "each of the three has weight 1/3"),
@@ -384,7 +383,11 @@ MINILM = Exercise(
 # ---------------------------------------------------------------------------------------------------------------------
 # 8. The comparison
 
-def isoflop(student, scratch, curve, C, sign=1, paired=True, s=statistics.stdev, t=report.t_975, root=True, df=lambda n: n - 1, multiplier=lambda curve, C, score: report.compute_multiplier(curve, C, score)[1]):
+def logarithmic(curve, C, score, real=report.compute_multiplier):
+    return real(curve, C, score)[1]
+
+
+def isoflop(student, scratch, curve, C, sign=1, paired=True, s=statistics.stdev, t=report.t_975, root=True, df=lambda n: n - 1, multiplier=logarithmic):
     n, x = len(student), [sign * (a - b) for a, b in zip(student, scratch)]
     spread = s(x) if paired else math.sqrt(s(student) ** 2 + s(scratch) ** 2)
     return statistics.mean(x), t(df(n)) * spread / (math.sqrt(n) if root else 1), multiplier(curve, C, statistics.mean(student))

@@ -1,0 +1,196 @@
+"""Judges one file of one exercise, in a process of its own: `check.py` starts it, and reads what it wrote.
+
+    python exercises/judge.py 5 exercises/5_kd.py result.json
+    python exercises/judge.py 5 exercises/5_kd.py --train runs/mine --flops 1e11 ...      train.py, with the student's function in it
+
+First the cases of answers.py, which know the classic mistakes; then the project's own tests with the student's function in the place of the project's.
+"""
+import copy
+import importlib.util
+import json
+import math
+import os
+import resource
+import sys
+import traceback
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "exercises"), str(ROOT / "tests")]
+MEMORY = 4 * 2 ** 30
+
+
+class Unanswered(Exception):
+    """What there is cannot be judged, and why."""
+
+
+def load(path, name):
+    """The function `name` of a student's file."""
+    spec = importlib.util.spec_from_file_location("submission", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as failure:
+        raise Unanswered(f"Python cannot read it: line {failure.lineno}: {failure.msg}") from None
+    except BaseException as failure:
+        raise Unanswered(raised(failure, path, "while it was read")) from None
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise Unanswered(f"there is no function {name} in it: keep the name of the one that was handed out")
+    return function
+
+
+def raised(failure, path, when):
+    """An exception in a line, with the place in the student's file."""
+    if isinstance(failure, NotImplementedError):
+        return f"nothing is written: {failure}"
+    if isinstance(failure, SystemExit):
+        return f"it ends the program (sys.exit) {when}: a function returns its answer"
+    if isinstance(failure, MemoryError) or "allocate memory" in str(failure):
+        return f"it takes more than {MEMORY / 2 ** 30:.0f} GiB of memory {when}"
+    lines = [frame.lineno for frame in traceback.extract_tb(failure.__traceback__) if frame.filename == str(path)]
+    words = " ".join(str(failure).split())[:200]
+    return f"it raises {type(failure).__name__} {when}{f', in line {lines[-1]}' if lines else ''}: {words}"
+
+
+def numbers(answer):
+    """An answer as a flat list of numbers, or None where it is none."""
+    import torch
+    if isinstance(answer, torch.Tensor):
+        return answer.detach().double().flatten().tolist() if answer.dim() == 0 else None
+    if isinstance(answer, (tuple, list)):
+        parts = [numbers(part) for part in answer]
+        return None if None in parts else [value for part in parts for value in part]
+    try:
+        return [answer if isinstance(answer, int) else float(answer)]
+    except (TypeError, ValueError):
+        return None
+
+
+def equal(a, b):
+    # Whole numbers exactly; others to six digits, and NaN is NaN.
+    return len(a) == len(b) and all(x == y if isinstance(x, int) and isinstance(y, int) else math.isclose(x, y, rel_tol=1e-6, abs_tol=1e-7) or x != x and y != y for x, y in zip(a, b))
+
+
+def form(answer, wanted, sizes):
+    """What is wrong with the form of an answer, with the names of its sizes; or None."""
+    import torch
+    if answer is None:
+        return "it returns nothing: the last line should be `return ...`"
+    if isinstance(answer, torch.Tensor) and answer.dim():
+        names = {size: name for name, size in reversed(sizes.items())}
+        shape = ", ".join(names.get(n, str(n)) for n in answer.shape)
+        advice = {"N": "a number for each position: take the mean over them", "N, V": "a number for each position and word: sum over the words, then the mean over the positions",
+                  "V": "a number for each word"}.get(shape, "sum and average until one number is left")
+        return f"wrong shape: {tuple(answer.shape)} = ({shape}), and a scalar is wanted; {advice}"
+    n, got = len(wanted), numbers(answer)
+    if got is None:
+        return f"wrong form: it returns a {type(answer).__name__}, and {'a number' if n == 1 else f'a tuple of {n} numbers'} is wanted"
+    return f"wrong form: {len(got)} numbers instead of {n}" if len(got) != n else None
+
+
+def answers_of(function, cases):
+    """A function's answers to all cases; an exception becomes one."""
+    answers = []
+    for _, arguments in cases:
+        try:
+            answers.append(function(*copy.deepcopy(arguments)))
+        except BaseException as failure:
+            answers.append(failure)
+            if isinstance(failure, (NotImplementedError, SystemExit, MemoryError)):
+                break  # it will not do better
+    return answers
+
+
+def diagnose(exercise, function, path=""):
+    """(what is wrong or None, share of the cases that are right)."""
+    if exercise.judge:
+        try:
+            found = exercise.judge(function)
+        except BaseException as failure:
+            found = raised(failure, path, "when it is called")
+        return found, float(found is None)
+    cases = exercise.cases()
+    wanted = [numbers(exercise.right(*copy.deepcopy(arguments))) for _, arguments in cases]
+    found, right, first = [], 0, None
+    for (sizes, arguments), answer, correct in zip(cases, answers_of(function, cases), wanted):
+        spelled = ", ".join(f"{name} = {size}" for name, size in sizes.items()) or ", ".join(map(str, arguments))
+        if isinstance(answer, BaseException):
+            problem = raised(answer, path, f"in the case {spelled}")
+            if isinstance(answer, (NotImplementedError, SystemExit)):
+                return problem, 0.0
+        else:
+            problem = form(answer, correct, sizes)
+        if problem:
+            return problem, right / len(cases)
+        got = numbers(answer)
+        found.append(got)
+        right += equal(got, correct)
+        if not equal(got, correct) and first is None:
+            first = f"In the case {spelled} it gives {', '.join(f'{x:.6g}' for x in got)}, and {', '.join(f'{x:.6g}' for x in correct)} is right"
+    if first is None:
+        return None, 1.0
+    for name, mistake, advice in exercise.mistakes:
+        theirs = [numbers(answer) for answer in answers_of(mistake, cases)]
+        if all(answer is not None and equal(answer, got) for answer, got in zip(theirs, found)):
+            return f"{name}. {first}. Reread: {advice}", right / len(cases)
+    return f"{first}. None of the {len(exercise.mistakes)} mistakes that this check knows gives your numbers", right / len(cases)
+
+
+def run_tests(exercise):
+    """The project's tests of the exercise -> (their number, what fails or None)."""
+    import pytest
+
+    class Reports:
+        def __init__(self):
+            self.passed, self.failed = 0, []
+
+        def pytest_runtest_logreport(self, report):
+            self.passed += report.when == "call" and report.passed
+            if report.failed:
+                name = report.nodeid.split("::")[1].split("[")[0].removeprefix("test_").replace("_", " ")
+                self.failed.append(f"{name} ({' '.join(str(getattr(report.longrepr, 'reprcrash', None) and report.longrepr.reprcrash.message).split())[:150]})")
+    reports = Reports()
+    pytest.main(["-q", "-x", "-p", "no:cacheprovider", *(f"{ROOT}/tests/{test}" for test in exercise.tests)], plugins=[reports])
+    if not reports.passed and not reports.failed:
+        return 0, "the project's tests did not run: pip install -r requirements-dev.txt"
+    return reports.passed, f"the project's own test fails: {reports.failed[0]}" if reports.failed else None
+
+
+def forbid(event, _):
+    """No network, and no other programs, for those who try."""
+    if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork"):
+        raise PermissionError(f"not allowed in an exercise: {event}")
+
+
+def main():
+    number, path, mode = int(sys.argv[1]), Path(sys.argv[2]).resolve(), sys.argv[3]
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    from answers import EXERCISES
+    exercise = EXERCISES[number]
+    if mode == "--train":
+        import cli
+        import train
+        if sys.argv[2] != "-":
+            exercise.install(load(path, exercise.function))
+        sys.argv = ["train.py", *sys.argv[4:]]
+        cli.program(train.main)
+    import transformers  # noqa: F401: what the tests need, before anything is forbidden
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    sys.addaudithook(forbid)
+    result = {"passed": False, "share": 0.0}
+    try:
+        function = load(path, exercise.function)
+        problem, result["share"] = diagnose(exercise, function, path)
+        if problem is None:
+            exercise.install(function)
+            count, problem = run_tests(exercise)
+            result |= {"passed": problem is None, "tests": count}
+    except Unanswered as failure:
+        problem = str(failure)
+    result["diagnosis"] = problem or f"{result['tests']} of the project's own tests pass with it"
+    Path(mode).write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
