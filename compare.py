@@ -31,6 +31,7 @@ EXAMPLES = """examples:
   python compare.py                                             the demonstration, about ten minutes
   python compare.py --strategies scratch,kd,kd-released --budgets 1e12,3e12 --seeds 5 --out runs/kd
   python compare.py --preset stories --list                     the cells as lines of shell, teachers first
+  python compare.py --collect class/* --out class-report         one report from many people's comparisons
   python compare.py --preset paper --dry-run                    what the paper's study costs"""
 
 PRESETS = {
@@ -55,6 +56,7 @@ def arguments(argv=None):
     add("--budgets", metavar="C,C", help="FLOPs of a student, like 1e12,3e12,1e13")
     add("--unique-tokens", metavar="N,N", help="distinct tokens of the text, like inf,1e4: inf is all there are")
     add("--seeds", type=whole(1, 1000), metavar="n", help="students of each kind; differences are paired by seed")
+    add("--first-seed", type=whole(0, 2 ** 30), default=0, metavar="n", help="their seeds count from here (default: 0): a class takes 0, 10, 20, ...")
     add("--model", type=budget.size, metavar="LxH", help="the student")
     add("--teacher", metavar="NAME", help="a teacher that exists: a run's folder, a BERT's folder or a hub id (default: one is trained)")
     add("--teacher-model", type=budget.size, metavar="LxH", help="size of a teacher to train")
@@ -70,6 +72,7 @@ def arguments(argv=None):
     add("--distil-options", default="", metavar="'...'", help="more options of train.py for the distilled ones: '--mlm-finish 0.3'")
     add("--jobs", type=whole(1, 1000), metavar="N", help="cells at once (default: one a core, each with one thread; one where there is a GPU)")
     add("--out", metavar="FOLDER", help="default: runs/compare-PRESET")
+    add("--collect", nargs="+", metavar="FOLDER", help="run nothing: one report from many comparisons' folders, each with seeds of its own")
     add("--list", action="store_true", help="print the cells as lines of shell, and stop")
     add("--dry-run", action="store_true", help="print the grid and its price, and stop")
     args = parser.parse_args(argv)
@@ -89,6 +92,7 @@ def arguments(argv=None):
             raise UserError(f"--strategies: {name!r} is none of {', '.join(distill.STRATEGIES)}")
     if "scratch" not in args.strategies:
         raise UserError("--strategies has no scratch, and there is nothing to compare with: add it")
+    args.seed_numbers = range(args.first_seed, args.first_seed + args.seeds)
     args.budgets = sorted(set(numbers(args.budgets, "--budgets")))
     args.unique_tokens = [None if word == "inf" else numbers(word, "--unique-tokens")[0] for word in dict.fromkeys(args.unique_tokens.split(","))]
     args.teacher_flops = cli.number(args.teacher_flops) if args.teacher_flops != "0" else 0
@@ -98,7 +102,7 @@ def arguments(argv=None):
     if wrong:
         raise UserError(f"--distil-options {wrong[0]}: that would make more than the strategy differ; put it into --train-options, for all")
     args.glue_grid = args.glue_grid or ("stories-short" if args.glue_data == "stories" else "quick")
-    args.out = Path(args.out or f"runs/compare-{args.preset}")
+    args.out = Path(args.out or ("runs/collected" if args.collect else f"runs/compare-{args.preset}"))
     if args.teacher is None:
         cheapest = budget.step_flops(args.teacher_model, 200, 32, 1)
         if args.teacher_flops < 1000 * cheapest:
@@ -168,7 +172,7 @@ def cell_of(args, teacher, strategy, flops, unique_tokens, seed, lr):
 def grid(args, teacher, rates):
     """All cells; rates: {strategy: learning rate or None}."""
     return [cell_of(args, teacher, strategy, flops, unique, seed, rates[strategy]) for flops in args.budgets for unique in args.unique_tokens
-            for seed in range(args.seeds) for strategy in args.strategies]
+            for seed in args.seed_numbers for strategy in args.strategies]
 
 
 def outcome(cell, args):
@@ -305,6 +309,9 @@ def price(args, cells):
 
 def main():
     args = arguments()
+    if args.collect:
+        import collect
+        return collect.write(args)
     if args.jobs is None:
         import torch
         args.jobs = 1 if torch.cuda.is_available() else cores()

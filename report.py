@@ -78,7 +78,7 @@ def rows_of(args, outcomes):
     rows = []
     for unique in args.unique_tokens:
         def scores(flops, strategy):
-            return {seed: 100 * score_of(found[key]["results"]) for seed in range(args.seeds) if (key := (unique, flops, strategy, seed)) in found}
+            return {seed: 100 * score_of(found[key]["results"]) for seed in args.seed_numbers if (key := (unique, flops, strategy, seed)) in found}
         curve = [(flops, statistics.mean(here.values())) for flops in args.budgets if (here := scores(flops, "scratch"))]
         for flops in args.budgets:
             base = scores(flops, "scratch")
@@ -258,7 +258,7 @@ def released(args, outcomes):
     lines = []
     for unique in args.unique_tokens:
         for C in args.budgets:
-            pairs = [scores[unique, C, seed, "kd"] - scores[unique, C, seed, "kd-released"] for seed in range(args.seeds)
+            pairs = [scores[unique, C, seed, "kd"] - scores[unique, C, seed, "kd-released"] for seed in args.seed_numbers
                      if (unique, C, seed, "kd") in scores and (unique, C, seed, "kd-released") in scores]
             if pairs:
                 words = verdict(*interval(pairs), len(pairs)).replace("scratch", "kd-released")
@@ -266,7 +266,7 @@ def released(args, outcomes):
     return lines
 
 
-def write(args, teacher, teacher_cell, cells, outcomes, tried, failed):
+def write(args, teacher, teacher_cell, cells, outcomes, tried, failed, command=None):
     """report.md, results.csv and the figures, from the finished cells; says on screen what the report says first."""
     rows = rows_of(args, outcomes)
     if not rows:
@@ -278,12 +278,12 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed):
     draw_bill(rows, args, args.out)
     example = min(outcomes.items(), key=lambda item: item[0].strategy != "scratch")[1]["record"]  # scratch's, if there is one
     options = {"strategies": ",".join(args.strategies), "budgets": ",".join(map(spell, args.budgets)),
-               "unique-tokens": ",".join("inf" if unique is None else spell(unique) for unique in args.unique_tokens), "seeds": args.seeds, "model": args.model,
+               "unique-tokens": ",".join("inf" if unique is None else spell(unique) for unique in args.unique_tokens), "seeds": args.seeds, "first-seed": args.first_seed or None, "model": args.model,
                "teacher": args.teacher, "teacher-model": None if args.teacher else args.teacher_model, "teacher-flops": spell(args.teacher_flops), "data": args.data,
                "glue-data": args.glue_data, "glue-grid": args.glue_grid, "tasks": args.tasks, "glue-seeds": args.glue_seeds, "lr": args.lr,
                "lr-grid": args.lr_grid and ",".join(f"{lr:g}" for lr in args.lr_grid), "train-options": args.train_options or None,
                "distil-options": args.distil_options or None, "out": args.out}
-    command = shlex.join(["python", "compare.py", *(f"--{name}={value}" for name, value in options.items() if value is not None)])
+    command = command or shlex.join(["python", "compare.py", *(f"--{name}={value}" for name, value in options.items() if value is not None)])
     chosen = ["## Learning rates", "", f"Chosen by development score at {budget.flops(args.budgets[0])} FLOPs, {setting(args.unique_tokens[0])}, seed 0 "
               f"({budget.flops(len(tried) * args.budgets[0])} FLOPs of tries).", "", "| strategy | rate | development score |", "|---|---|---|",
               *(f"| {strategy} | {lr:g} | {100 * score:.1f} |" for strategy, lr, score in tried), ""] if tried else []
@@ -313,7 +313,7 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed):
         + ", ".join(f"{strategy} {value[0]:.0f} and {value[1]:.0f}" for strategy, value in seconds.items())
         + f". Python {platform.python_version()}, torch {version('torch')}; {example['machine']}, {example['threads']} threads a cell.", "",
         *([f"Failed cells: {'; '.join(f'{name}: {line}' for name, line in failed.items())}", ""] if failed else []), "Every cell:", "", "```bash",
-        *([teacher_cell.line] if teacher_cell else []), *(cell.line for cell in cells), "```", ""])
+        *([teacher_cell.line] if teacher_cell else []), *(cell.line or str(cell.folder) for cell in cells), "```", ""])
     runs.write_file(args.out / "report.md", text)
     width = max(len(row["strategy"]) for row in rows)
     for row in rows:

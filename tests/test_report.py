@@ -69,7 +69,7 @@ def test_a_teacher_pays_from_so_many_students_on():
 @pytest.fixture
 def study(tmp_path):
     """A comparison of two strategies, two budgets, three seeds, with scores made up so that kd is 10 points ahead at 1e12, level at 1e13."""
-    args = SimpleNamespace(strategies=["scratch", "kd"], budgets=[10 ** 12, 10 ** 13], unique_tokens=[None, 20000], seeds=3, out=tmp_path, preset="demo",
+    args = SimpleNamespace(strategies=["scratch", "kd"], budgets=[10 ** 12, 10 ** 13], unique_tokens=[None, 20000], seeds=3, seed_numbers=range(3), first_seed=0, out=tmp_path, preset="demo",
                            model=size("2x128"), teacher=None, teacher_model=size("4x128"), teacher_flops=10 ** 14, data="stories", lr=None, lr_grid=None,
                            train_options="", distil_options="", glue_data="stories", glue_grid="stories", tasks="entailment", glue_seeds=1)
     outcomes = {}

@@ -1,0 +1,88 @@
+"""Many people's comparisons as one: each ran the same grid with seeds of their own, and all their students make one report.
+
+    python compare.py --preset demo --first-seed 10 --out class/ann          ... --first-seed 20 --out class/ben, and so on
+    python compare.py --collect class/ann class/ben --out class/all
+
+Of each student only run.json and glue.json are read, so a folder may be handed in without its weights. Scores may come from different machines:
+what must be equal is what the comparison is about.
+"""
+import re
+import shlex
+from pathlib import Path
+
+import budget
+import cli
+import glue
+import report
+import runs
+from cli import UserError
+from compare import Cell, tasks_of
+
+NAME = re.compile(r"(?P<strategy>[a-z0-9-]+)-(?P<flops>[\d.e]+)-(?P<unique>all|[\d.e]+)-seed(?P<seed>\d+)(?:-lr(?P<lr>[\d.e-]+))?")
+EQUAL = ("model", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid", "tasks", "glue_seeds", "train_options", "distil_options")
+
+
+def students(folder):
+    """(settings of the comparison in `folder`, {Cell: outcome} of its finished students). Raises UserError where it is no comparison."""
+    folder = Path(folder)
+    path = folder / "compare.json"
+    if not path.exists():
+        raise UserError(f"--collect {folder} is no comparison's folder: it has no compare.json")
+    fixed, found = runs.read_json(path), {}
+    for cell in sorted((folder / "cells").glob("*")):
+        match = NAME.fullmatch(cell.name)
+        if match is None or not (cell / "glue.json").exists() or not (cell / "run.json").exists():
+            continue
+        record, kept = runs.read_json(cell / "run.json"), glue.kept_cells(cell / "glue.json")
+        settings = record.get("settings", {})
+        key = Cell(match["strategy"], cli.number(match["flops"]), None if match["unique"] == "all" else cli.number(match["unique"]), int(match["seed"]),
+                   float(match["lr"]) if match["lr"] else None, cell, ())
+        if [settings.get(name) for name in ("strategy", "flops_budget", "unique_tokens", "seed")] != [key.strategy, key.flops, key.unique_tokens, key.seed]:
+            raise UserError(f"{cell} is not what its name says: it was edited, or renamed")
+        if record.get("finished"):
+            found[key] = {"record": record, "kept": kept}
+    return fixed, found
+
+
+def write(args):
+    """report.md, results.csv and figures of all comparisons in --collect, into --out."""
+    args.out = Path(args.out)
+    first, outcomes, owner, skipped = None, {}, {}, []
+    for folder in args.collect:
+        fixed, found = students(folder)
+        first = first or fixed
+        different = [key for key in EQUAL if fixed.get(key) != first.get(key)]
+        if different:
+            raise UserError(f"{folder} holds another comparison than {args.collect[0]}: {different[0]} is {fixed.get(different[0])} here and {first.get(different[0])} there")
+        for key in EQUAL:
+            setattr(args, key, fixed[key])
+        for cell, outcome in found.items():
+            same = cell[:5]
+            if same in owner:
+                raise UserError(f"{cell.folder} and {owner[same]} are the same student: give each comparison a --first-seed of its own")
+            results = {}
+            for task in tasks_of(args):
+                scored = [scored for scored in outcome["kept"]["cells"] if scored.get("task") == task.name and scored.get("examples_sha256") == task.fingerprint]
+                if scored:
+                    results[task.name] = glue.summary(task, scored)
+            if len(results) < len(tasks_of(args)):
+                skipped.append(str(cell.folder))
+                continue
+            owner[same] = cell.folder
+            outcomes[cell] = {"record": outcome["record"], "results": results}
+    for folder in skipped:
+        cli.say(f"not scored on all tasks, left out: {folder}")
+    if not outcomes:
+        raise UserError("--collect: no student of these comparisons is finished and scored")
+    strategies = {cell.strategy for cell in outcomes}
+    if "scratch" not in strategies:
+        raise UserError("--collect: no student from scratch is among them, and there is nothing to compare with")
+    import distill
+    args.strategies = [name for name in distill.STRATEGIES if name in strategies]
+    args.budgets = sorted({cell.flops for cell in outcomes})
+    args.unique_tokens = sorted({cell.unique_tokens for cell in outcomes}, key=lambda n: -1 if n is None else n)
+    args.seed_numbers = sorted({cell.seed for cell in outcomes})
+    args.seeds, args.teacher, args.model, args.teacher_model, args.teacher_flops = len(args.seed_numbers), None, budget.size(args.model), budget.size(args.teacher_model), int(args.teacher_flops)
+    args.out.mkdir(parents=True, exist_ok=True)
+    cli.say(f"{len(outcomes)} students of {len(args.collect)} comparisons, {args.seeds} seeds")
+    report.write(args, "", None, list(outcomes), outcomes, [], {}, command=shlex.join(["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]))
