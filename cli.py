@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from decimal import Decimal, InvalidOperation
 
 
@@ -78,19 +79,25 @@ class Stopped(BaseException):
 
 def program(main):
     """Runs a program's main(), and turns what the user can mend into one line on stderr and exit status 2."""
+    stopped = []  # (signal, when)
+
     def stop(signum, frame):
-        for signum_ in SIGNALS:
-            signal.signal(signum_, signal.SIG_IGN)  # a second one changes nothing
-        raise Stopped(signum)
+        bounced = stopped and time.monotonic() - stopped[-1][1] < 2  # a second one a moment later changes nothing
+        if not bounced:
+            stopped.append((Stopped(signum), time.monotonic()))
+            raise stopped[0][0]
     for signum in SIGNALS:
         signal.signal(signum, stop)
     try:
         status = ending(main)
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)  # too late to stop anything
-    except Stopped as stopped:
-        status = stopped.status
-    sys.exit(status)
+    except Stopped as end:
+        status = end.status
+    except BaseException:  # what a library made of it: an import that is interrupted may end in an ImportError
+        if not stopped:
+            raise
+    sys.exit(stopped[0][0].status if stopped else status)
 
 
 def ending(main):

@@ -338,6 +338,7 @@ def finish(run, model, corpus, plan, floors, bill, seconds):
     """Writes what the run leaves behind. A kill in here loses nothing: the last checkpoint goes only when all is written."""
     import torch
     import text
+    runs.sync(run.folder / "log.jsonl")
     log = run.read_log()
     validations = [row for row in log if "val_terms" in row]
     run.write_record(strategy=run.settings["strategy"], seed=run.settings["seed"], flops_budget=plan.flops_budget, **floors,

@@ -44,13 +44,13 @@ class Child:
         if self.pid:
             return
         status = 1
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, signal.SIG_DFL)
         try:
             os.setsid()
             for descriptor, file in enumerate((open(os.devnull), *self.files)):
                 os.dup2(file.fileno(), descriptor)
             sys.stdout, sys.stderr = open(1, "w", errors="replace", closefd=False), open(2, "w", errors="replace", closefd=False)
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signum, signal.SIG_DFL)
             os.environ.update(environment)
             os.chdir(folder or ROOT)
             sys.argv = [program, *map(str, arguments)]

@@ -112,10 +112,18 @@ def test_an_except_exception_does_not_swallow_a_signal(python, signum):
     assert (done.returncode, done.stdout) == (128 + signum, "")
 
 
-@pytest.mark.parametrize("second", ["try:\n        os.kill(os.getpid(), 15); signal.pause()\n    finally:\n        os.kill(os.getpid(), 2)",
-                                    "signal.signal(signal.SIGTERM, lambda *_: None)\n    os.kill(os.getpid(), 15)\n    raise cli.Stopped(15)"])
-def test_a_second_signal_while_the_first_is_obeyed_changes_nothing(python, second):
-    done = python("-c", f"import cli, os, signal\ndef main():\n    {second}\ncli.program(main)")
+@pytest.mark.parametrize("main", [
+    "try:\n        os.kill(os.getpid(), 15); signal.pause()\n    finally:\n        os.kill(os.getpid(), 2)",            # while the first is obeyed
+    "os.kill(os.getpid(), 15); os.kill(os.getpid(), 2)",
+    "try:\n        os.kill(os.getpid(), 15); signal.pause()\n    except BaseException:\n        raise ImportError"])  # what an import makes of it
+def test_whatever_becomes_of_a_signal_the_status_is_its_own(python, main):
+    done = python("-c", f"import cli, os, signal\ndef main():\n    {main}\ncli.program(main)")
+    assert (done.returncode, done.stderr) == (143, "")
+
+
+def test_a_signal_that_a_library_swallowed_can_be_repeated(python):
+    done = python("-c", "import cli, os, signal, time\ndef main():\n    try:\n        os.kill(os.getpid(), 15); signal.pause()\n    except BaseException:\n        time.sleep(2.1)\n"
+                        "    os.kill(os.getpid(), 15); signal.pause()\ncli.program(main)")
     assert (done.returncode, done.stderr) == (143, "")
 
 
