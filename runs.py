@@ -196,11 +196,12 @@ def fetch(name, files):
     folder = Path(name).expanduser()
     if folder.is_dir():
         left = read_json(folder / "run.json").get("files", {}) if (folder / "run.json").exists() else {}
-        for file in (folder / file for file in files if (folder / file).exists()):
-            if not file.is_file():
+        for file in (folder / file for file in files):
+            if file.exists() and not file.is_file():
                 raise UserError(f"{file} is not a file")
-            if file.name in left and left[file.name] != file_sha256(file):
-                raise UserError(f"{file} is damaged, or was edited: it is not what the run left there")
+            if file.name in left and (not file.exists() or left[file.name] != file_sha256(file)):
+                raise UserError(f"{file} is {'damaged, or was edited' if file.exists() else 'missing'}: it is not what the run left there; remove {folder}, and its "
+                                f"command makes it again")
         return folder
     if folder.exists():
         raise UserError(f"{name} is a file, not a folder")

@@ -290,6 +290,10 @@ def tokenizer_from(text, name="the tokenizer"):
     tokenizer.no_truncation()  # files often carry a limit of 512 tokens: documents are longer
     tokenizer.no_padding()
     vocabulary_of(tokenizer, name)
+    try:
+        tokenizer.encode("a \u2603")  # a word that it may not know
+    except Exception as failure:
+        raise UserError(f"{name} cannot cut text into tokens ({one_line(failure)})") from None
     return tokenizer
 
 

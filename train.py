@@ -182,6 +182,7 @@ def main():
         with open_run as run:
             record = run.record
             if run.finished:
+                runs.fetch(folder, list(record.get("files", {})))  # says which of them is damaged
                 run.remove_checkpoints()
                 card.print_result(record, folder)
     record = processes.from_first(record)
@@ -354,7 +355,7 @@ def finish(run, model, corpus, plan, floors, bill, seconds):
     text.save_tokenizer(corpus.tokenizer, run.folder, model.config.max_position_embeddings)
     card.draw_curve(run.folder, log, run.record)
     runs.write_file(run.folder / "README.md", card.model_card(run.record, corpus.name))
-    run.write_record(finished=True, files={name: runs.file_sha256(run.folder / name) for name in ("config.json", "model.safetensors", "tokenizer.json")})
+    run.write_record(finished=True, files={name: runs.file_sha256(run.folder / name) for name in ("config.json", "model.safetensors", "tokenizer.json", "log.jsonl")})
     run.remove_checkpoints()
     return run.record
 

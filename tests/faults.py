@@ -73,7 +73,10 @@ def left_by(job, folder):
         return {"cells": [{key: value for key, value in cell.items() if key != "seconds"} for cell in json.loads((folder / "glue.json").read_text())["cells"]]}
     record = json.loads((folder / "run.json").read_text())
     record["settings"].pop("tokenizer")
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    try:
+        rows = [json.loads(line) for line in (folder / "log.jsonl").read_text(errors="replace").splitlines()]
+    except ValueError:
+        raise Lost(f"{folder}/log.jsonl is torn") from None
     return {"weights": (folder / "model.safetensors").read_bytes(), "tokenizer": (folder / "tokenizer.json").read_bytes(),
             "log": [{key: row.get(key) for key in ("step", "loss", "val_loss", "lr", "flops")} for row in rows],
             "record": {key: value for key, value in record.items() if key not in ("seconds", "teacher", "checksum", "peak_flops_per_second")}}
@@ -105,7 +108,7 @@ def kill(world):
     environment = {"ISOFLOP_CACHE": str(world.new("cache"))} if world.random.random() < 0.3 else {}
     for _ in range(world.random.randint(1, 8)):
         if world.random.random() < 0.6:
-            child = world.start(job, out, environment=environment, inside=Kill(world.random.randint(1, 25 if job == "glue" else 200), world.random.random() < 0.5))
+            child = world.start(job, out, environment=environment, inside=Kill(world.random.randint(1, 12 if job == "glue" else 60), world.random.random() < 0.5))
         else:
             child = world.start(job, out, environment=environment)
             time.sleep(world.random.uniform(0, 0.5))
@@ -157,7 +160,7 @@ def power(world):
     """A power cut: what came after the last fsync is cut, zeroed, or not there."""
     job, out, cuts, cache = world.random.choice(list(world.lines)), world.new(), world.random.randint(1, 3), world.new("cache")
     for _ in range(cuts):
-        inside = PowerLoss(world.random.randint(1, 25 if job == "glue" else 200), world.random.random() < 0.5, [out, cache], world.random.random())
+        inside = PowerLoss(world.random.randint(1, 12 if job == "glue" else 60), world.random.random() < 0.5, [out, cache], world.random.random())
         child = world.start(job, out, inside=inside, environment={"ISOFLOP_CACHE": str(cache)})
         if child.wait() != -signal.SIGKILL and child.complaint:
             raise Wrong(f"{child.line}: {child.complaint}")
@@ -197,9 +200,11 @@ def damage(world):
     else:
         victim = out
         if kind == "under way":
-            world.start(job, out, inside=Kill(world.random.randint(30, 130))).wait()
+            world.start(job, out, inside=Kill(world.random.randint(12, 40))).wait()
         else:
             shutil.copytree(world.base / job, out)
+    if kind == "under way" and json.loads((out / "run.json").read_text())["finished"]:
+        kind = "finished"
     file = world.random.choice(sorted(path for path in victim.rglob("*") if path.is_file()))
     what = f"{spoil(world, file)} ({kind})"
     line = [victim if argument == world.teacher and kind == "teacher" else argument for argument in world.lines[job]]
@@ -212,7 +217,7 @@ def damage(world):
     if kind == "finished":  # whose files are read by those who use it
         undisturbed = world.start(job, world.base / job)
         undisturbed.wait()
-        said = [re.sub(r"in [\d.]+ s|folder .*", "", text) for text in (child.out, undisturbed.out)]
+        said = [re.sub(r"in [\d.]+ s|folder .*|waiting for .*\n", "", text) for text in (child.out, undisturbed.out)]
         if child.status == 0 and said[0] != said[1]:
             raise Lost(f"{what}: prints {said[0]}\ninstead of {said[1]}")
         user = Child("glue.py", out, *world.lines["glue"][2:], "--out", world.new())
@@ -255,7 +260,7 @@ def folders(world):
         out, teacher = disk / "run", disk / "teacher"
         shutil.copytree(world.teacher, teacher)
         line = [teacher if argument == world.teacher else argument for argument in world.lines[job]]
-        Child(*line, "--out", out, inside=Kill(world.random.randint(10, 150))).wait()
+        Child(*line, "--out", out, inside=Kill(world.random.randint(6, 50))).wait()
         if kind == "read-only":
             mount(disk, "remount,ro")
         elif kind in ("gone", "emptied"):
@@ -342,7 +347,7 @@ def two_at_once(world):
     job, kind, cache = world.random.choice(list(world.lines)), world.random.choice(["folder", "cache", "stale lock"]), world.new("cache")
     outs, environment = [world.new()] * 2 if kind != "cache" else [world.new(), world.new()], {"ISOFLOP_CACHE": str(cache)}
     if kind == "stale lock":
-        world.start(job, outs[0], inside=Kill(world.random.randint(5, 100))).wait()
+        world.start(job, outs[0], inside=Kill(world.random.randint(5, 50))).wait()
         for lock in outs[0].glob("*lock"):
             lock.write_text("another-host 4711\n")
     pair = []

@@ -167,6 +167,14 @@ def test_the_same_command_on_a_finished_run_prints_its_result_and_changes_nothin
     assert before == {path.name: path.stat().st_mtime_ns for path in finished[0].iterdir() if path.name != "lock"}
 
 
+def test_a_finished_run_whose_model_is_damaged_says_so(finished, book, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    path = tmp_path / "run" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
+    assert status == 2 and "model.safetensors is damaged, or was edited" in err
+
+
 def test_other_settings_in_the_same_folder_are_an_error_that_names_them(finished, book):
     status, out, err = run(*TINY, "--data", book, "--out", finished[0], "--seed", 7, "--lr", 0.5)
     assert status == 2 and "seed was 0 and is now 7" in err and "lr was" in err and len(err.strip().splitlines()) == 1
