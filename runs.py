@@ -146,13 +146,14 @@ def read_text(path, most=2 ** 28):
     path = Path(path)
     if path.exists() and not path.is_file():
         raise UserError(f"{path} is not a file")
-    try:
-        with open(path, encoding="utf-8") as file:
-            if os.fstat(file.fileno()).st_size > most:
-                raise UserError(f"{path} is too large: {os.fstat(file.fileno()).st_size:,} bytes")
-            return file.read()
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is damaged: it is not UTF-8 text") from None
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise UserError(f"{path} is too large: {size:,} bytes")
+        try:
+            return file.read(size).decode("utf-8")  # no more than there is: some files of the system never end
+        except UnicodeDecodeError:
+            raise UserError(f"{path} is damaged: it is not UTF-8 text") from None
 
 
 def read_json(path):

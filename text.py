@@ -141,7 +141,8 @@ class TextSource:
             tokenizer = wordpiece({piece: i for i, piece in enumerate(SPECIAL)})
             trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, show_progress=False,
                                                 limit_alphabet=max(1, min(1000, (vocab_size - len(SPECIAL)) // 4)))
-            texts = (text for part, text in self.documents() if part == "train")
+            # A word of a million letters would take the trainer hours; beyond 100 letters it is [UNK] anyway.
+            texts = (re.sub(r"\w{10000,}", " ", text) for part, text in self.documents() if part == "train")
             tokenizer.train_from_iterator(first_characters(texts, 10 ** 8), trainer)
             # Numbered anew: the library orders pieces of equal frequency differently each time.
             pieces = SPECIAL + sorted(set(tokenizer.get_vocab()) - set(SPECIAL))

@@ -81,12 +81,12 @@ class Child:
         if self.running():
             os.kill(self.pid, signum)
 
-    def wait(self, seconds=120):
-        """Its exit status, negative after a signal; None where it is still running after so many seconds (it is killed then)."""
+    def wait(self, seconds=120, kill=True):
+        """Its exit status, negative after a signal; None where it is still running after so many seconds (it is killed then, with `kill`)."""
         end = time.monotonic() + seconds
         while self.running() and time.monotonic() < end:
             time.sleep(0.002)
-        if self.running():
+        if self.running() and kill:
             os.kill(self.pid, signal.SIGKILL)
             self.wait()
             self.status = None

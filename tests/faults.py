@@ -414,10 +414,10 @@ def ranks(world):
 import inputs  # noqa: E402: its functions take this file's exceptions
 
 # Kind of fault, what it is called in the table, and its share of the time
-FAULTS = {"kill": (kill, "SIGKILL, of train and glue, also inside saves", 20), "compare": (kill_compare, "SIGKILL of a comparison", 6), "signals": (signals, "SIGTERM, SIGINT, twice", 7),
-          "power": (power, "power loss", 8), "damage": (damage, "damaged files", 13), "disk": (full_disk, "full disk", 5), "folders": (folders, "read-only, missing, swapped folders", 4),
-          "nan": (not_a_number, "NaN and infinity", 3), "two": (two_at_once, "two at once", 6), "ranks": (ranks, "a dead or hanging process of two", 7),
-          "flags": (inputs.command_lines, "bad command lines", 7), "text": (inputs.bad_text, "bad text", 9), "hostile": (inputs.hostile_folder, "hostile model folders", 5)}
+FAULTS = {"kill": (kill, "SIGKILL, of train and glue, also inside saves", 38), "compare": (kill_compare, "SIGKILL of a comparison", 4), "signals": (signals, "SIGTERM, SIGINT, twice", 5),
+          "power": (power, "power loss", 3), "damage": (damage, "damaged files", 9), "disk": (full_disk, "full disk", 2), "folders": (folders, "read-only, missing, swapped folders", 2),
+          "nan": (not_a_number, "NaN and infinity", 1), "two": (two_at_once, "two at once", 4), "ranks": (ranks, "a dead or hanging process of two", 4),
+          "flags": (inputs.command_lines, "bad command lines", 22), "text": (inputs.bad_text, "bad text", 5), "hostile": (inputs.hostile_folder, "hostile model folders", 3)}
 MOUNTS = ("disk", "folders")
 
 

@@ -52,8 +52,10 @@ def command_lines(world):
         while child.running() and time.monotonic() < end:
             time.sleep(0.002)
         if child.running():  # valid, and long
-            child.signal(signal.SIGTERM)
-            child.wait()
+            for _ in range(20):  # an import may swallow one
+                child.signal(signal.SIGTERM)
+                if child.wait(3, kill=False) is not None:
+                    break
             if child.status == 143 and program != "train":
                 child.status = 0
         if child.complaint and not (child.status == 1 and program == "compare"):
