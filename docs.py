@@ -105,7 +105,7 @@ def row(tokens, i):
 
 
 EQUATION = re.compile(r"^(?P<left>[A-Za-z][A-Za-z0-9_']*(?:\([A-Za-z, |']+\))?) (?P<sign>=|<-) (?P<right>.*)$")
-TAIL = re.compile(r"(, (?:with|in each|around|over|the same|for)\b.*|; .*|: .*|   .*)$")
+TAIL = re.compile(r"(, (?:with|in each|around|over|the same|for|L_VR)\b.*|; .*|: .*|   .*)$")
 
 
 def equation(line):

@@ -132,9 +132,9 @@ def load_tensors(path):
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except OSError:
-        raise
     except Exception as failure:
+        if isinstance(failure, OSError) and failure.errno is not None:  # the library's own, like "No such device", have no number
+            raise
         raise UserError(f"{path} is damaged: {failure}") from None
     if "sha256" in metadata and metadata["sha256"] != digest(tensors, metadata):
         raise UserError(f"{path} is damaged: its contents do not match the checksum that was saved with them")

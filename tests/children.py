@@ -4,6 +4,7 @@ campaign can disturb thousands. And disturbances that act from inside: a kill at
     child = Child("train.py", "--flops", "1e9", "--out", folder, inside=Kill(at=7))
     child.wait()          # its status; child.out and child.err are what it printed
 """
+import gc
 import importlib
 import os
 import random
@@ -51,6 +52,7 @@ class Child:
             for descriptor, file in enumerate((open(os.devnull), *self.files)):
                 os.dup2(file.fileno(), descriptor)
             sys.stdout, sys.stderr = open(1, "w", errors="replace", closefd=False), open(2, "w", errors="replace", closefd=False)
+            gc.callbacks.clear()  # hypothesis's own may swallow a signal
             os.environ.update(environment)
             os.chdir(folder or ROOT)
             sys.argv = [program, *map(str, arguments)]

@@ -73,6 +73,7 @@ def left_by(job, folder):
         return {"cells": [{key: value for key, value in cell.items() if key != "seconds"} for cell in json.loads((folder / "glue.json").read_text())["cells"]]}
     record = json.loads((folder / "run.json").read_text())
     record["settings"].pop("tokenizer")
+    record.get("files", {}).pop("log.jsonl", None)  # which holds times
     try:
         rows = [json.loads(line) for line in (folder / "log.jsonl").read_text(errors="replace").splitlines()]
     except ValueError:
