@@ -247,7 +247,8 @@ def finetune(args):
                                                              bf16=dtype == "bf16", use_cpu=device.type == "cpu", save_strategy="no", logging_strategy="no",
                                                              disable_tqdm=True, learning_rate=1e-4, weight_decay=0.01)
                     transformers.Trainer(model, options, train_dataset=rows_of_theirs, data_collator=collate).train()
-            found = interleaved({"ours": lambda: glue.fine_tune(folder, task, {"train": texts}, 0, 1e-4, 16, 1, 0, device, dtype), "theirs": theirs}, args.rounds)
+            found = interleaved({"ours": lambda: glue.fine_tune(folder, task, {"train": texts}, 0, 1e-4, 16, 1, 0, device, dtype),
+                                 "theirs": theirs}, args.rounds)
             yield row(f"fine-tuning 4x128, {n:,} texts as long as {name}'s, {dtype}", found["ours"], found["theirs"], 1.3)
 
 
@@ -365,7 +366,8 @@ def main():
     setting = {"machine": name, "torch": torch.__version__, "fast dtype": dtype, "rounds": args.rounds, "compiled": args.compile}
     found = []
     if not args.json:
-        cli.say(", ".join(f"{key} {value}" for key, value in setting.items()) + ("" if dtype == "bf16" else ": no bf16 rows, this hardware does not multiply it"))
+        cli.say(", ".join(f"{key} {value}" for key, value in setting.items())
+                + ("" if dtype == "bf16" else ": no bf16 rows, this hardware does not multiply it"))
         cli.say(f"{'':68} {'ours s':>8} {'theirs s':>8}")
     for work in [gpu] if args.gpu else [ROWS[name] for name in args.rows]:
         for one in work(args):

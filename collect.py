@@ -1,7 +1,7 @@
 """Many people's comparisons as one: each ran the same grid with seeds of their own, and all their students make one report.
 
-    python compare.py --preset demo --first-seed 10 --out class/ann          ... --first-seed 20 --out class/ben, and so on
-    python compare.py --collect class/ann class/ben --out class/all
+    python compare.py --preset demo --first-seed 10 --out runs/class/ann         ... --first-seed 20 --out runs/class/ben, and so on
+    python compare.py --collect runs/class/ann runs/class/ben --out runs/class-report
 
 Of each student only run.json and glue.json are read, so a folder may be handed in without its weights. Scores may come from different machines:
 what must be equal is what the comparison is about.
@@ -16,7 +16,7 @@ import glue
 import report
 import runs
 from cli import UserError
-from compare import Cell, tasks_of
+from compare import Cell, cell_of, tasks_of
 
 NAME = re.compile(r"(?P<strategy>[a-z0-9-]+)-(?P<flops>[\d.e]+)-(?P<unique>all|[\d.e]+)-seed(?P<seed>\d+)(?:-lr(?P<lr>[\d.e-]+))?")
 EQUAL = ("model", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid", "tasks", "glue_seeds", "train_options", "distil_options")
@@ -44,6 +44,14 @@ def students(folder):
     return fixed, found
 
 
+def results_of(cell, kept, args):
+    """{task: summary} from the fine-tunings that the comparison asked for, on whatever machine they ran; None while one of them is missing."""
+    scoring = glue.arguments(cell_of(args, "", *cell[:5]).commands[1][1:])
+    asked = [(task, {key: value for key, value in settings.items() if key not in ("model_sha256", "data", "dtype", "device")})
+             for task, settings in glue.cells_of(scoring, tasks_of(args), args.model.h, "", "", "")]
+    return glue.results_of(tasks_of(args), asked, kept)
+
+
 def write(args):
     """report.md, results.csv and figures of all comparisons in --collect, into --out."""
     args.out = Path(args.out)
@@ -53,19 +61,17 @@ def write(args):
         first = first or fixed
         different = [key for key in EQUAL if fixed.get(key) != first.get(key)]
         if different:
-            raise UserError(f"{folder} holds another comparison than {args.collect[0]}: {different[0]} is {fixed.get(different[0])} here and {first.get(different[0])} there")
+            raise UserError(f"{folder} holds another comparison than {args.collect[0]}: "
+                            f"{different[0]} is {fixed.get(different[0])} here and {first.get(different[0])} there")
         for key in EQUAL:
             setattr(args, key, fixed[key])
+        args.model, args.teacher_model, args.teacher_flops = budget.size(args.model), budget.size(args.teacher_model), int(args.teacher_flops)
         for cell, outcome in found.items():
             same = cell[:5]
             if same in owner:
                 raise UserError(f"{cell.folder} and {owner[same]} are the same student: give each comparison a --first-seed of its own")
-            results = {}
-            for task in tasks_of(args):
-                scored = [scored for scored in outcome["kept"]["cells"] if scored.get("task") == task.name and scored.get("examples_sha256") == task.fingerprint]
-                if scored:
-                    results[task.name] = glue.summary(task, scored)
-            if len(results) < len(tasks_of(args)):
+            results = results_of(cell, outcome["kept"], args)
+            if results is None:
                 skipped.append(str(cell.folder))
                 continue
             owner[same] = cell.folder
@@ -82,7 +88,8 @@ def write(args):
     args.budgets = sorted({cell.flops for cell in outcomes})
     args.unique_tokens = sorted({cell.unique_tokens for cell in outcomes}, key=lambda n: -1 if n is None else n)
     args.seed_numbers = sorted({cell.seed for cell in outcomes})
-    args.seeds, args.teacher, args.model, args.teacher_model, args.teacher_flops = len(args.seed_numbers), None, budget.size(args.model), budget.size(args.teacher_model), int(args.teacher_flops)
+    args.seeds, args.teacher = len(args.seed_numbers), None
     args.out.mkdir(parents=True, exist_ok=True)
     cli.say(f"{len(outcomes)} students of {len(args.collect)} comparisons, {args.seeds} seeds")
-    report.write(args, "", None, list(outcomes), outcomes, [], {}, command=shlex.join(["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]))
+    command = ["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]
+    report.write(args, "", None, list(outcomes), outcomes, [], {}, shlex.join(command))

@@ -31,7 +31,7 @@ EXAMPLES = """examples:
   python compare.py                                             the demonstration, about ten minutes
   python compare.py --strategies scratch,kd,kd-released --budgets 1e12,3e12 --seeds 5 --out runs/kd
   python compare.py --preset stories --list                     the cells as lines of shell, teachers first
-  python compare.py --collect class/* --out class-report         one report from many people's comparisons
+  python compare.py --collect runs/class/* --out runs/class-report   one report from many people's comparisons
   python compare.py --preset paper --dry-run                    what the paper's study costs"""
 
 PRESETS = {
@@ -106,7 +106,8 @@ def arguments(argv=None):
     if args.teacher is None:
         cheapest = budget.step_flops(args.teacher_model, 200, 32, 1)
         if args.teacher_flops < 1000 * cheapest:
-            raise UserError(f"--teacher-flops {budget.flops(args.teacher_flops)} is no training for a teacher of {args.teacher_model}: raise it, or name one with --teacher")
+            raise UserError(f"--teacher-flops {budget.flops(args.teacher_flops)} is no training for a teacher of {args.teacher_model}: raise it, or name "
+                            "one with --teacher")
     return args
 
 
@@ -197,7 +198,8 @@ def outcome(cell, args):
         return {"record": record, "results": {}}
     kept, sha256 = glue.kept_cells(cell.folder / "glue.json"), runs.file_sha256(*(cell.folder / file for file in glue.FILES))
     if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
-        raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited, or was scored by an earlier version; remove its glue.json, and it is scored again")
+        raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited, or was scored by an earlier version; "
+                        "remove its glue.json, and it is scored again")
     device, dtype = machine.hardware("auto", "auto")
     todo = glue.cells_of(glue.arguments(cell.commands[1][1:]), tasks_of(args), args.model.h, sha256, dtype, device.type)
     results = glue.results_of(tasks_of(args), todo, kept)
@@ -244,7 +246,8 @@ def run(cells, args, what):
     here, running, failed, finished = Path(__file__).parent, {}, {}, 0
     log = args.out / "logs"
     log.mkdir(parents=True, exist_ok=True)
-    with cli.Signals() as signals, stopping(running), tqdm(total=sum(cell.flops for cell in waiting), unit="FLOP", unit_scale=True, dynamic_ncols=True, desc=what) as bar:
+    total = sum(cell.flops for cell in waiting)
+    with cli.Signals() as signals, stopping(running), tqdm(total=total, unit="FLOP", unit_scale=True, dynamic_ncols=True, desc=what) as bar:
         queue = list(waiting)
         while (queue or running) and not signals.stopped:
             while queue and len(running) < args.jobs:
@@ -299,7 +302,8 @@ def chosen_rates(args, teacher, failed):
 def price(args, cells):
     """The grid's cost in FLOPs and in time on this machine, as text."""
     total = sum(cell.flops for cell in cells) + (args.teacher_flops if not args.teacher else 0)
-    lines = [f"{len(cells)} students: {len(args.strategies)} strategies x {len(args.budgets)} budgets x {len(args.unique_tokens)} data settings x {args.seeds} seeds",
+    lines = [f"{len(cells)} students: {len(args.strategies)} strategies x {len(args.budgets)} budgets x {len(args.unique_tokens)} data settings x "
+             f"{args.seeds} seeds",
              f"{budget.flops(total)} FLOPs of pretraining, {budget.flops(args.teacher_flops)} of them the teacher's" if not args.teacher else
              f"{budget.flops(total)} FLOPs of pretraining; the teacher {args.teacher} exists"]
     for rate, where in ((1e11, "two laptop cores"), (3e14, "one H100")):
@@ -334,7 +338,8 @@ def main():
     cli.say(price(args, cells))
     if args.dry_run:
         return
-    fixed = {key: str(getattr(args, key)) for key in ("model", "teacher", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid", "tasks", "glue_seeds", "train_options", "distil_options")}
+    fixed = {key: str(getattr(args, key)) for key in ("model", "teacher", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid", "tasks",
+                                                      "glue_seeds", "train_options", "distil_options")}
     tasks_of(args)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "compare.json"

@@ -10,7 +10,6 @@ import ast
 import html
 import io
 import re
-import shutil
 import tokenize
 from pathlib import Path
 from typing import NamedTuple
@@ -21,14 +20,15 @@ from cli import UserError
 
 HERE = Path(__file__).parent
 # In the order in which README.md reads them
-FILES = ("budget", "model", "huggingface", "distill", "learner", "stories", "text", "data", "baselines", "glue", "taskdata", "tasks", "metrics", "gate", "compare", "collect", "report",
-         "parallel", "machine", "bench", "runs", "train", "card", "cli", "docs")
+FILES = ("budget", "model", "huggingface", "distill", "learner", "stories", "text", "data", "baselines", "glue", "taskdata", "tasks", "metrics", "gate", "compare",
+         "collect", "report", "parallel", "machine", "bench", "runs", "train", "card", "cli", "docs")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Equations: the ASCII of our comments -> MathML
 
-TOKEN = re.compile(r"\s+|(?P<op><-|->|<=|>=|\|\||\.\.\.|[-+*/=,;:|<>~])|(?P<open>[(\[])|(?P<close>[)\]])|(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z]+)|(?P<post>[_^](?:\{[^}]*\}|[A-Za-z0-9]+'?(?:\([a-z]\))?)|')")
+TOKEN = re.compile(r"\s+|(?P<op><-|->|<=|>=|\|\||\.\.\.|[-+*/=,;:|<>~])|(?P<open>[(\[])|(?P<close>[)\]])|(?P<number>\d+(?:\.\d+)?)|(?P<name>[A-Za-z]+)|"
+                   r"(?P<post>[_^](?:\{[^}]*\}|[A-Za-z0-9]+'?(?:\([a-z]\))?)|')")
 SIGNS = {"<-": "←", "->": "→", "<=": "≤", ">=": "≥", "||": "∥", "...": "…", "-": "−", "*": "·"}
 GREEK = {"kappa": "κ", "alpha": "α", "sigma": "σ", "Phi": "Φ"}
 
@@ -41,7 +41,8 @@ def mathml(text):
         lines = [f"{first} = {second}", *(f"= {step}" for step in rest)]
     made = []
     for line in lines:
-        atoms, _ = row([(match.lastgroup, match[0], match.start() > 0 and line[match.start() - 1] == " ") for match in TOKEN.finditer(line) if match.lastgroup], 0)
+        tokens = [(match.lastgroup, match[0], match.start() > 0 and line[match.start() - 1] == " ") for match in TOKEN.finditer(line) if match.lastgroup]
+        atoms, _ = row(tokens, 0)
         made.append(f'<math display="block"><mrow>{"".join(atoms)}</mrow></math>')
     return f'<div class="equation">{"".join(made)}</div>'
 
@@ -137,12 +138,11 @@ def parts_of(source):
         if token.type == tokenize.COMMENT and token.line.strip().startswith("#"):
             role[token.start[0]] = "comment"
     for node in ast.walk(ast.parse(source)):
-        body = getattr(node, "body", None)
-        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and body and isinstance(body[0], ast.Expr) and isinstance(getattr(body[0], "value", None), ast.Constant) \
-                and isinstance(body[0].value.value, str):
-            for number in range(body[0].lineno, body[0].end_lineno + 1):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node, clean=False) is not None:
+            docstring = node.body[0]
+            for number in range(docstring.lineno, docstring.end_lineno + 1):
                 role[number] = "docstring"
-                lines[number - 1] = lines[number - 1][body[0].col_offset if lines[number - 1][:body[0].col_offset].isspace() else 0:]
+                lines[number - 1] = lines[number - 1][docstring.col_offset if lines[number - 1][:docstring.col_offset].isspace() else 0:]
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.col_offset == 0:
             anchors[node.lineno] = node.name
             role.setdefault(node.lineno, "definition")
@@ -229,6 +229,7 @@ def linked(text, names):
 # ---------------------------------------------------------------------------------------------------------------------
 # Pages
 
+MARK = "/* written by isoflop's docs.py: what carries this line may be written again */\n"
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1b1b; --soft: #5c5c5c; --paper: #fdfdfb; --code: #f4f3ee; --line: #dcdad2; --link: #0b5fa5; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e2dc; --soft: #a3a09a; --paper: #17181a; --code: #202225; --line: #34363a; --link: #7db8ee; } }
@@ -238,25 +239,31 @@ a { color: var(--link); text-decoration: none; } a:hover { text-decoration: unde
 nav { padding: .7rem 1.2rem; border-bottom: 1px solid var(--line); font: 14px/1.8 system-ui, sans-serif; }
 nav a { margin-right: .8em; white-space: nowrap; } nav a.here { font-weight: 700; color: var(--ink); }
 .part { display: grid; grid-template-columns: minmax(18rem, 34rem) minmax(0, 1fr); }
-.prose { padding: .6rem 1.4rem; overflow-wrap: break-word; min-width: 0; } .code { background: var(--code); border-left: 1px solid var(--line); padding: .6rem 1.2rem; min-width: 0; }
-.prose p { margin: .5em 0; } .prose h1 { font-size: 1.7rem; margin: .6em 0 .2em; } .prose h2 { font-size: 1.25rem; margin: 1em 0 .3em; } .item { padding-left: 1.2em; text-indent: -1.2em; }
+.prose { padding: .6rem 1.4rem; overflow-wrap: break-word; min-width: 0; }
+.code { background: var(--code); border-left: 1px solid var(--line); padding: .6rem 1.2rem; min-width: 0; }
+.prose p { margin: .5em 0; } .prose h1 { font-size: 1.7rem; margin: .6em 0 .2em; } .prose h2 { font-size: 1.25rem; margin: 1em 0 .3em; }
+.item { padding-left: 1.2em; text-indent: -1.2em; }
 pre, code { font: 13px/1.5 ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; } .code pre { margin: 0; overflow-x: auto; }
 pre.told { background: var(--code); border: 1px solid var(--line); border-radius: 4px; padding: .5em .8em; overflow-x: auto; }
 .equation { overflow-x: auto; overflow-y: hidden; padding: .3em 0; } math { font-size: 1.05rem; margin: .5em 0; } math[display=block] { text-align: left; }
-main.index { max-width: 46rem; margin: 0 auto; padding: 1rem 1.4rem; } table { border-collapse: collapse; width: 100%; } td { padding: .3em .8em .3em 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+main.index { max-width: 46rem; margin: 0 auto; padding: 1rem 1.4rem; }
+table { border-collapse: collapse; width: 100%; } td { padding: .3em .8em .3em 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 footer { padding: 1rem 1.4rem; color: var(--soft); border-top: 1px solid var(--line); font: 14px system-ui, sans-serif; }
-@media (max-width: 60rem) { .part { grid-template-columns: minmax(0, 1fr); } .code { border-left: 0; border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); padding: .4rem .8rem; }
+@media (max-width: 60rem) { .part { grid-template-columns: minmax(0, 1fr); }
+  .code { border-left: 0; border-top: 1px solid var(--line); border-bottom: 1px solid var(--line); padding: .4rem .8rem; }
   .prose { padding: .5rem .9rem; } pre, code { font-size: 12px; } .code:empty { display: none; } }
 """
 
 
 def page(title, body):
-    return f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>' \
+    return '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">' \
+           f'<title>{title}</title>' \
            f'<link rel="stylesheet" href="style.css"></head><body>{body}</body></html>\n'
 
 
 def navigation(names, here=""):
-    return "<nav>" + '<a href="index.html">isoflop</a>' + "".join(f' <a href="{name}.html"{" class=here" if name == here else ""}>{name}.py</a>' for name in names) + "</nav>"
+    links = [f'<a href="{name}.html"{" class=here" if name == here else ""}>{name}.py</a>' for name in names]
+    return '<nav><a href="index.html">isoflop</a> ' + " ".join(links) + "</nav>"
 
 
 def file_page(name, names, highlight):
@@ -264,7 +271,8 @@ def file_page(name, names, highlight):
     for number, part in enumerate(parts_of((HERE / f"{name}.py").read_text(encoding="utf-8"))):
         anchor = f' id="{part.anchor}"' if part.anchor else ""
         title = f"<h1>{name}.py</h1>" if number == 0 else ""
-        body.append(f'<section class="part"{anchor}><div class="prose">{title}{prose_html(part.prose, names)}</div><div class="code">{highlight(part.code) if part.code else ""}</div></section>')
+        body.append(f'<section class="part"{anchor}><div class="prose">{title}{prose_html(part.prose, names)}</div>'
+                    f'<div class="code">{highlight(part.code) if part.code else ""}</div></section>')
     at = names.index(name)
     following = f' · next: <a href="{names[at + 1]}.html">{names[at + 1]}.py</a>' if at + 1 < len(names) else ""
     return page(f"{name}.py", "".join(body) + f'<footer><a href="index.html">all files</a>{following}</footer>')
@@ -275,7 +283,8 @@ def index_page(names):
     for name in names:
         docstring = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text(encoding="utf-8")))
         rows.append(f'<tr><td><a href="{name}.html">{name}.py</a></td><td>{linked(docstring.split(chr(10))[0], names)}</td></tr>')
-    return page("isoflop", navigation(names) + f'<main class="index"><h1>isoflop</h1><p>From scratch or distilled, at equal compute: the code, file by file, in the order in which it is best read.</p>'
+    return page("isoflop", navigation(names) + f'<main class="index"><h1>isoflop</h1>'
+                '<p>From scratch or distilled, at equal compute: the code, file by file, in the order in which it is best read.</p>'
                 f'<table>{"".join(rows)}</table></main>')
 
 
@@ -290,17 +299,18 @@ def main():
     except ImportError:
         raise UserError("the pages need the package pygments: pip install -r requirements-dev.txt") from None
     runs.check_writable(out)
-    if out.is_dir() and any(out.iterdir()) and not (out / "style.css").exists():
+    ours = {"index.html", "style.css", *(f"{name}.html" for name in FILES)}
+    there, style = {path.name for path in out.iterdir()} if out.is_dir() else set(), out / "style.css"
+    if there - ours or (there and not (style.exists() and style.read_text(errors="replace").startswith(MARK))):
         raise UserError(f"{out} holds other files: choose another --out")
-    shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     light, dark = HtmlFormatter(style="default"), HtmlFormatter(style="github-dark")
 
     def coloured(code):
         text = highlight(code, PythonLexer(stripnl=False), HtmlFormatter())
         return re.sub(r'<span class="nn">(\w+)</span>', lambda match: f'<a href="{match[1]}.html">{match[0]}</a>' if match[1] in FILES else match[0], text)
-    dark_rules = dark.get_style_defs(".highlight")
-    runs.write_file(out / "style.css", light.get_style_defs(".highlight") + "\n@media (prefers-color-scheme: dark) {\n" + dark_rules + "\n}\n" + STYLE + ".highlight { background: none !important; }\n")
+    in_the_dark = "\n@media (prefers-color-scheme: dark) {\n" + dark.get_style_defs(".highlight") + "\n}\n"
+    runs.write_file(style, MARK + light.get_style_defs(".highlight") + in_the_dark + STYLE + ".highlight { background: none !important; }\n")
     for name in FILES:
         runs.write_file(out / f"{name}.html", file_page(name, FILES, coloured))
     runs.write_file(out / "index.html", index_page(FILES))

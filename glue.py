@@ -44,8 +44,8 @@ def arguments(argv=None):
     add("model", nargs="*", help="a run's folder, a BERT's folder or a hub id (with --gate: any number of them, weakest first)")
     add("--data", default="stories", metavar="DATA", help="stories (default), a folder with GLUE's own files, or a hub id: nyu-mll/glue")
     add("--tasks", default="all", metavar="A,B", help=f"all (default), or some of {', '.join(taskdata.EMBEDDED)}; {', '.join(taskdata.GLUE)}")
-    add("--grid", choices=list(GRIDS), help="paper: 4 rates x 2 batch sizes, 5 epochs; quick: one cell, 2 epochs; stories: one cell, 10 epochs; stories-short: 8 "
-        "(default: stories for the embedded tasks, else quick)")
+    add("--grid", choices=list(GRIDS), help="paper: 4 rates x 2 batch sizes, 5 epochs; quick: one cell, 2 epochs; stories: one cell, 10 epochs; "
+        "stories-short: 8 (default: stories for the embedded tasks, else quick)")
     add("--pool", choices=["cls", "mean"], help="what is classified: [CLS], or the mean over tokens (default: mean for the embedded tasks, else cls)")
     add("--seeds", type=whole(1, 1000), default=3, metavar="n", help="fine-tunings of each cell (default: %(default)s)")
     add("--seq-len", type=whole(8, 4096), default=128, metavar="T", help="longer texts are cut (default: %(default)s)")
@@ -183,8 +183,8 @@ def scores_of(task, predict, part):
 def cells_of(args, tasks, h, model_sha256, dtype, device):
     """[(task, settings)] of all fine-tunings: what the command line says, the grid, the seed, and what model and examples they are of."""
     grid = GRIDS[args.grid]
-    return [(task, {"task": task.name, "lr": lr * (768 / h if grid.get("by_width") else 1), "batch_size": batch_size, "epochs": grid["epochs"], "seed": seed, "seq_len": args.seq_len,
-                    "pool": args.pool, "model_sha256": model_sha256[:16], "data": args.data, "dtype": dtype, "device": device,
+    return [(task, {"task": task.name, "lr": lr * (768 / h if grid.get("by_width") else 1), "batch_size": batch_size, "epochs": grid["epochs"], "seed": seed,
+                    "seq_len": args.seq_len, "pool": args.pool, "model_sha256": model_sha256[:16], "data": args.data, "dtype": dtype, "device": device,
                     "examples_sha256": examples})
             for task in tasks for examples in [task.fingerprint]
             for lr in grid["lr"] for batch_size in grid["batch_size"] for seed in range(args.seeds)]

@@ -115,7 +115,8 @@ def table(rows, tasks):
              "|---" * (10 + len(tasks)) + "|"]
     for row in rows:
         told_apart = row["verdict"].startswith(("ahead", "behind"))  # else it is within the noise
-        multiplier = "" if row["multiplier"] is None or not told_apart else f"{'' if row['multiplier'][0] == '=' else row['multiplier'][0] + ' '}{row['multiplier'][1]:.2g}"
+        sign, kappa = row["multiplier"] or ("", 0)
+        multiplier = f"{'' if sign == '=' else sign + ' '}{kappa:.2g}" if told_apart and kappa else ""
         lines.append(f"| {setting(row['unique_tokens'])} | {budget.flops(row['flops'])} | {row['strategy']} | {budget.flops(row['tokens'])} | "
                      f"{row['epochs']:.3g} | {pm(row['val_loss'], None, 3) or 'no head'}{' (plateau)' if row['plateau'] else ''} | "
                      + " | ".join(f"{row['tasks'][task]:.1f}" for task in tasks) + f" | {pm(row['score'], row['half'])} | "
@@ -169,7 +170,8 @@ def draw_scores(rows, args, folder):
                     dots = [(row["flops"], score) for row in here for score in row["by_seed"].values()]
                     ax.plot(*zip(*dots), color=COLOURS[i % 8], marker=MARKERS[i % 8], linestyle="", markersize=3, alpha=0.4)
                 if half and all(row[half] is not None for row in here):
-                    ax.fill_between(x, [v - row[half] for v, row in zip(y, here)], [v + row[half] for v, row in zip(y, here)], color=COLOURS[i % 8], alpha=0.12, linewidth=0)
+                    low, high = [v - row[half] for v, row in zip(y, here)], [v + row[half] for v, row in zip(y, here)]
+                    ax.fill_between(x, low, high, color=COLOURS[i % 8], alpha=0.12, linewidth=0)
                 ends.append((y[-1], x[-1], strategy, COLOURS[i % 8]))
             ax.set_xscale("log")
             card.open_axes(ax)
@@ -242,11 +244,13 @@ def answers(rows, args, teacher_flops):
             lines.append(f"{text}.")  # a multiplier within the noise says nothing, nor is there one on a curve of one point
             continue
         sign, kappa = row["multiplier"]
-        words = {"=": f"scratch needs {kappa:.2g} times the budget to score the same", ">": f"scratch does not reach its score within {kappa:.2g} times the budget" if kappa > 1.01 else
+        words = {"=": f"scratch needs {kappa:.2g} times the budget to score the same",
+                 ">": f"scratch does not reach its score within {kappa:.2g} times the budget" if kappa > 1.01 else
                  "scratch does not reach its score, and no larger budget was measured",
                  "<": f"scratch scores the same with less than {kappa:.2g} times the budget"}[sign]
         n = break_even(teacher_flops, kappa, row["flops"]) if sign != "<" else None
-        lines.append(f"{text}; {words}" + (f"; with the teacher's training charged it pays from {'at most ' if sign == '>' else ''}{n:,} students on" if n else "") + ".")
+        paid = f"; with the teacher's training charged it pays from {'at most ' if sign == '>' else ''}{n:,} students on" if n else ""
+        lines.append(f"{text}; {words}{paid}.")
     n = sum(row["pairs"] > 1 for row in rows)
     lines.append(f"\nOf {n} such comparisons about {n / 20:.0f} would seem told apart by chance alone (95% intervals).")
     return "\n".join(lines)
@@ -278,8 +282,9 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed, command=N
     draw_bill(rows, args, args.out)
     example = min(outcomes.items(), key=lambda item: item[0].strategy != "scratch")[1]["record"]  # scratch's, if there is one
     options = {"strategies": ",".join(args.strategies), "budgets": ",".join(map(spell, args.budgets)),
-               "unique-tokens": ",".join("inf" if unique is None else spell(unique) for unique in args.unique_tokens), "seeds": args.seeds, "first-seed": args.first_seed or None, "model": args.model,
-               "teacher": args.teacher, "teacher-model": None if args.teacher else args.teacher_model, "teacher-flops": spell(args.teacher_flops), "data": args.data,
+               "unique-tokens": ",".join("inf" if unique is None else spell(unique) for unique in args.unique_tokens), "seeds": args.seeds,
+               "first-seed": args.first_seed or None, "model": args.model, "teacher": args.teacher,
+               "teacher-model": None if args.teacher else args.teacher_model, "teacher-flops": spell(args.teacher_flops), "data": args.data,
                "glue-data": args.glue_data, "glue-grid": args.glue_grid, "tasks": args.tasks, "glue-seeds": args.glue_seeds, "lr": args.lr,
                "lr-grid": args.lr_grid and ",".join(f"{lr:g}" for lr in args.lr_grid), "train-options": args.train_options or None,
                "distil-options": args.distil_options or None, "out": args.out}
@@ -296,20 +301,24 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed, command=N
                                  statistics.mean(sum(result["seconds"] for result in outcome["results"].values()) for outcome in here))
     text = "\n".join([
         "# From scratch or distilled, at equal compute?", "",
-        f"Student BERT {args.model}, teacher BERT {args.teacher_model} ({args.teacher or f'trained here with {budget.flops(args.teacher_flops)} FLOPs'}), text: {args.data}, "
-        f"tasks: {', '.join(tasks)}. All students see the same blocks and masks in the same order, begin with the same weights for a seed, and are fine-tuned "
+        f"Student BERT {args.model}, teacher BERT {args.teacher_model} "
+        f"({args.teacher or f'trained here with {budget.flops(args.teacher_flops)} FLOPs'}), text: {args.data}, tasks: {', '.join(tasks)}. All students see the same blocks and masks in the same order, begin with the same weights for a seed, and are fine-tuned "
         f"alike; a distilled one pays for its teacher's forward passes. {len(outcomes)} of {len(cells)} cells.", "",
         "## Answers", "", answers(rows, args, args.teacher_flops), "", *released(args, outcomes), "",
-        "Where the teacher exists already, or serves many students, its training need not be charged; where it must be, the break-even says how many students "
-        "it takes. Busbridge et al. 2025 (Distillation Scaling Laws) find: distil when a teacher exists or serves several students, else train from scratch.", "",
+        "Where the teacher exists already, or serves many students, its training need not be charged; where it must be, the break-even says how many "
+        "students it takes. Busbridge et al. 2025 (Distillation Scaling Laws) find: distil when a teacher exists or serves several students, else train from scratch.", "",
         "![scores](scores.png)", "", "## Table", "",
-        "Scores in points, mean over seeds +- half of the 95% interval (Student's t). `to scratch`: mean of the differences paired by seed. `compute multiplier`: how many "
-        "times the budget scratch needs for the same score, read off its own curve, where the two are told apart; > and < where it lies beyond what was measured.", "", table(rows, tasks), "",
+        "Scores in points, mean over seeds +- half of the 95% interval (Student's t). `to scratch`: mean of the differences paired by seed. "
+        "`compute multiplier`: how many times the budget scratch needs for the same score, read off its own curve, where the two are told apart; > and < "
+        "where it lies beyond what was measured.", "", table(rows, tasks), "",
         "## The bill", "", "![bill](bill.png)", "", *chosen, "## What would change this", "",
-        f"- {args.seeds} seeds: smaller differences than the intervals are not seen.", f"- One schedule, and learning rates {'chosen per strategy' if tried else 'equal for all strategies'}.",
-        "- Budgets at which students sit on the plateau (marked in the table) compare little but luck.", f"- Another teacher, other tasks, or more repetitions than {max(row['epochs'] for row in rows):.3g} epochs.", "",
+        f"- {args.seeds} seeds: smaller differences than the intervals are not seen.",
+        f"- One schedule, and learning rates {'chosen per strategy' if tried else 'equal for all strategies'}.",
+        "- Budgets at which students sit on the plateau (marked in the table) compare little but luck.",
+        f"- Another teacher, other tasks, or more repetitions than {max(row['epochs'] for row in rows):.3g} epochs.", "",
         "## How it was made", "", "```bash", command, "```", "",
-        f"T = {settings['seq_len']}, B = {settings['batch_size']}, lr {settings['lr']:.3g} (scratch), betas {settings['betas']}, {settings['dtype']}. Seconds of pretraining and of fine-tuning a cell: "
+        f"T = {settings['seq_len']}, B = {settings['batch_size']}, lr {settings['lr']:.3g} (scratch), betas {settings['betas']}, {settings['dtype']}. "
+        "Seconds of pretraining and of fine-tuning a cell: "
         + ", ".join(f"{strategy} {value[0]:.0f} and {value[1]:.0f}" for strategy, value in seconds.items())
         + f". Python {platform.python_version()}, torch {version('torch')}; {example['machine']}, {example['threads']} threads a cell.", "",
         *([f"Failed cells: {'; '.join(f'{name}: {line}' for name, line in failed.items())}", ""] if failed else []), "Every cell:", "", "```bash",

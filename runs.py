@@ -201,8 +201,8 @@ def fetch(name, files):
             if file.exists() and not file.is_file():
                 raise UserError(f"{file} is not a file")
             if file.name in left and (not file.exists() or left[file.name] != file_sha256(file)):
-                raise UserError(f"{file} is {'damaged, or was edited' if file.exists() else 'missing'}: it is not what the run left there; remove {folder}, and its "
-                                f"command makes it again")
+                raise UserError(f"{file} is {'damaged, or was edited' if file.exists() else 'missing'}: it is not what the run left "
+                                f"there; remove {folder}, and its command makes it again")
         return folder
     if folder.exists():
         raise UserError(f"{name} is a file, not a folder")

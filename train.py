@@ -355,7 +355,8 @@ def finish(run, model, corpus, plan, floors, bill, seconds):
     text.save_tokenizer(corpus.tokenizer, run.folder, model.config.max_position_embeddings)
     card.draw_curve(run.folder, log, run.record)
     runs.write_file(run.folder / "README.md", card.model_card(run.record, corpus.name))
-    run.write_record(finished=True, files={name: runs.file_sha256(run.folder / name) for name in ("config.json", "model.safetensors", "tokenizer.json", "log.jsonl")})
+    files = ("config.json", "model.safetensors", "tokenizer.json", "log.jsonl")
+    run.write_record(finished=True, files={name: runs.file_sha256(run.folder / name) for name in files})
     run.remove_checkpoints()
     return run.record
 

@@ -1,0 +1,117 @@
+"""collect.py: comparisons of many people, made by hand here, become one report; what does not belong together is refused."""
+import csv
+
+import pytest
+
+import compare
+import runs
+from cli import UserError
+from glue import GRIDS
+
+FIXED = {"model": "2x128", "teacher": "None", "teacher_model": "4x128", "teacher_flops": "3000000000000", "data": "stories", "glue_grid": "quick", "tasks": "rte",
+         "glue_seeds": "1", "train_options": "", "distil_options": ""}
+
+
+@pytest.fixture
+def hand_in(tmp_path):
+    """hand_in("ann", {("kd", 7): 0.625}) -> a comparison's folder of its students at 1e12 FLOPs: (strategy, seed) and the accuracy on the development set, and no weights."""
+    rte = tmp_path / "glue" / "RTE"
+    rte.mkdir(parents=True)
+    for part in ("train", "dev"):
+        (rte / f"{part}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + "".join(
+            f"{i}\tmia had a hat.\tleo had a hat.\t{'entailment' if i % 2 else 'not_entailment'}\n" for i in range(8)))
+
+    def make(name, students, **fixed):
+        folder = tmp_path / name
+        fixed = {**FIXED, "glue_data": str(tmp_path / "glue"), **fixed}
+        task, = compare.cached_tasks(fixed["glue_data"], "rte")
+        grid = GRIDS["quick"]
+        folder.mkdir()
+        for (strategy, seed), accuracy in students.items():
+            cell = folder / "cells" / f"{strategy}-1.00e12-all-seed{seed}"
+            cell.mkdir(parents=True)
+            runs.write_json(cell / "run.json", {
+                "finished": True, "val_loss": 2.0, "unigram_loss": 4.0, "neighbour_loss": 1.3, "tokens": 10 ** 6, "epochs": 0.0, "seconds": 9.0, "flops_spent": 10 ** 12 - 5,
+                "bill": {"student_forward": 1, "student_backward": 2, "teacher_forward": 0, "loss": 0}, "machine": "m", "threads": 1,
+                "settings": {"strategy": strategy, "flops_budget": 10 ** 12, "unique_tokens": None, "seed": seed, "lr": 1e-3, "seq_len": 32, "batch_size": 32, "betas": [0.9, 0.98], "dtype": "fp32"}})
+            runs.write_json(cell / "glue.json", {"cells": [
+                {"task": "rte", "lr": lr * (768 / 128 if grid.get("by_width") else 1), "batch_size": batch_size, "epochs": grid["epochs"], "seed": 0, "seq_len": 128, "pool": "cls",
+                 "model_sha256": "0" * 16, "data": "elsewhere", "dtype": "bf16", "device": "cuda", "examples_sha256": task.fingerprint, "seconds": 1.0,
+                 "scores": {"dev": {"accuracy": accuracy}}} for lr in grid["lr"] for batch_size in grid["batch_size"]]})
+        runs.write_json(folder / "compare.json", fixed)
+        return str(folder)
+    return make
+
+
+def collect_into(out, *folders):
+    import collect
+    collect.write(compare.arguments(["--collect", *folders, "--out", str(out)]))
+    return (out / "report.md").read_text(), list(csv.DictReader((out / "results.csv").open()))
+
+
+def test_differences_of_all_the_class_are_paired_by_seed(hand_in, tmp_path):
+    ann = hand_in("ann", {("scratch", 10): 0.50, ("kd", 10): 0.52})
+    ben = hand_in("ben", {("scratch", 20): 0.70, ("kd", 20): 0.76})
+    text, rows = collect_into(tmp_path / "all", ann, ben)
+    assert [(row["strategy"], row["seed"], row["score"]) for row in rows] == [
+        ("kd", "10", "0.520000"), ("scratch", "10", "0.500000"), ("kd", "20", "0.760000"), ("scratch", "20", "0.700000")]
+    # The pairs differ by 2 and 6 points: 4.0 in the mean, +- 12.7062 x 2.828 / sqrt(2), and not by the 11 between two students from scratch
+    assert "| 4.0 +- 25.4 | not told apart from scratch with 2 seeds |" in text
+    assert f"python compare.py --collect {ann} {ben}" in text and (tmp_path / "all" / "scores.png").stat().st_size > 2000
+
+
+def test_a_third_hand_narrows_the_interval(hand_in, tmp_path):
+    folders = [hand_in(name, {("scratch", seed): 0.5, ("kd", seed): 0.5 + gain}) for name, seed, gain in (("ann", 10, 0.02), ("ben", 20, 0.06), ("cem", 30, 0.04))]
+    text, _ = collect_into(tmp_path / "all", *folders)
+    assert "| 4.0 +- 5.0 | not told apart from scratch with 3 seeds |" in text  # 4.3027 x 2 / sqrt(3)
+
+
+def test_the_same_student_twice_is_refused(hand_in, tmp_path):
+    ann, ben = hand_in("ann", {("scratch", 10): 0.5}), hand_in("ben", {("scratch", 10): 0.7})
+    with pytest.raises(UserError, match="are the same student: give each comparison a --first-seed of its own"):
+        collect_into(tmp_path / "all", ann, ben)
+    assert not (tmp_path / "all" / "report.md").exists()
+
+
+@pytest.mark.parametrize("key, value", [("model", "4x128"), ("teacher_flops", "1000000000000"), ("tasks", "cola,rte"), ("train_options", "--seq-len 64")])
+def test_another_comparison_is_refused_by_what_differs(hand_in, tmp_path, key, value):
+    ann, ben = hand_in("ann", {("scratch", 10): 0.5}), hand_in("ben", {("scratch", 20): 0.7}, **{key: value})
+    with pytest.raises(UserError, match=f"holds another comparison than .*: {key} is {value} here and {FIXED[key]} there"):
+        collect_into(tmp_path / "all", ann, ben)
+
+
+def edit(path, change):
+    record = runs.read_json(path)
+    change(record)
+    runs.write_json(path, record)
+
+
+def test_fine_tunings_that_the_comparison_did_not_ask_for_count_for_nothing(hand_in, tmp_path):
+    ann = hand_in("ann", {("scratch", 10): 0.5})
+    path = tmp_path / "ann" / "cells" / "scratch-1.00e12-all-seed10" / "glue.json"
+    edit(path, lambda record: record["cells"].append({**record["cells"][0], "lr": 1.0, "scores": {"dev": {"accuracy": 1.0}}}))
+    _, rows = collect_into(tmp_path / "all", ann)
+    assert {row["score"] for row in rows} == {"0.500000"}
+
+
+def test_a_student_that_is_not_scored_is_left_out_and_named(hand_in, tmp_path, capsys):
+    ann = hand_in("ann", {("scratch", 10): 0.5, ("kd", 10): 0.6})
+    edit(tmp_path / "ann" / "cells" / "kd-1.00e12-all-seed10" / "glue.json", lambda record: record["cells"].pop())
+    _, rows = collect_into(tmp_path / "all", ann)
+    assert {row["strategy"] for row in rows} == {"scratch"} and "left out: " in capsys.readouterr().out
+
+
+def test_a_renamed_student_is_noticed(hand_in, tmp_path):
+    ann = hand_in("ann", {("scratch", 10): 0.5})
+    cells = tmp_path / "ann" / "cells"
+    (cells / "scratch-1.00e12-all-seed10").rename(cells / "scratch-1.00e12-all-seed11")
+    with pytest.raises(UserError, match="is not what its name says"):
+        collect_into(tmp_path / "all", ann)
+
+
+def test_what_cannot_be_collected_ends_in_one_line(hand_in, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder, message in ((str(tmp_path / "empty"), "is no comparison's folder"), (hand_in("none", {}), "no student of these comparisons"), (hand_in("kd", {("kd", 10): 0.5}), "no student from scratch")):
+        with pytest.raises(UserError, match=message):
+            collect_into(tmp_path / "all", folder)
+
