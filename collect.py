@@ -19,7 +19,7 @@ from cli import UserError
 from compare import Cell, cell_of, tasks_of
 
 NAME = re.compile(r"(?P<strategy>[a-z0-9-]+)-(?P<flops>[\d.e]+)-(?P<unique>all|[\d.e]+)-seed(?P<seed>\d+)(?:-lr(?P<lr>[\d.e-]+))?")
-EQUAL = ("model", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid", "tasks", "glue_seeds", "train_options", "distil_options")
+EQUAL = ("model", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid", "tasks", "glue_seeds", "lr", "lr_grid", "train_options", "distil_options")
 
 
 def students(folder):
@@ -29,6 +29,11 @@ def students(folder):
     if not path.exists():
         raise UserError(f"--collect {folder} is no comparison's folder: it has no compare.json")
     fixed, found = runs.read_json(path), {}
+    lost = [key for key in EQUAL if key not in fixed]
+    if lost:
+        raise UserError(f"{path} does not say {lost[0]}: it is of another version; the comparison's own command writes it anew in another --out")
+    if fixed["lr_grid"] != "None":
+        raise UserError(f"{folder} chose its rates with --lr-grid, on a seed of its own: comparisons that are put together need one rate, --lr")
     for cell in sorted((folder / "cells").glob("*")):
         match = NAME.fullmatch(cell.name)
         if match is None or not (cell / "glue.json").exists() or not (cell / "run.json").exists():
@@ -55,7 +60,9 @@ def results_of(cell, kept, args):
 def write(args):
     """report.md, results.csv and figures of all comparisons in --collect, into --out."""
     args.out = Path(args.out)
-    first, outcomes, owner, skipped = None, {}, {}, []
+    if (args.out / "compare.json").exists():
+        raise UserError(f"--out {args.out} is a comparison of its own, with a report of its own: choose another folder")
+    first, outcomes, owner, skipped, teachers = None, {}, {}, [], set()
     for folder in args.collect:
         fixed, found = students(folder)
         first = first or fixed
@@ -65,6 +72,7 @@ def write(args):
                             f"{different[0]} is {fixed.get(different[0])} here and {first.get(different[0])} there")
         for key in EQUAL:
             setattr(args, key, fixed[key])
+        teachers.add(None if fixed.get("teacher") in (None, "None") else fixed["teacher"])
         args.model, args.teacher_model, args.teacher_flops = budget.size(args.model), budget.size(args.teacher_model), int(args.teacher_flops)
         for cell, outcome in found.items():
             same = cell[:5]
@@ -88,7 +96,8 @@ def write(args):
     args.budgets = sorted({cell.flops for cell in outcomes})
     args.unique_tokens = sorted({cell.unique_tokens for cell in outcomes}, key=lambda n: -1 if n is None else n)
     args.seed_numbers = sorted({cell.seed for cell in outcomes})
-    args.seeds, args.teacher = len(args.seed_numbers), None
+    args.seeds, args.lr, args.lr_grid = len(args.seed_numbers), None, None
+    args.teacher = None if teachers == {None} else ", ".join(sorted(name or "one of each comparison's own" for name in teachers))
     args.out.mkdir(parents=True, exist_ok=True)
     cli.say(f"{len(outcomes)} students of {len(args.collect)} comparisons, {args.seeds} seeds")
     command = ["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]

@@ -339,7 +339,7 @@ def main():
     if args.dry_run:
         return
     fixed = {key: str(getattr(args, key)) for key in ("model", "teacher", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid", "tasks",
-                                                      "glue_seeds", "train_options", "distil_options")}
+                                                      "glue_seeds", "lr", "lr_grid", "train_options", "distil_options")}
     tasks_of(args)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "compare.json"

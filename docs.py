@@ -303,7 +303,7 @@ def main():
     there, style = {path.name for path in out.iterdir()} if out.is_dir() else set(), out / "style.css"
     if there - ours or (there and not (style.exists() and style.read_text(errors="replace").startswith(MARK))):
         raise UserError(f"{out} holds other files: choose another --out")
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
     light, dark = HtmlFormatter(style="default"), HtmlFormatter(style="github-dark")
 
     def coloured(code):

@@ -10,7 +10,7 @@ softened by a temperature t, summed over the vocabulary and averaged over the N 
 t^2, because the gradient of what stands behind it shrinks with 1/t^2. The loss is least where student and teacher agree; there it is t^2 times the
 teacher's entropy, not 0.
 
-Shapes: student_logits (N, V), teacher_logits (N, V) -> a scalar. bf16 is computed in fp32.
+Shapes: student_logits (N, V), teacher_logits (N, V) -> a scalar. bf16 is computed in fp32; float64 stays as it is.
 
 Check by hand: teacher 3 : 1, student 1 : 1, t = 1 give log 2 = 0.693. Then: python exercises/check.py 5
 and, to see it learn: python exercises/check.py 5 --train

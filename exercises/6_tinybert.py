@@ -12,7 +12,7 @@ H are hidden states (the student's are already projected to the teacher's width)
     student_hidden   L_S + 1 tensors (B, T, h'), number 0 the embeddings' output      teacher_hidden   L_T + 1 of them
     student_scores   L_S tensors (B, A, T, T), number 0 those of layer 1 (!)          teacher_scores   L_T of them
 
-Return a scalar, computed in fp32 where the tensors are bf16.
+Return a scalar, computed in fp32 where the tensors are bf16; float64 stays as it is.
 
 Check by hand: L_S = 1, L_T = 2: hidden layers 0 and 2, scores of layer 2. Then: python exercises/check.py 6
 """

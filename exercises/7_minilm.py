@@ -12,7 +12,8 @@ student's, summed over a row, averaged over sequences, relation heads and positi
 
     L = 1/3 sum_{X in Q, K, V}  1/(B R T) sum_brt  KL(A'_brt || A_brt)         KL(P || Q) = sum_j P_j (log P_j - log Q_j)
 
-Shapes: student_qkv three tensors (B, T, h), teacher_qkv three tensors (B, T, h') -> a scalar, in fp32 where they are bf16.
+Shapes: student_qkv three tensors (B, T, h), teacher_qkv three tensors (B, T, h') -> a scalar, in fp32 where they are bf16
+(float64 stays as it is).
 Take care with the cut: position t keeps its own h numbers. (B, T, h) -> (B, T, R, d) -> (B, R, T, d).
 
 Check by hand: student equal to teacher gives 0. Then: python exercises/check.py 7

@@ -23,7 +23,9 @@ class Exercise(NamedTuple):
     install: Callable              # puts a student's function in the place of the project's
     tests: tuple                   # the project's own tests that it must pass
     judge: Optional[Callable] = None   # where answers are random: student -> a diagnosis, or None
-    trains: str = ""               # the strategy whose loop runs it
+    learns: tuple = ()             # the arguments by which a loss has a gradient
+    hints: dict = {}               # {words of an exception: what to say of it}
+    install_loop: Optional[Callable] = None  # `install` for --train, where another place shows more
 
 
 def swap(module, name, wrap=lambda student, real: student):
@@ -127,16 +129,16 @@ PLAN = Exercise(
 
 class Words(NamedTuple):
     size: int = 1000
-    mask: int = 4
-    special: list = [0, 1, 2, 3, 4]
+    mask: int = 103
+    special: list = [0, 100, 101, 102, 103]  # as in bert-base-uncased: not the first five
 
 
 def judge_masking(student):
     import numpy as np
     for T in (32, 40, 128):
-        B, k, words = 256, budget.masked_positions(T), Words()
-        blocks = data.generator(T).integers(5, words.size, (B, T))
-        blocks[:, 0], blocks[:, ::7] = 2, 3
+        B, k, words = 512, budget.masked_positions(T), Words()
+        blocks = data.generator(T).choice(np.setdiff1d(np.arange(words.size), words.special), (B, T))
+        blocks[:, ::7], blocks[:, 0] = 102, 101
         before = blocks.copy()
         answer = student(blocks, data.generator(1), words)
         if not isinstance(answer, tuple) or len(answer) != 3 or not all(isinstance(part, np.ndarray) for part in answer):
@@ -153,8 +155,10 @@ def judge_masking(student):
         counts = np.bincount(positions // T, minlength=B) if len(positions) and positions.max() < B * T else np.zeros(B)
         if len(positions) and positions.max() < T:
             return "positions are columns: wanted are places in the flattened blocks, row b, column t is b T + t"
+        if np.isin(before.reshape(-1)[positions], words.special).any():
+            return "special tokens masked: [CLS] and [SEP] are never chosen (vocabulary.special has their numbers)"
         if len(set(counts)) > 1:
-            return "each token chosen by chance, so blocks differ in their number: wanted are always k, so that all steps cost the same"
+            return "blocks differ in the number of their masked words: wanted are always k ordinary ones, so that all steps cost the same. Neither a chance of 15% for each token, nor choosing k of all and leaving out the special ones"
         if counts[0] != k:
             how = "0.15 T cut off: round half up, int(0.15 T + 0.5)" if counts[0] == int(0.15 * T) else "0.15 T rounded up" if counts[0] == math.ceil(0.15 * T) else "reread how many"
             return f"{counts[0]} of {T} tokens are masked, wanted {k}: {how}"
@@ -163,8 +167,6 @@ def judge_masking(student):
         if (np.diff(positions) < 0).any():
             return "positions are not in rising order: sort them"
         there = before.reshape(-1)[positions]
-        if np.isin(there, words.special).any():
-            return "special tokens masked: [CLS] and [SEP] are never chosen"
         if not np.array_equal(labels, there):
             return "labels are what the inputs show, not what stood there" if np.array_equal(labels, inputs.reshape(-1)[positions]) else "labels are not the words that stood at the positions"
         rest = np.delete(np.arange(B * T), positions)
@@ -177,30 +179,35 @@ def judge_masking(student):
             return "all chosen words become [MASK]: 80% do, 10% become a random word, 10% stay. In fine-tuning there is no [MASK]"
         if abs(masked - 0.8) > 0.04 or abs(kept - 0.1) > 0.03:
             return f"{masked:.0%} become [MASK], {kept:.0%} stay, {len(other) / len(seen):.0%} become a random word: wanted 80, 10 and 10"
+        half = len(seen) // 2  # of the positions in rising order, and of the columns
+        for part in (seen[:half], seen[half:], seen[positions % T < T // 2], seen[positions % T >= T // 2]):
+            if abs((part == words.mask).mean() - 0.8) > 0.07:
+                return "what becomes of a word depends on its place: let chance decide for each chosen word, not its number in the row"
         if np.isin(other, words.special).any():
-            return "a random word is a special token: draw from the others only"
+            return "a random word is a special token: draw from the others only, wherever their numbers are"
         if len(np.unique(other)) < 0.5 * min(len(other), words.size):
             return "random words are few: each chosen word needs one of its own, drawn from the whole vocabulary"
         again, another = student(before.copy(), data.generator(1), words), student(before.copy(), data.generator(2), words)
-        if not np.array_equal(again[1], positions) or np.array_equal(another[1], positions):
+        if not np.array_equal(again[1], positions) or not np.array_equal(again[0], inputs) or np.array_equal(another[1], positions):
             return "not drawn from rng: the same generator must give the same masks, another one others"
         if abs(np.bincount(positions % T, minlength=T)[1:7].mean() / (B * k / (T - len(range(0, T, 7)))) - 1) > 0.25:
             return "some positions are chosen more often than others: every ordinary word has the same chance"
     return None
 
 
-def masking(k=budget.masked_positions, mask_special=False, fate=(0.8, 0.9), labels_of="blocks", random_from=5, by_chance=False, flat=True):
+def masking(k=budget.masked_positions, mask_special=False, fate=(0.8, 0.9), labels_of="blocks", wrong_words=(), by_chance=False, flat=True, by_place=False, own_randomness=False, less=False):
     """A mask_tokens that makes the named mistakes."""
     def mask_tokens(blocks, rng, vocabulary):
         import numpy as np
         B, T = blocks.shape
-        keys = rng.random((B, T)) + (0 if mask_special else np.isin(blocks, vocabulary.special))
+        words = np.setdiff1d(np.arange(vocabulary.size), wrong_words or vocabulary.special)
+        keys = rng.random((B, T)) + (0 if mask_special or less else np.isin(blocks, vocabulary.special))
         chosen = keys < 0.15 if by_chance else np.zeros((B, T), bool)
         if not by_chance:
             np.put_along_axis(chosen, np.argsort(keys, axis=1)[:, :k(T)], True, axis=1)
-        positions = np.flatnonzero(chosen)
-        inputs, draw = blocks.copy().reshape(-1), rng.random(len(positions))
-        inputs[positions] = np.where(draw < fate[0], vocabulary.mask, np.where(draw < fate[1], rng.integers(random_from, vocabulary.size, len(positions)), inputs[positions]))
+        positions = np.flatnonzero(chosen & ~np.isin(blocks, vocabulary.special) if less else chosen)
+        inputs, draw = blocks.copy().reshape(-1), np.arange(len(positions)) / len(positions) if by_place else rng.random(len(positions))
+        inputs[positions] = np.where(draw < fate[0], vocabulary.mask, np.where(draw < fate[1], (np.random.default_rng() if own_randomness else rng).choice(words, len(positions)), inputs[positions]))
         labels = (blocks.reshape(-1) if labels_of == "blocks" else inputs)[positions]
         return inputs.reshape(B, T), positions if flat else positions % T, labels
     return mask_tokens
@@ -208,12 +215,13 @@ def masking(k=budget.masked_positions, mask_special=False, fate=(0.8, 0.9), labe
 
 MASKING = Exercise(
     "3_masking.py", "mask_tokens", data.mask_tokens, list,
-    [("masked, wanted", masking(k=lambda T: int(0.15 * T)), ""), ("each token chosen by chance", masking(by_chance=True), ""), ("special tokens masked", masking(mask_special=True), ""),
+    [("masked, wanted", masking(k=lambda T: int(0.15 * T)), ""), ("Neither a chance of 15% for each token", masking(by_chance=True), ""), ("nor choosing k of all", masking(less=True), ""), ("special tokens masked", masking(mask_special=True), ""),
      ("all chosen words become [MASK]", masking(fate=(1, 1)), ""), ("wanted 80, 10 and 10", masking(fate=(0.8, 1)), ""), ("labels are what the inputs show", masking(labels_of="inputs"), ""),
-     ("a random word is a special token", masking(random_from=0), ""), ("positions are columns", masking(flat=False), "")],
+     ("a random word is a special token", masking(wrong_words=(0, 1, 2, 3, 4)), ""), ("what becomes of a word depends on its place", masking(by_place=True), ""),
+     ("not drawn from rng", masking(own_randomness=True), ""), ("positions are columns", masking(flat=False), "")],
     swap(data, "mask_tokens"), ("test_data.py::test_each_block_has_exactly_k_masked_positions", "test_data.py::test_labels_are_the_words_that_stood_there_and_other_words_stay",
                                 "test_data.py::test_80_percent_become_mask_10_a_random_word_10_stay", "test_data.py::test_special_tokens_are_never_masked_and_never_the_random_word",
-                                "test_data.py::test_every_word_is_masked_equally_often"), judge_masking, "scratch")
+                                "test_data.py::test_every_word_is_masked_equally_often"), judge_masking)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -225,7 +233,7 @@ def surprise(z, y, dim=1):
 
 def mlm_cases():
     y = torch.tensor([1, -100, 4, 0, -100, 2, 3])
-    return [({"N": 1, "V": 2}, (torch.tensor([[math.log(3), 0.0]]), torch.tensor([0]))), ({"N": 7, "V": 5}, (draw(1, 7, 5), y)), ({"N": 7, "V": 11}, (3 * draw(2, 7, 11), y)),
+    return [({"N": 7, "V": 5}, (draw(1, 7, 5), y)), ({"N": 1, "V": 2}, (torch.tensor([[math.log(3), 0.0]]), torch.tensor([0]))), ({"N": 7, "V": 11}, (3 * draw(2, 7, 11), y)),
             ({"N": 2, "V": 3}, (torch.tensor([[1e4, -1e4, 0.0], [1e4, -1e4, 0.0]]), torch.tensor([0, 1]))), ({"N": 3, "V": 4}, (draw(3, 3, 4), torch.tensor([-100, -100, -100]))),
             ({"N": 3, "V": 4096}, (torch.zeros(3, 4096, dtype=torch.bfloat16), torch.tensor([0, 1, 2])))]
 
@@ -237,7 +245,6 @@ MLM = Exercise(
      ("nothing to guess gives NaN", lambda z, y: surprise(distill.exact(z), y)[y >= 0].mean(), "without any label the loss is 0: divide by at least 1"),
      ("computed in bf16", lambda z, y: surprise(z, y)[y >= 0].sum() / (y >= 0).sum().clamp(min=1), "bf16 has 8 binary digits: turn such scores into fp32 first"),
      ("positions without a label counted in N", lambda z, y: (surprise(distill.exact(z), y) * (y >= 0)).mean(), "divide by the number of labels, not by the number of positions"),
-     ("positions without a label guessed, too", lambda z, y: surprise(distill.exact(z), y).mean(), "-100 is no word: a negative label indexes from the end of the vocabulary"),
      ("labels clamped, but not left out", lambda z, y: surprise(distill.exact(z), y.clamp(min=0)).mean(), "after clamping -100 to 0 those positions must still be taken out of sum and N"),
      ("the sum instead of the mean", lambda z, y: distill.mlm_loss(z, y) * (y >= 0).sum(), "divide by N, the number of labels"),
      ("the mean over the vocabulary, too", lambda z, y: distill.mlm_loss(z, y) / z.shape[1], "only the label's word is read of each row; as in the released code's KD term, a mean over V makes the loss V times smaller"),
@@ -247,7 +254,8 @@ MLM = Exercise(
      ("in bits", lambda z, y: distill.mlm_loss(z, y) / math.log(2), "losses are in nats: the natural logarithm")],
     swap(distill, "mlm_loss"), tuple(f"test_distill.py::test_{name}" for name in (
         "mlm_loss_is_the_mean_surprise_at_the_labelled_positions", "mlm_loss_is_torchs_cross_entropy", "the_gradient_is_the_prediction_less_the_truth", "two_tokens_by_hand",
-        "uniform_logits_give_log_V", "a_position_without_a_label_does_not_count", "huge_logits_do_not_overflow", "bf16_logits_are_summed_in_fp32")), trains="scratch")
+        "uniform_logits_give_log_V", "a_position_without_a_label_does_not_count", "huge_logits_do_not_overflow", "bf16_logits_are_summed_in_fp32")), learns=(0,), hints={
+            "out of bounds": "-100 is no word: take positions without a label out before you index", "out of range": "-100 is no word: take positions without a label out before you index"})
 
 
 def cross_entropy(p, z, dim=1):
@@ -255,7 +263,7 @@ def cross_entropy(p, z, dim=1):
 
 
 def kd_cases():
-    return [({"N": 1, "V": 2}, (torch.zeros(1, 2), torch.tensor([[math.log(3), 0.0]]))), ({"N": 7, "V": 5}, (draw(1, 7, 5), draw(2, 7, 5), 1.0)), ({"N": 3, "V": 11}, (2 * draw(3, 3, 11), draw(4, 3, 11), 2.0)),
+    return [({"N": 7, "V": 5}, (draw(1, 7, 5), draw(2, 7, 5), 1.0)), ({"N": 1, "V": 2}, (torch.zeros(1, 2), torch.tensor([[math.log(3), 0.0]]))), ({"N": 3, "V": 11}, (2 * draw(3, 3, 11), draw(4, 3, 11), 2.0)),
             ({"N": 4, "V": 9}, (draw(5, 4, 9).bfloat16(), draw(6, 4, 9).bfloat16(), 0.5)), ({"N": 2, "V": 3}, (torch.tensor([[300.0, -300.0, 0.0]] * 2), torch.tensor([[0.0, 1.0, 300.0]] * 2), 1.0))]
 
 
@@ -268,6 +276,8 @@ KD = Exercise(
     "5_kd.py", "kd_loss", distill.kd_loss, kd_cases,
     [("the mean over the vocabulary, too", kd_with(lambda s, t_, t: t * t * cross_entropy((t_ / t).softmax(1), s / t).mean() / s.shape[1]),
       "sum over V, mean over N only. The paper's released code averages over both: 1/V of the loss (kd_released_loss in distill.py), and little more than MLM is left"),
+     ("torch's kl_div with its own mean", kd_with(lambda s, t_, t: t * t * torch.nn.functional.kl_div((s / t).log_softmax(1), (t_ / t).softmax(1), reduction="mean")),
+      "its default mean is over positions and words, and it subtracts the teacher's entropy: write the sum over V and the mean over N"),
      ("student and teacher exchanged", kd_with(lambda s, t_, t: t * t * cross_entropy((s / t).softmax(1), t_ / t).mean()), "the teacher gives the probabilities, the student the logarithm: KL reversed would let the student ignore words"),
      ("t^2 forgotten", kd_with(lambda s, t_, t: cross_entropy((t_ / t).softmax(1), s / t).mean()), "Hinton et al., end of section 2: gradients shrink with 1/t^2, so multiply"),
      ("t instead of t^2", kd_with(lambda s, t_, t: t * cross_entropy((t_ / t).softmax(1), s / t).mean()), "each of the two softmaxes brings a 1/t: t squared"),
@@ -283,7 +293,7 @@ KD = Exercise(
      ("the sign forgotten", kd_with(lambda s, t_, t: -distill.kd_loss(s, t_, t)), "the logarithm of a probability is negative"),
      ("log of the softmax overflows", kd_with(lambda s, t_, t: t * t * -((t_ / t).softmax(1) * (s / t).softmax(1).log()).sum(1).mean()), "softmax may be 0, and its log -inf: use log_softmax")],
     swap(distill, "kd_loss"), ("test_distill.py::test_kd_is_the_cross_entropy_with_the_teacher_times_t_squared", "test_distill.py::test_kd_of_two_words_by_hand",
-                               "test_distill.py::test_kd_is_at_least_the_teachers_entropy_and_that_where_they_agree"), trains="kd")
+                               "test_distill.py::test_kd_is_at_least_the_teachers_entropy_and_that_where_they_agree"), learns=(0,))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -299,9 +309,9 @@ def mapped(H, H_T, S, S_T, g=None, embeddings=True, pair=lambda s, t: (distill.e
 
 def tiny_cases():
     cases = []
-    for L, L_T, B, A, T, h in ((1, 2, 1, 1, 2, 3), (2, 6, 2, 3, 5, 4), (2, 4, 2, 3, 7, 11), (3, 3, 1, 2, 5, 6)):
-        cases.append(({"B": B, "A": A, "T": T, "h'": h}, ([draw(m, B, T, h) for m in range(L + 1)], [draw(20 + m, B, T, h) for m in range(L_T + 1)],
-                                                          [draw(40 + m, B, A, T, T) for m in range(L)], [draw(60 + m, B, A, T, T) for m in range(L_T)])))
+    for L, L_T, B, A, T, h, dtype in ((2, 6, 2, 3, 5, 4, None), (1, 2, 1, 1, 2, 3, None), (2, 4, 2, 3, 7, 11, None), (3, 3, 1, 2, 5, 6, None), (1, 2, 2, 3, 5, 4, torch.bfloat16)):
+        cases.append(({"B": B, "A": A, "T": T, "h'": h}, tuple([draw(m, *shape).to(dtype) for m in range(first, first + n)] for first, n, shape in (
+            (0, L + 1, (B, T, h)), (20, L_T + 1, (B, T, h)), (40, L, (B, A, T, T)), (60, L_T, (B, A, T, T))))))
     return cases
 
 
@@ -316,11 +326,25 @@ def install_tinybert(student):
     distill.tinybert_loss = tinybert_loss
 
 
+def install_tinybert_loop(student):
+    """In the loop the student's function gets all of the teacher's layers, and maps them itself."""
+    def tinybert(size, teacher, how, real=distill.tinybert):
+        lesson, every = real(size, teacher, how), tuple(range(1, teacher.L + 1))
+
+        def terms(s, t, labels, project):
+            return {"tinybert": student([project(s.hidden_states[m]) for m in lesson.student.hidden], [t.hidden_states[m] for m in (0, *every)],
+                                        [s.scores[m] for m in lesson.student.scores], [t.scores[m] for m in every])}
+        return lesson._replace(teacher=budget.Reads(hidden=(0, *every), scores=every), terms=terms)
+    distill.STRATEGIES["tinybert"] = tinybert
+
+
 TINYBERT = Exercise(
     "6_tinybert.py", "tinybert_loss", mapped, tiny_cases,
     [("the teacher's first layers", lambda *a: mapped(*a, g=lambda m: m), "g(m) = m L_T / L_S: every n-th layer, so that the last learns from the last"),
      ("the teacher's last layers", lambda *a: mapped(*a, g=lambda m: len(a[3]) - len(a[2]) + m), "g(m) = m L_T / L_S: spread over the whole teacher (the last layers are another strategy that TinyBERT compared)"),
      ("one layer off: counted from 0", lambda H, H_T, S, S_T: mapped(H, H_T, S, S_T, g=lambda m: max(1, m * (len(S_T) // len(S)) - 1)), "layer m stands at number m of the hidden states, at number m - 1 of the scores"),
+     ("hidden states one layer off", lambda H, H_T, S, S_T: mapped(H, [H_T[0], *H_T[:-1]], S, S_T), "teacher_hidden[0] is the embeddings' output: layer g(m) stands at number g(m)"),
+     ("scores of the first layer of each group", lambda H, H_T, S, S_T: mapped(H, H_T, S, [S_T[m - m % (len(S_T) // len(S))] for m in range(len(S_T))]), "scores of layer g(m) = m n stand at number m n - 1"),
      ("the first layer of each group", lambda H, H_T, S, S_T: mapped(H, H_T, S, S_T, g=lambda m: (m - 1) * (len(S_T) // len(S)) + 1), "g(m) = m n, not (m - 1) n + 1: the last learns from the last"),
      ("the embeddings' output left out", lambda *a: mapped(*a, embeddings=False), "m = 0 is in the first sum"),
      ("scores compared after the softmax", lambda *a: mapped(*a, change=lambda S: S.softmax(-1)), "equation 7 compares the scores before the softmax: it learns faster, they say"),
@@ -330,7 +354,8 @@ TINYBERT = Exercise(
      ("the root of the squares", lambda *a: mapped(*a, pair=lambda s, t: (s - t).square().mean().sqrt()), "MSE, without a root"),
      ("absolute instead of squared differences", lambda *a: mapped(*a, pair=lambda s, t: (s - t).abs().mean()), "MSE squares"),
      ("the last layer only", lambda H, H_T, S, S_T: mapped([H[0], H[-1]], [H_T[0], H_T[-1]], S[-1:], S_T[-1:]), "all layers learn; the last alone is what the paper's released code does (tinybert_released)")],
-    install_tinybert, ("test_distill.py::test_tinybert_is_the_sum_of_the_mean_squared_errors", "test_distill.py::test_tinybert_of_two_tokens_by_hand"), trains="tinybert")
+    install_tinybert, ("test_distill.py::test_tinybert_is_the_sum_of_the_mean_squared_errors", "test_distill.py::test_tinybert_of_two_tokens_by_hand"), learns=(0, 2), hints={
+        "out of range": "scores of layer 1 stand at number 0"}, install_loop=install_tinybert_loop)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -349,8 +374,11 @@ def relations(qkv, qkv_T, R, cut=distill.split, scale=lambda x, d: d ** 0.5, dim
 
 
 def minilm_cases():
-    return [({"B": B, "T": T, "h": h, "h'": h_T, "R": R}, (tuple(draw(i, B, T, h) for i in range(3)), tuple(draw(10 + i, B, T, h_T) for i in range(3)), R))
-            for B, T, h, h_T, R in ((1, 2, 4, 4, 1), (2, 5, 6, 15, 3), (2, 7, 12, 8, 4), (3, 5, 12, 12, 2))]
+    cases = [({"B": B, "T": T, "h": h, "h'": h_T, "R": R}, (tuple(draw(i, B, T, h) for i in range(3)), tuple(draw(10 + i, B, T, h_T) for i in range(3)), R))
+             for B, T, h, h_T, R in ((2, 5, 6, 15, 3), (1, 2, 4, 4, 1), (2, 7, 12, 8, 4), (3, 5, 12, 12, 2))]
+    # Small whole numbers, whose products bf16 has exactly: what differs is the softmax alone
+    sizes, (q, q_T, R) = cases[0]
+    return cases + [(sizes, (tuple(x.round().clamp(-1, 1).bfloat16() for x in q), tuple(x.round().clamp(-1, 1).bfloat16() for x in q_T), R))]
 
 
 def mixed(x, R):
@@ -377,7 +405,7 @@ MINILM = Exercise(
       "KL(P || Q) = sum P (log P - log Q): 0 where they agree"),
      ("relations compared by their squares", lambda q, q_T, R: sum((distill.relation(distill.split(t, R)).softmax(3) - distill.relation(distill.split(s, R)).softmax(3)).square().mean() for s, t in zip(q, q_T)) / 3,
       "distributions are compared by KL")],
-    swap(distill, "minilm_loss"), ("test_distill.py::test_minilm_is_the_mean_kl_of_the_three_relations_divided_by_3", "test_distill.py::test_minilm_of_two_tokens_by_hand"), trains="minilm")
+    swap(distill, "minilm_loss"), ("test_distill.py::test_minilm_is_the_mean_kl_of_the_three_relations_divided_by_3", "test_distill.py::test_minilm_of_two_tokens_by_hand"), learns=(0,))
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ class Unanswered(Exception):
 def load(path, name):
     """The function `name` of a student's file."""
     spec = importlib.util.spec_from_file_location("submission", path)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules["submission"] = importlib.util.module_from_spec(spec)  # where dataclasses look for their module
     try:
         spec.loader.exec_module(module)
     except SyntaxError as failure:
@@ -68,8 +68,16 @@ def numbers(answer):
 
 
 def equal(a, b):
-    # Whole numbers exactly; others to six digits, and NaN is NaN.
-    return len(a) == len(b) and all(x == y if isinstance(x, int) and isinstance(y, int) else math.isclose(x, y, rel_tol=1e-6, abs_tol=1e-7) or x != x and y != y for x, y in zip(a, b))
+    """Whole numbers exactly; others to six digits, and NaN is NaN."""
+    def same(x, y):
+        if isinstance(x, int) and isinstance(y, int):
+            return x == y
+        return math.isclose(x, y, rel_tol=1e-6, abs_tol=1e-7) or x != x and y != y
+    return len(a) == len(b) and all(map(same, a, b))
+
+
+def spell(values):
+    return ", ".join(str(x) if isinstance(x, int) and abs(x) < 10 ** 30 else "a number of more than 30 digits" if isinstance(x, int) else f"{x:.6g}" for x in values)
 
 
 def form(answer, wanted, sizes):
@@ -80,13 +88,48 @@ def form(answer, wanted, sizes):
     if isinstance(answer, torch.Tensor) and answer.dim():
         names = {size: name for name, size in reversed(sizes.items())}
         shape = ", ".join(names.get(n, str(n)) for n in answer.shape)
-        advice = {"N": "a number for each position: take the mean over them", "N, V": "a number for each position and word: sum over the words, then the mean over the positions",
-                  "V": "a number for each word"}.get(shape, "sum and average until one number is left")
+        advice = {"N": "a number for each position: take the mean over them", "V": "a number for each word",
+                  "N, V": "a number for each position and word: sum over the words, then the mean over the positions"}.get(shape, "sum and average until one number is left")
         return f"wrong shape: {tuple(answer.shape)} = ({shape}), and a scalar is wanted; {advice}"
     n, got = len(wanted), numbers(answer)
     if got is None:
         return f"wrong form: it returns a {type(answer).__name__}, and {'a number' if n == 1 else f'a tuple of {n} numbers'} is wanted"
     return f"wrong form: {len(got)} numbers instead of {n}" if len(got) != n else None
+
+
+def precision(answer, correct):
+    """What is wrong with the dtype of a tensor whose numbers are right; or None."""
+    import torch
+    if not isinstance(answer, torch.Tensor) or answer.dtype in (correct.dtype, torch.float64):
+        return None
+    if answer.dtype == torch.float32:
+        return "float64 cut to fp32: turn bf16 into fp32, but leave float64 as it is; the project's tests compare twelve digits"
+    return f"the answer is {str(answer.dtype).removeprefix('torch.')}: compute in fp32 where the tensors are bf16, and leave the answer in it"
+
+
+def slopes(function, arguments, learns):
+    """(the answer, its gradients by the student's tensors among the arguments): `learns` numbers those arguments."""
+    import torch
+    arguments, tensors = list(copy.deepcopy(arguments)), []
+    for i in learns:
+        parts = arguments[i] if isinstance(arguments[i], (list, tuple)) else [arguments[i]]
+        tensors += [part.requires_grad_(True) for part in parts]
+    answer = function(*arguments)
+    if not isinstance(answer, torch.Tensor) or not answer.requires_grad:
+        return None
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(tensors, torch.autograd.grad(answer, tensors, allow_unused=True))]
+
+
+def gradient(exercise, function, arguments):
+    """What is wrong with the gradient of an answer that is right; or None."""
+    import torch
+    if not exercise.learns:
+        return None
+    found, right = slopes(function, arguments, exercise.learns), slopes(exercise.right, arguments, exercise.learns)
+    if found is None:
+        return "no gradient flows: the number is right, but nothing can be learned from it. Return a tensor, without no_grad, detach or item"
+    if not all(torch.allclose(f, r, rtol=1e-5, atol=1e-8) for f, r in zip(found, right)):
+        return "the number is right, and its gradient is not: a part of the student's side is cut off (detach, no_grad, or through numpy)"
 
 
 def answers_of(function, cases):
@@ -112,11 +155,12 @@ def diagnose(exercise, function, path=""):
         return found, float(found is None)
     cases = exercise.cases()
     wanted = [numbers(exercise.right(*copy.deepcopy(arguments))) for _, arguments in cases]
-    found, right, first = [], 0, None
-    for (sizes, arguments), answer, correct in zip(cases, answers_of(function, cases), wanted):
+    found, right, first, answers = [], 0, None, answers_of(function, cases)
+    for (sizes, arguments), answer, correct in zip(cases, answers, wanted):
         spelled = ", ".join(f"{name} = {size}" for name, size in sizes.items()) or ", ".join(map(str, arguments))
         if isinstance(answer, BaseException):
             problem = raised(answer, path, f"in the case {spelled}")
+            problem += next((f". {hint}" for word, hint in exercise.hints.items() if word in problem), "")
             if isinstance(answer, (NotImplementedError, SystemExit)):
                 return problem, 0.0
         else:
@@ -127,9 +171,11 @@ def diagnose(exercise, function, path=""):
         found.append(got)
         right += equal(got, correct)
         if not equal(got, correct) and first is None:
-            first = f"In the case {spelled} it gives {', '.join(f'{x:.6g}' for x in got)}, and {', '.join(f'{x:.6g}' for x in correct)} is right"
+            first = f"In the case {spelled} it gives {spell(got)}, and {spell(correct)} is right"
     if first is None:
-        return None, 1.0
+        problems = [precision(answer, exercise.right(*arguments)) for (_, arguments), answer in zip(cases, answers)]
+        problem = next((problem for problem in problems if problem), None) or gradient(exercise, function, cases[0][1])
+        return problem, 0.9 if problem else 1.0
     for name, mistake, advice in exercise.mistakes:
         theirs = [numbers(answer) for answer in answers_of(mistake, cases)]
         if all(answer is not None and equal(answer, got) for answer, got in zip(theirs, found)):
@@ -157,10 +203,23 @@ def run_tests(exercise):
     return reports.passed, f"the project's own test fails: {reports.failed[0]}" if reports.failed else None
 
 
+FORBIDDEN = {"socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr",
+             "subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork", "os.forkpty"}
+
+
 def forbid(event, _):
-    """No network, and no other programs, for those who try."""
-    if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.system", "os.posix_spawn", "os.exec", "os.fork"):
+    """None of the usual ways to the network and to other programs."""
+    if event in FORBIDDEN:
         raise PermissionError(f"not allowed in an exercise: {event}")
+
+
+def limit():
+    """No file of it grows beyond 100 MB; on Linux, which can say how much it has, it gets MEMORY more than the libraries took."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10 ** 8, 10 ** 8))
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def main():
@@ -172,14 +231,14 @@ def main():
         import cli
         import train
         if sys.argv[2] != "-":
-            exercise.install(load(path, exercise.function))
+            (exercise.install_loop or exercise.install)(load(path, exercise.function))
         sys.argv = ["train.py", *sys.argv[4:]]
         cli.program(train.main)
-    import transformers  # noqa: F401: what the tests need, before anything is forbidden
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    sys.addaudithook(forbid)
     result = {"passed": False, "share": 0.0}
     try:
+        import transformers  # noqa: F401: what the tests need, before anything is forbidden
+        limit()
+        sys.addaudithook(forbid)
         function = load(path, exercise.function)
         problem, result["share"] = diagnose(exercise, function, path)
         if problem is None:
@@ -188,6 +247,8 @@ def main():
             result |= {"passed": problem is None, "tests": count}
     except Unanswered as failure:
         problem = str(failure)
+    except Exception as failure:
+        problem = f"the check itself failed ({raised(failure, path, 'while it judged')}): this says nothing about the answer"
     result["diagnosis"] = problem or f"{result['tests']} of the project's own tests pass with it"
     Path(mode).write_text(json.dumps(result))
 

@@ -9,7 +9,7 @@ from cli import UserError
 from glue import GRIDS
 
 FIXED = {"model": "2x128", "teacher": "None", "teacher_model": "4x128", "teacher_flops": "3000000000000", "data": "stories", "glue_grid": "quick", "tasks": "rte",
-         "glue_seeds": "1", "train_options": "", "distil_options": ""}
+         "glue_seeds": "1", "lr": "None", "lr_grid": "None", "train_options": "", "distil_options": ""}
 
 
 @pytest.fixture
@@ -73,11 +73,23 @@ def test_the_same_student_twice_is_refused(hand_in, tmp_path):
     assert not (tmp_path / "all" / "report.md").exists()
 
 
-@pytest.mark.parametrize("key, value", [("model", "4x128"), ("teacher_flops", "1000000000000"), ("tasks", "cola,rte"), ("train_options", "--seq-len 64")])
+@pytest.mark.parametrize("key, value", [("model", "4x128"), ("teacher_flops", "1000000000000"), ("tasks", "cola,rte"), ("train_options", "--seq-len 64"), ("lr", "0.001")])
 def test_another_comparison_is_refused_by_what_differs(hand_in, tmp_path, key, value):
     ann, ben = hand_in("ann", {("scratch", 10): 0.5}), hand_in("ben", {("scratch", 20): 0.7}, **{key: value})
     with pytest.raises(UserError, match=f"holds another comparison than .*: {key} is {value} here and {FIXED[key]} there"):
         collect_into(tmp_path / "all", ann, ben)
+
+
+def test_teachers_of_different_names_are_named(hand_in, tmp_path):
+    ann, ben = hand_in("ann", {("scratch", 10): 0.5}, teacher="bert-base-uncased"), hand_in("ben", {("scratch", 20): 0.7}, teacher="other/bert")
+    text, _ = collect_into(tmp_path / "all", ann, ben)
+    assert "teacher BERT 4x128 (bert-base-uncased, other/bert)" in text
+
+
+def test_a_comparisons_own_report_is_not_written_over(hand_in, tmp_path):
+    ann = hand_in("ann", {("scratch", 10): 0.5})
+    with pytest.raises(UserError, match="a report of its own"):
+        collect_into(tmp_path / "ann", ann)
 
 
 def edit(path, change):
@@ -111,7 +123,10 @@ def test_a_renamed_student_is_noticed(hand_in, tmp_path):
 
 def test_what_cannot_be_collected_ends_in_one_line(hand_in, tmp_path):
     (tmp_path / "empty").mkdir()
-    for folder, message in ((str(tmp_path / "empty"), "is no comparison's folder"), (hand_in("none", {}), "no student of these comparisons"), (hand_in("kd", {("kd", 10): 0.5}), "no student from scratch")):
+    (tmp_path / "old").mkdir()
+    runs.write_json(tmp_path / "old" / "compare.json", {"tasks": "rte"})
+    for folder, message in ((str(tmp_path / "empty"), "is no comparison's folder"), (str(tmp_path / "old"), "does not say model"),
+                            (hand_in("grid", {("scratch", 10): 0.5}, lr_grid="[0.001, 0.002]"), "need one rate"), (hand_in("none", {}), "no student of these comparisons"), (hand_in("kd", {("kd", 10): 0.5}), "no student from scratch")):
         with pytest.raises(UserError, match=message):
             collect_into(tmp_path / "all", folder)
 

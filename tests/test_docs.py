@@ -52,5 +52,9 @@ def test_the_pages_need_no_network_and_their_links_exist(python, tmp_path):
         text = page.read_text(encoding="utf-8")
         for link in re.findall(r'<(?:a|link|img|script)\b[^>]*? (?:href|src)="([^"#]+)', text):
             assert (tmp_path / "site" / html.unescape(link)).exists(), (page.name, link)
-    again = python("docs.py", "--out", str(tmp_path))
-    assert again.returncode == 2 and "holds other files" in again.stderr
+    assert python("docs.py", "--out", str(tmp_path / "site")).returncode == 0  # over its own pages
+    (tmp_path / "web").mkdir()
+    for strange in (tmp_path / "web" / "index.html", tmp_path / "site" / "thesis.txt"):  # somebody's own page, somebody's own file
+        strange.write_text("mine")
+        again = python("docs.py", "--out", str(strange.parent))
+        assert again.returncode == 2 and "holds other files" in again.stderr and strange.read_text() == "mine"
