@@ -26,6 +26,7 @@ MARKERS = "osD^vPX*"
 
 
 def t_975(df):
+    """The 97.5% point of Student's t with df degrees of freedom: between it and its negative lie 95%."""
     z = 1.959964
     return T_975[df - 1] if df <= 30 else z + (z ** 3 + z) / (4 * df) + (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (96 * df ** 2)
 

@@ -1,12 +1,12 @@
 """Exercise 1. What does one block of the encoder cost?                                                         (20 minutes)
 
-Read first: the assumptions at the top of budget.py, and the comments "(m, k) @ (k, n)" in model.py's layer.
+Read first: the assumptions at the top of budget.py, and `Layer` in model.py.
 
 A matrix product (m x k)(k x n) costs 2 m n k floating-point operations: m n sums of k products, a multiplication and an addition
 each. Everything else (softmax, GELU, LayerNorm, biases) is free by convention. In the forward pass of one sequence, a block with
 
     T  tokens in the sequence
-    h  hidden size               cut into A heads of d = h / A
+    h  hidden size               cut into A heads of d = h / A (A is not given: does the sum depend on it?)
     f  feed-forward size         (4 h in BERT, but not in every model)
 
 computes these products:
@@ -17,7 +17,7 @@ computes these products:
     attention output                                   (T, h) @ (h, h)
     feed-forward                                       (T, h) @ (h, f), then (T, f) @ (f, h)
 
-Write the sum. Check by hand: T = 2, h = 4, f = 16 costs 832 FLOPs. Then: python exercises/check.py 1
+Write the sum. Check by hand: T = 2, h = 4, f = 6 costs 512 FLOPs. Then: python exercises/check.py 1
 """
 
 

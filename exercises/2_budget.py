@@ -1,6 +1,6 @@
 """Exercise 2. What does a budget buy?                                                                         (20 minutes)
 
-Read first: `bill`, `step_flops` and `plan` in budget.py, in this order, but only their docstrings.
+Read first: the assumptions at the top of budget.py.
 
 A run may spend C FLOPs, never more, in whole steps of B sequences of T tokens. What a sequence costs:
 

@@ -1,12 +1,12 @@
 """Exercise 4. How surprised is the model?                                                                     (25 minutes)
 
-Read first: exercise 3; the head of distill.py, down to "Losses".
+Read first: exercise 3; the docstring at the top of distill.py.
 
 At each of N masked positions the model gives a score z_nv to each of V words. Its loss is the mean surprise at the words that stood there:
 
     L = 1/N sum_n -log softmax(z_n)[y_n]          log softmax(z)[y] = z_y - log sum_v exp z_v
 
-A position whose label y_n is negative (-100) has no word to guess: it counts neither in the sum nor in N. Without any label the loss is 0.
+A position whose label y_n is -100 has no word to guess: it counts neither in the sum nor in N. Without any label the loss is 0.
 Scores may be as large as 10,000, where exp overflows: torch has logsumexp. They may be bf16: compute in fp32 (float64 stays).
 
 Shapes: logits (N, V), labels (N,) -> a scalar. Write it with sums and gathers, not with torch's cross_entropy (the tests compare with that).

@@ -13,7 +13,7 @@ teacher's entropy, not 0.
 Shapes: student_logits (N, V), teacher_logits (N, V) -> a scalar. bf16 is computed in fp32; float64 stays as it is.
 
 Check by hand: teacher 3 : 1, student 1 : 1, t = 1 give log 2 = 0.693. Then: python exercises/check.py 5
-and, to see it learn: python exercises/check.py 5 --train
+and, to see it learn with t = 2 and the masked-word loss beside it: python exercises/check.py 5 --train
 """
 import torch  # noqa: F401
 

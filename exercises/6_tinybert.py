@@ -1,6 +1,6 @@
 """Exercise 6. Learning from the teacher's layers.                                                             (35 minutes)
 
-Read first: Jiao et al. 2020 (TinyBERT), section 3.1 and equations 7 to 9; `Output` in model.py.
+Read first: Jiao et al. 2020 (TinyBERT), section 3.1 and equations 7 to 9; `tinybert` in distill.py only after you have tried.
 
 A student of L_S layers imitates a teacher of L_T = n L_S layers. Its layer m learns from the teacher's layer g(m) = m L_T / L_S, counted from 1: the last
 learns from the last. Layer 0, the output of the embeddings, learns from the teacher's layer 0. With MSE the mean of squared differences:

@@ -16,7 +16,10 @@ Shapes: student_qkv three tensors (B, T, h), teacher_qkv three tensors (B, T, h'
 (float64 stays as it is).
 Take care with the cut: position t keeps its own h numbers. (B, T, h) -> (B, T, R, d) -> (B, R, T, d).
 
-Check by hand: student equal to teacher gives 0. Then: python exercises/check.py 7
+Scores may be large: take log_softmax, since the softmax may be 0, and its logarithm is then none.
+
+Check by hand: R = 1, T = 2, h = h' = 1, all three alike, the student (0, 0), the teacher (sqrt(log 3), 0): its first row is (3/4, 1/4), and the loss
+1/2 (3/4 log 3/2 + 1/4 log 1/2) = 0.0654. Student equal to teacher gives 0. Then: python exercises/check.py 7
 """
 import torch  # noqa: F401
 

@@ -1,6 +1,6 @@
 """Exercise 8. Was it better, at equal compute?                                                                (35 minutes)
 
-Read first: `interval` and `compute_multiplier` in report.py, their docstrings only; the study in README.md.
+Read first: `interval` and `compute_multiplier` in report.py, their docstrings only; "The experiment" in README.md.
 
 Two strategies spent the same C FLOPs, with seeds 1 to n each. Students of one seed began with the same weights and saw the same batches, so their scores rise and fall
 together: compare them pair by pair. Of the differences x_i = student_i - scratch_i
@@ -13,7 +13,7 @@ over the logarithm of the budget. Find the budget C* at which scratch scores wha
 
     kappa = C* / C
 
-The student's mean score lies within the curve. `report.t_975(df)` gives t.
+The student's mean score lies within the curve. `t_975(df)` is t for df degrees of freedom. Return (m, half of the interval, kappa).
 
 Check by hand: student (60, 60), scratch (50, 50), curve [(1e12, 40), (1e13, 60)], C = 1e12 gives (10, 0, 10). Then: python exercises/check.py 8
 """

@@ -25,6 +25,7 @@ class Exercise(NamedTuple):
     judge: Optional[Callable] = None   # where answers are random: student -> a diagnosis, or None
     learns: tuple = ()             # the arguments by which a loss has a gradient
     hints: dict = {}               # {words of an exception: what to say of it}
+    parts: tuple = ()              # names of an answer's numbers, where it has several
     install_loop: Optional[Callable] = None  # `install` for --train, where another place shows more
 
 
@@ -117,11 +118,15 @@ PLAN = Exercise(
      ("steps rounded up, above the budget", wrong_plan(right_price, lambda C, step: -(-C // step)), "a run never spends more than C: cut the fraction off"),
      ("steps rounded to the nearest", wrong_plan(right_price, lambda C, step: (2 * C + step) // (2 * step)), "a run never spends more than C: cut the fraction off"),
      ("divided as floats", wrong_plan(right_price, lambda C, step: int(C / step)), "a float has 53 binary digits, and 10^19 needs 64: divide with //"),
+     ("steps and the price of a step exchanged", lambda *a: (lambda step, steps, tokens: (steps, step, tokens))(*planned(*a)), "(FLOPs of a step, steps, tokens), in this order"),
+     ("F taken to be of a token", lambda C, F_S, F_T, B, T: planned(C, F_S * T, F_T * T, B, T), "F_S and F_T are FLOPs of a sequence of T tokens: T is not in the price of a step"),
+     ("tokens of a part of a step", lambda C, F_S, F_T, B, T: (right_price(F_S, F_T, B), C // right_price(F_S, F_T, B), C / right_price(F_S, F_T, B) * B * T), "tokens are read in whole steps: steps B T"),
      ("sequences instead of tokens", wrong_plan(right_price, tokens=lambda steps, B, T: steps * B), "each sequence has T tokens"),
      ("the budget's tokens, not those of whole steps", lambda C, F_S, F_T, B, T: (right_price(F_S, F_T, B), C // right_price(F_S, F_T, B), C * B * T // right_price(F_S, F_T, B)),
       "tokens are read in whole steps: steps B T")],
     install_plan, ("test_budget.py::test_every_strategys_step_costs_what_torch_counts", "test_budget.py::test_a_plan_is_whole_steps_within_the_budget_and_less_than_one_step_below_it",
-                   "test_budget.py::test_a_budget_of_exactly_n_steps_buys_n_even_where_floats_cannot_tell"))
+                   "test_budget.py::test_a_budget_of_exactly_n_steps_buys_n_even_where_floats_cannot_tell"),
+    parts=("FLOPs of a step", "steps", "tokens"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -135,8 +140,8 @@ class Words(NamedTuple):
 
 def judge_masking(student):
     import numpy as np
-    for T in (32, 40, 128):
-        B, k, words = 512, budget.masked_positions(T), Words()
+    for T, V in ((32, 1000), (30, 1000), (128, 112)):  # of few words each must come up
+        B, k, words = 1024, budget.masked_positions(T), Words(V)
         blocks = data.generator(T).choice(np.setdiff1d(np.arange(words.size), words.special), (B, T))
         blocks[:, ::7], blocks[:, 0] = 102, 101
         before = blocks.copy()
@@ -152,11 +157,19 @@ def judge_masking(student):
             return "labels at all positions: wanted are those of the N = B k chosen ones only, so that the head computes 15% of the logits"
         if positions.ndim != 1 or positions.shape != labels.shape:
             return f"wrong shape: positions are {positions.shape}, labels {labels.shape}, both wanted (N,)"
-        counts = np.bincount(positions // T, minlength=B) if len(positions) and positions.max() < B * T else np.zeros(B)
         if len(positions) and positions.max() < T:
             return "positions are columns: wanted are places in the flattened blocks, row b, column t is b T + t"
-        if np.isin(before.reshape(-1)[positions], words.special).any():
+        if any(part.dtype != np.int64 for part in answer):
+            return f"wrong dtype: {', '.join(str(part.dtype) for part in answer)}, and int64 is wanted for all three"
+        there = before.reshape(-1)[positions] if len(positions) and 0 <= positions.min() and positions.max() < B * T else None
+        if there is None:
+            return "positions lie outside of the flattened blocks: row b, column t is b T + t"
+        if not np.array_equal(labels, there):
+            return "labels are what the inputs show, not what stood there" if np.array_equal(labels, inputs.reshape(-1)[positions]) else \
+                "labels are not the words that stood at the positions: row b, column t of the blocks is position b T + t"
+        if np.isin(there, words.special).any():
             return "special tokens masked: [CLS] and [SEP] are never chosen (vocabulary.special has their numbers)"
+        counts = np.bincount(positions // T, minlength=B)
         if len(set(counts)) > 1:
             return "blocks differ in the number of their masked words: wanted are always k ordinary ones, so that all steps cost the same. Neither a chance of 15% for each token, nor choosing k of all and leaving out the special ones"
         if counts[0] != k:
@@ -166,9 +179,6 @@ def judge_masking(student):
             return "a position chosen twice: choose without replacement"
         if (np.diff(positions) < 0).any():
             return "positions are not in rising order: sort them"
-        there = before.reshape(-1)[positions]
-        if not np.array_equal(labels, there):
-            return "labels are what the inputs show, not what stood there" if np.array_equal(labels, inputs.reshape(-1)[positions]) else "labels are not the words that stood at the positions"
         rest = np.delete(np.arange(B * T), positions)
         if not np.array_equal(inputs.reshape(-1)[rest], before.reshape(-1)[rest]):
             return "words that were not chosen are changed, too"
@@ -185,17 +195,21 @@ def judge_masking(student):
                 return "what becomes of a word depends on its place: let chance decide for each chosen word, not its number in the row"
         if np.isin(other, words.special).any():
             return "a random word is a special token: draw from the others only, wherever their numbers are"
-        if len(np.unique(other)) < 0.5 * min(len(other), words.size):
+        ordinary = np.setdiff1d(np.arange(V), words.special)
+        if len(np.unique(other)) < 0.5 * min(len(other), V) or abs((other > V // 2).mean() - (ordinary > V // 2).mean()) > 0.12:
             return "random words are few: each chosen word needs one of its own, drawn from the whole vocabulary"
+        if V < 200 and len(np.unique(other)) < len(ordinary):
+            return f"the word {np.setdiff1d(ordinary, other)[0]} of {V} never comes as a random one: all words from 0 to V - 1 that are no special tokens have the same chance"
         again, another = student(before.copy(), data.generator(1), words), student(before.copy(), data.generator(2), words)
-        if not np.array_equal(again[1], positions) or not np.array_equal(again[0], inputs) or np.array_equal(another[1], positions):
+        same_fate = np.array_equal(another[0].reshape(-1)[another[1]] == words.mask, seen == words.mask)
+        if not np.array_equal(again[1], positions) or not np.array_equal(again[0], inputs) or np.array_equal(another[1], positions) or same_fate:
             return "not drawn from rng: the same generator must give the same masks, another one others"
         if abs(np.bincount(positions % T, minlength=T)[1:7].mean() / (B * k / (T - len(range(0, T, 7)))) - 1) > 0.25:
             return "some positions are chosen more often than others: every ordinary word has the same chance"
     return None
 
 
-def masking(k=budget.masked_positions, mask_special=False, fate=(0.8, 0.9), labels_of="blocks", wrong_words=(), by_chance=False, flat=True, by_place=False, own_randomness=False, less=False):
+def masking(k=budget.masked_positions, mask_special=False, fate=(0.8, 0.9), labels_of="blocks", wrong_words=(), by_chance=False, flat=True, by_place=False, own_randomness=None, less=False, dtype="int64", last=1):
     """A mask_tokens that makes the named mistakes."""
     def mask_tokens(blocks, rng, vocabulary):
         import numpy as np
@@ -206,10 +220,11 @@ def masking(k=budget.masked_positions, mask_special=False, fate=(0.8, 0.9), labe
         if not by_chance:
             np.put_along_axis(chosen, np.argsort(keys, axis=1)[:, :k(T)], True, axis=1)
         positions = np.flatnonzero(chosen & ~np.isin(blocks, vocabulary.special) if less else chosen)
+        rng = np.random.default_rng(*own_randomness) if own_randomness is not None else rng
         inputs, draw = blocks.copy().reshape(-1), np.arange(len(positions)) / len(positions) if by_place else rng.random(len(positions))
-        inputs[positions] = np.where(draw < fate[0], vocabulary.mask, np.where(draw < fate[1], (np.random.default_rng() if own_randomness else rng).choice(words, len(positions)), inputs[positions]))
+        inputs[positions] = np.where(draw < fate[0], vocabulary.mask, np.where(draw < fate[1], rng.choice(words[:round(last * len(words))], len(positions)), inputs[positions]))
         labels = (blocks.reshape(-1) if labels_of == "blocks" else inputs)[positions]
-        return inputs.reshape(B, T), positions if flat else positions % T, labels
+        return inputs.reshape(B, T), (positions if flat else positions % T).astype(dtype), labels
     return mask_tokens
 
 
@@ -218,7 +233,8 @@ MASKING = Exercise(
     [("masked, wanted", masking(k=lambda T: int(0.15 * T)), ""), ("Neither a chance of 15% for each token", masking(by_chance=True), ""), ("nor choosing k of all", masking(less=True), ""), ("special tokens masked", masking(mask_special=True), ""),
      ("all chosen words become [MASK]", masking(fate=(1, 1)), ""), ("wanted 80, 10 and 10", masking(fate=(0.8, 1)), ""), ("labels are what the inputs show", masking(labels_of="inputs"), ""),
      ("a random word is a special token", masking(wrong_words=(0, 1, 2, 3, 4)), ""), ("what becomes of a word depends on its place", masking(by_place=True), ""),
-     ("not drawn from rng", masking(own_randomness=True), ""), ("positions are columns", masking(flat=False), "")],
+     ("not drawn from rng", masking(own_randomness=()), ""), ("not drawn from rng", masking(own_randomness=(0,)), ""), ("wrong dtype", masking(dtype="int32"), ""),
+     ("random words are few", masking(last=0.5), ""), ("never comes as a random one", masking(last=0.992), ""), ("0.15 T cut off", masking(k=lambda T: round(0.15 * T)), ""), ("positions are columns", masking(flat=False), "")],
     swap(data, "mask_tokens"), ("test_data.py::test_each_block_has_exactly_k_masked_positions", "test_data.py::test_labels_are_the_words_that_stood_there_and_other_words_stay",
                                 "test_data.py::test_80_percent_become_mask_10_a_random_word_10_stay", "test_data.py::test_special_tokens_are_never_masked_and_never_the_random_word",
                                 "test_data.py::test_every_word_is_masked_equally_often"), judge_masking)
@@ -242,8 +258,10 @@ MLM = Exercise(
     "4_mlm.py", "mlm_loss", distill.mlm_loss, mlm_cases,
     [("exp overflows", lambda z, y: -(z.exp().gather(1, y.clamp(min=0)[:, None]).squeeze(1) / z.exp().sum(1)).log()[y >= 0].sum() / (y >= 0).sum().clamp(min=1),
       "log softmax(z)[y] = z_y - logsumexp(z): the library's logsumexp subtracts the largest score first"),
+     ("exp overflows", lambda z, y: ((distill.exact(z).exp().sum(1).log() - distill.exact(z).gather(1, y.clamp(min=0)[:, None]).squeeze(1)) * (y >= 0)).sum() / (y >= 0).sum().clamp(min=1),
+      "log softmax(z)[y] = z_y - logsumexp(z): the library's logsumexp subtracts the largest score first"),
+     ("word 0 taken for no label", lambda z, y: distill.mlm_loss(z, torch.where(y > 0, y, -100)), "0 is a word like others: only negative labels are left out (y >= 0)"),
      ("nothing to guess gives NaN", lambda z, y: surprise(distill.exact(z), y)[y >= 0].mean(), "without any label the loss is 0: divide by at least 1"),
-     ("computed in bf16", lambda z, y: surprise(z, y)[y >= 0].sum() / (y >= 0).sum().clamp(min=1), "bf16 has 8 binary digits: turn such scores into fp32 first"),
      ("positions without a label counted in N", lambda z, y: (surprise(distill.exact(z), y) * (y >= 0)).mean(), "divide by the number of labels, not by the number of positions"),
      ("labels clamped, but not left out", lambda z, y: surprise(distill.exact(z), y.clamp(min=0)).mean(), "after clamping -100 to 0 those positions must still be taken out of sum and N"),
      ("the sum instead of the mean", lambda z, y: distill.mlm_loss(z, y) * (y >= 0).sum(), "divide by N, the number of labels"),
@@ -264,7 +282,8 @@ def cross_entropy(p, z, dim=1):
 
 def kd_cases():
     return [({"N": 7, "V": 5}, (draw(1, 7, 5), draw(2, 7, 5), 1.0)), ({"N": 1, "V": 2}, (torch.zeros(1, 2), torch.tensor([[math.log(3), 0.0]]))), ({"N": 3, "V": 11}, (2 * draw(3, 3, 11), draw(4, 3, 11), 2.0)),
-            ({"N": 4, "V": 9}, (draw(5, 4, 9).bfloat16(), draw(6, 4, 9).bfloat16(), 0.5)), ({"N": 2, "V": 3}, (torch.tensor([[300.0, -300.0, 0.0]] * 2), torch.tensor([[0.0, 1.0, 300.0]] * 2), 1.0))]
+            ({"N": 4, "V": 9}, (draw(5, 4, 9).bfloat16(), draw(6, 4, 9).bfloat16(), 0.5)), ({"N": 2, "V": 3}, (torch.tensor([[300.0, -300.0, 0.0]] * 2), torch.tensor([[0.0, 1.0, 300.0]] * 2), 1.0)),
+            ({"N": 6, "V": 4}, (draw(7, 6, 4), draw(8, 6, 4), 3.0))]
 
 
 def kd_with(change):
@@ -284,6 +303,8 @@ KD = Exercise(
      ("KL instead of cross-entropy", kd_with(lambda s, t_, t: t * t * (cross_entropy((t_ / t).softmax(1), s / t) - cross_entropy((t_ / t).softmax(1), t_ / t)).mean()),
       "the gradients are equal, the number is not: do not subtract the teacher's entropy"),
      ("the temperature on the teacher only", kd_with(lambda s, t_, t: t * t * cross_entropy((t_ / t).softmax(1), s).mean()), "both are divided by t"),
+     ("the temperature on the student only", kd_with(lambda s, t_, t: t * t * cross_entropy(t_.softmax(1), s / t).mean()), "both are divided by t"),
+     ("another temperature by default", lambda s, t_, t=2.0: distill.kd_loss(s, t_, t), "without a temperature it is 1"),
      ("the temperature ignored", kd_with(lambda s, t_, t: cross_entropy(t_.softmax(1), s).mean()), "divide both scores by t before the softmax, and multiply by t^2"),
      ("multiplied by the temperature", kd_with(lambda s, t_, t: t * t * cross_entropy((t_ * t).softmax(1), s * t).mean()), "softened: divided by t"),
      ("softmax over the positions", kd_with(lambda s, t_, t: t * t * cross_entropy((t_ / t).softmax(0), s / t, 0).mean()), "a distribution is over the words: dim=1"),
@@ -315,6 +336,24 @@ def tiny_cases():
     return cases
 
 
+# Which layer of L_T = n L the student's layer m learns from, wrongly
+WRONG_LAYERS = [
+    ("the teacher's first layers", lambda m, n, L: m, "g(m) = m L_T / L_S: every n-th layer, so that the last learns from the last"),
+    ("the teacher's last layers", lambda m, n, L: n * L - L + m, "g(m) = m L_T / L_S: spread over the whole teacher (the last layers are another strategy that TinyBERT compared)"),
+    ("one layer off", lambda m, n, L: max(1, m * n - 1), "layer g(m) stands at number g(m) of the hidden states, at number g(m) - 1 of the scores"),
+    ("the first layer of each group", lambda m, n, L: (m - 1) * n + 1, "g(m) = m n, not (m - 1) n + 1: the last learns from the last")]
+
+
+def wrong_layers(g, of):
+    def loss(H, H_T, S, S_T):
+        L, n = len(S), len(S_T) // len(S)
+        right = [m * n for m in range(L + 1)]
+        wrong = [0] + [g(m, n, L) for m in range(1, L + 1)]
+        hidden, scores = (right if of == "scores: " else wrong), (right if of == "hidden states: " else wrong)
+        return mapped(H, [H_T[m] for m in hidden], S, [S_T[m - 1] for m in scores[1:]])
+    return loss
+
+
 def install_tinybert(student):
     def tinybert_loss(H, H_T, S, S_T, real=distill.tinybert_loss):
         if len(H) != len(H_T) or len(S) != len(S_T):
@@ -340,12 +379,7 @@ def install_tinybert_loop(student):
 
 TINYBERT = Exercise(
     "6_tinybert.py", "tinybert_loss", mapped, tiny_cases,
-    [("the teacher's first layers", lambda *a: mapped(*a, g=lambda m: m), "g(m) = m L_T / L_S: every n-th layer, so that the last learns from the last"),
-     ("the teacher's last layers", lambda *a: mapped(*a, g=lambda m: len(a[3]) - len(a[2]) + m), "g(m) = m L_T / L_S: spread over the whole teacher (the last layers are another strategy that TinyBERT compared)"),
-     ("one layer off: counted from 0", lambda H, H_T, S, S_T: mapped(H, H_T, S, S_T, g=lambda m: max(1, m * (len(S_T) // len(S)) - 1)), "layer m stands at number m of the hidden states, at number m - 1 of the scores"),
-     ("hidden states one layer off", lambda H, H_T, S, S_T: mapped(H, [H_T[0], *H_T[:-1]], S, S_T), "teacher_hidden[0] is the embeddings' output: layer g(m) stands at number g(m)"),
-     ("scores of the first layer of each group", lambda H, H_T, S, S_T: mapped(H, H_T, S, [S_T[m - m % (len(S_T) // len(S))] for m in range(len(S_T))]), "scores of layer g(m) = m n stand at number m n - 1"),
-     ("the first layer of each group", lambda H, H_T, S, S_T: mapped(H, H_T, S, S_T, g=lambda m: (m - 1) * (len(S_T) // len(S)) + 1), "g(m) = m n, not (m - 1) n + 1: the last learns from the last"),
+    [(f"{of}{name}", wrong_layers(g, of), advice) for name, g, advice in WRONG_LAYERS for of in ("", "hidden states: ", "scores: ")] + [
      ("the embeddings' output left out", lambda *a: mapped(*a, embeddings=False), "m = 0 is in the first sum"),
      ("scores compared after the softmax", lambda *a: mapped(*a, change=lambda S: S.softmax(-1)), "equation 7 compares the scores before the softmax: it learns faster, they say"),
      ("scores left out", lambda H, H_T, S, S_T: mapped(H, H_T, S, S_T, change=torch.zeros_like), "there are two sums"),
@@ -353,6 +387,7 @@ TINYBERT = Exercise(
      ("the mean over the layers", lambda *a: mapped(*a, total=lambda terms: sum(terms) / len(terms)), "the losses of the layers are added"),
      ("the root of the squares", lambda *a: mapped(*a, pair=lambda s, t: (s - t).square().mean().sqrt()), "MSE, without a root"),
      ("absolute instead of squared differences", lambda *a: mapped(*a, pair=lambda s, t: (s - t).abs().mean()), "MSE squares"),
+     ("the last layer's hidden states left out", lambda H, H_T, S, S_T: mapped(H, H_T, S, S_T) - (distill.exact(H[-1]) - distill.exact(H_T[-1])).square().mean(), "m runs to L_S, the last layer included"),
      ("the last layer only", lambda H, H_T, S, S_T: mapped([H[0], H[-1]], [H_T[0], H_T[-1]], S[-1:], S_T[-1:]), "all layers learn; the last alone is what the paper's released code does (tinybert_released)")],
     install_tinybert, ("test_distill.py::test_tinybert_is_the_sum_of_the_mean_squared_errors", "test_distill.py::test_tinybert_of_two_tokens_by_hand"), learns=(0, 2), hints={
         "out of range": "scores of layer 1 stand at number 0"}, install_loop=install_tinybert_loop)
@@ -376,6 +411,7 @@ def relations(qkv, qkv_T, R, cut=distill.split, scale=lambda x, d: d ** 0.5, dim
 def minilm_cases():
     cases = [({"B": B, "T": T, "h": h, "h'": h_T, "R": R}, (tuple(draw(i, B, T, h) for i in range(3)), tuple(draw(10 + i, B, T, h_T) for i in range(3)), R))
              for B, T, h, h_T, R in ((2, 5, 6, 15, 3), (1, 2, 4, 4, 1), (2, 7, 12, 8, 4), (3, 5, 12, 12, 2))]
+    cases.append(({"B": 2, "T": 5, "h": 6, "h'": 6, "R": 2}, (tuple(30 * draw(i, 2, 5, 6) for i in range(3)), tuple(30 * draw(10 + i, 2, 5, 6) for i in range(3)), 2)))
     # Small whole numbers, whose products bf16 has exactly: what differs is the softmax alone
     sizes, (q, q_T, R) = cases[0]
     return cases + [(sizes, (tuple(x.round().clamp(-1, 1).bfloat16() for x in q), tuple(x.round().clamp(-1, 1).bfloat16() for x in q_T), R))]
@@ -398,6 +434,10 @@ MINILM = Exercise(
      ("relation heads ignored", lambda q, q_T, R: relations(q, q_T, 1), "cut into R pieces first"),
      ("the three relations added, not averaged", lambda *a: relations(*a, weight=1), "each of the three has weight 1/3"),
      ("Q K^T instead of Q Q^T", lambda *a: relations(*a, pairs=((0, 1),), weight=1), "queries are compared with queries, keys with keys, values with values"),
+     ("the queries alone", lambda *a: relations(*a, pairs=((0, 0),), weight=1), "three kinds of relation: queries, keys, values"),
+     ("the values alone", lambda *a: relations(*a, pairs=((2, 2),), weight=1), "three kinds of relation: queries, keys, values"),
+     ("log of the softmax overflows", lambda q, q_T, R: sum((t * (t.log() - s.log())).sum(3).mean() for s, t in zip(*([distill.relation(distill.split(x, R)).softmax(3) for x in qkv] for qkv in (q, q_T)))) / 3,
+      "softmax may be 0, and its log -inf: use log_softmax"),
      ("the values left out", lambda *a: relations(*a, pairs=((0, 0), (1, 1))), "three kinds of relation: queries, keys, values"),
      ("the mean over a row", lambda *a: relations(*a) / a[0][0].shape[1], "KL is a sum over the row; the mean is over sequences, heads and rows"),
      ("summed over rows instead of averaged", lambda *a: relations(*a, mean=lambda kl: kl.sum((1, 2)).mean()), "the mean is over sequences, heads and positions"),
@@ -427,7 +467,6 @@ def straight(curve, C, score):
             return (C0 + (score - s0) / (s1 - s0) * (C1 - C0)) / C
 
 
-
 def iso_cases():
     curve = [(1e12, 40.0), (1e13, 60.0), (1e14, 70.0)]
     return [({}, ([60.0, 60.0], [50.0, 50.0], [(1e12, 40.0), (1e13, 60.0)], 1e12)), ({}, ([52.0, 47.5, 55.0], [41.0, 38.0, 44.5], curve, 1e12)),
@@ -451,8 +490,12 @@ ISOFLOP = Exercise(
     "8_isoflop.py", "isoflop", isoflop, iso_cases,
     [("scratch minus student", lambda *a: isoflop(*a, sign=-1), "x_i = student_i - scratch_i: positive where the student is ahead"),
      ("not paired", lambda *a: isoflop(*a, paired=False), "seeds rise and fall together: take the spread of the differences, not of the two groups"),
+     ("not paired, with 2 n - 2 degrees of freedom", lambda student, scratch, curve, C: isoflop(student, scratch, curve, C, paired=False, df=lambda n: 2 * n - 2),
+      "seeds rise and fall together: take the spread of the differences, not of the two groups"),
+     ("one end of the interval", lambda *a: (isoflop(*a)[0], isoflop(*a)[0] - isoflop(*a)[1], isoflop(*a)[2]), "half of the interval is asked for: what is added and subtracted"),
+     ("scratch's own mean on the curve", lambda student, scratch, curve, C: (*isoflop(student, scratch, curve, C)[:2], logarithmic(curve, C, statistics.mean(scratch))), "C* is where scratch scores what the student scores"),
      ("the spread divided by n", lambda *a: isoflop(*a, s=statistics.pstdev), "s^2 has 1/(n - 1): the mean was taken from the same numbers"),
-     ("the normal's 1.96", lambda *a: isoflop(*a, t=lambda df: 1.959964), "with few seeds s itself is uncertain: Student's t, 4.3 for three seeds"),
+     ("the normal's 1.96", lambda *a: isoflop(*a, t=lambda df: 1.96), "with few seeds s itself is uncertain: Student's t, 4.3 for three seeds"),
      ("n degrees of freedom", lambda *a: isoflop(*a, df=lambda n: n), "n - 1 degrees of freedom"),
      ("sqrt(n) forgotten", lambda *a: isoflop(*a, root=False), "the interval is the mean's: its spread is s / sqrt(n)"),
      ("the whole width", lambda *a: (isoflop(*a)[0], 2 * isoflop(*a)[1], isoflop(*a)[2]), "half of the interval is asked for: m +- half"),
@@ -462,7 +505,7 @@ ISOFLOP = Exercise(
      ("C* instead of C* / C", lambda student, scratch, curve, C: (*isoflop(student, scratch, curve, C)[:2], isoflop(student, scratch, curve, C)[2] * C), "divide by the budget C that both spent"),
      ("the sum instead of the mean", lambda *a: (isoflop(*a)[0] * len(a[0]), *isoflop(*a)[1:]), "m = 1/n sum x_i")],
     install_isoflop, ("test_report.py::test_the_interval_is_scipys", "test_report.py::test_a_verdict_is_given_where_the_paired_t_test_finds_a_difference",
-                      "test_report.py::test_the_compute_multiplier_is_read_off_scratchs_own_curve"))
+                      "test_report.py::test_the_compute_multiplier_is_read_off_scratchs_own_curve"), parts=("mean", "half", "kappa"))
 
 
 EXERCISES = {1: BLOCK, 2: PLAN, 3: MASKING, 4: MLM, 5: KD, 6: TINYBERT, 7: MINILM, 8: ISOFLOP}

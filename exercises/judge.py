@@ -7,8 +7,10 @@ First the cases of answers.py, which know the classic mistakes; then the project
 """
 import copy
 import importlib.util
+import inspect
 import json
 import math
+import operator
 import os
 import resource
 import sys
@@ -62,29 +64,44 @@ def numbers(answer):
         parts = [numbers(part) for part in answer]
         return None if None in parts else [value for part in parts for value in part]
     try:
-        return [answer if isinstance(answer, int) else float(answer)]
+        return [operator.index(answer)]  # whole, numpy's among them
+    except TypeError:
+        pass
+    try:
+        return [float(answer)]
     except (TypeError, ValueError):
         return None
 
 
-def equal(a, b):
+def equal(a, b, digits=1e-6):
     """Whole numbers exactly; others to six digits, and NaN is NaN."""
     def same(x, y):
         if isinstance(x, int) and isinstance(y, int):
             return x == y
-        return math.isclose(x, y, rel_tol=1e-6, abs_tol=1e-7) or x != x and y != y
+        try:
+            return math.isclose(x, y, rel_tol=digits, abs_tol=1e-7) or x != x and y != y
+        except OverflowError:  # a whole number beyond all floats
+            return False
     return len(a) == len(b) and all(map(same, a, b))
 
 
-def spell(values):
-    return ", ".join(str(x) if isinstance(x, int) and abs(x) < 10 ** 30 else "a number of more than 30 digits" if isinstance(x, int) else f"{x:.6g}" for x in values)
+def spell(value):
+    """A number, or a list of them, as short as it can be told from its neighbours."""
+    if isinstance(value, (list, tuple)):
+        opening, closing = "[]" if isinstance(value, list) else "()"
+        return f"{opening}{', '.join(map(spell, value))}{closing}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value) if abs(value) < 10 ** 30 else "a number of more than 30 digits"
+
+
+def spell_answer(values, parts):
+    return ", ".join(f"{part} {spell(value)}" for part, value in zip(parts, values)) if parts else ", ".join(map(spell, values))
 
 
 def form(answer, wanted, sizes):
     """What is wrong with the form of an answer, with the names of its sizes; or None."""
     import torch
     if answer is None:
-        return "it returns nothing: the last line should be `return ...`"
+        return "it returns nothing: every way through the function should end in `return ...`"
     if isinstance(answer, torch.Tensor) and answer.dim():
         names = {size: name for name, size in reversed(sizes.items())}
         shape = ", ".join(names.get(n, str(n)) for n in answer.shape)
@@ -98,17 +115,22 @@ def form(answer, wanted, sizes):
 
 
 def precision(answer, correct):
-    """What is wrong with the dtype of a tensor whose numbers are right; or None."""
+    """What is wrong with the type of an answer whose numbers are right; or None."""
     import torch
-    if not isinstance(answer, torch.Tensor) or answer.dtype in (correct.dtype, torch.float64):
+    whole = [isinstance(x, int) for x in numbers(correct)]
+    if any(wanted and not isinstance(x, int) for wanted, x in zip(whole, numbers(answer))):
+        return "right, but as floats, which lose digits above 2^53: whole numbers are wanted, so divide with //"
+    if not isinstance(answer, torch.Tensor) or answer.dtype == correct.dtype:
         return None
+    if answer.dtype == torch.float64:
+        return "the answer is float64 where the tensors are not: compute in fp32 there"
     if answer.dtype == torch.float32:
         return "float64 cut to fp32: turn bf16 into fp32, but leave float64 as it is; the project's tests compare twelve digits"
     return f"the answer is {str(answer.dtype).removeprefix('torch.')}: compute in fp32 where the tensors are bf16, and leave the answer in it"
 
 
 def slopes(function, arguments, learns):
-    """(the answer, its gradients by the student's tensors among the arguments): `learns` numbers those arguments."""
+    """The answer's gradients by the student's tensors, which stand in the arguments number `learns`; None where it has none."""
     import torch
     arguments, tensors = list(copy.deepcopy(arguments)), []
     for i in learns:
@@ -120,12 +142,16 @@ def slopes(function, arguments, learns):
     return [torch.zeros_like(x) if g is None else g for x, g in zip(tensors, torch.autograd.grad(answer, tensors, allow_unused=True))]
 
 
-def gradient(exercise, function, arguments):
+def gradient(exercise, function, arguments, path):
     """What is wrong with the gradient of an answer that is right; or None."""
     import torch
     if not exercise.learns:
         return None
-    found, right = slopes(function, arguments, exercise.learns), slopes(exercise.right, arguments, exercise.learns)
+    right = slopes(exercise.right, arguments, exercise.learns)
+    try:
+        found = slopes(function, arguments, exercise.learns)
+    except BaseException as failure:
+        return raised(failure, path, "where the student's tensors want a gradient, as in training")
     if found is None:
         return "no gradient flows: the number is right, but nothing can be learned from it. Return a tensor, without no_grad, detach or item"
     if not all(torch.allclose(f, r, rtol=1e-5, atol=1e-8) for f, r in zip(found, right)):
@@ -157,7 +183,8 @@ def diagnose(exercise, function, path=""):
     wanted = [numbers(exercise.right(*copy.deepcopy(arguments))) for _, arguments in cases]
     found, right, first, answers = [], 0, None, answers_of(function, cases)
     for (sizes, arguments), answer, correct in zip(cases, answers, wanted):
-        spelled = ", ".join(f"{name} = {size}" for name, size in sizes.items()) or ", ".join(map(str, arguments))
+        named = sizes or dict(zip(inspect.signature(exercise.right).parameters, arguments))
+        spelled = ", ".join(f"{name} = {spell(value)}" for name, value in named.items())
         if isinstance(answer, BaseException):
             problem = raised(answer, path, f"in the case {spelled}")
             problem += next((f". {hint}" for word, hint in exercise.hints.items() if word in problem), "")
@@ -171,15 +198,21 @@ def diagnose(exercise, function, path=""):
         found.append(got)
         right += equal(got, correct)
         if not equal(got, correct) and first is None:
-            first = f"In the case {spelled} it gives {spell(got)}, and {spell(correct)} is right"
+            first = f"In the case {spelled} it gives {spell_answer(got, exercise.parts)}, and {spell_answer(correct, exercise.parts)} is right"
     if first is None:
         problems = [precision(answer, exercise.right(*arguments)) for (_, arguments), answer in zip(cases, answers)]
-        problem = next((problem for problem in problems if problem), None) or gradient(exercise, function, cases[0][1])
+        problem = next((problem for problem in problems if problem), None) or gradient(exercise, function, cases[0][1], path)
         return problem, 0.9 if problem else 1.0
-    for name, mistake, advice in exercise.mistakes:
-        theirs = [numbers(answer) for answer in answers_of(mistake, cases)]
-        if all(answer is not None and equal(answer, got) for answer, got in zip(theirs, found)):
-            return f"{name}. {first}. Reread: {advice}", right / len(cases)
+    wrong = [arguments for (_, arguments), got, correct in zip(cases, found, wanted) if not equal(got, correct)]
+    if all("bfloat16" in repr(arguments) for arguments in wrong):
+        return f"computed in bf16. {first}. bf16 has 8 binary digits: turn such tensors into fp32 first", right / len(cases)
+    # A student's inf and NaN may come from another place than the mistake: where no mistake has them, too, they are passed over.
+    for passed_over in (False, True):
+        for name, mistake, advice in exercise.mistakes:
+            theirs = [numbers(answer) for answer in answers_of(mistake, cases)]
+            same = [answer is not None and equal(answer, got, 1e-4) for answer, got in zip(theirs, found)]
+            if all(alike or passed_over and not all(isinstance(x, int) or math.isfinite(x) for x in got) for alike, got in zip(same, found)) and sum(same) > 1:
+                return f"{name}. {first}. Reread: {advice}", right / len(cases)
     return f"{first}. None of the {len(exercise.mistakes)} mistakes that this check knows gives your numbers", right / len(cases)
 
 

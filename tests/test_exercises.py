@@ -52,6 +52,8 @@ def test_a_loss_from_which_nothing_is_learned_is_told():
         for wrong in (lambda *a: right(*a).detach(), lambda *a: with_no_grad(*a), lambda *a: right(*a).item()):
             assert judge.diagnose(EXERCISES[number], wrong)[0].startswith("no gradient flows")
     kd = EXERCISES[5].right
+    through_numpy = judge.diagnose(EXERCISES[5], lambda s, t, temperature=1.0: kd(s, t, temperature) + 0 * float(s.float().numpy().sum()))
+    assert through_numpy[0].startswith("it raises RuntimeError where the student's tensors want a gradient")
     cut = judge.diagnose(EXERCISES[5], lambda s, t, temperature=1.0: kd(s, t, temperature).detach() + s.sum() - s.sum().detach())
     assert cut[0].startswith("the number is right, and its gradient is not")
 
@@ -66,7 +68,21 @@ def test_float64_stays_and_bf16_does_not(number):
     problem, _ = judge.diagnose(EXERCISES[number], lambda *a: right(*cast(a, torch.Tensor.float)))
     assert problem.startswith("float64 cut to fp32")
     problem, _ = judge.diagnose(EXERCISES[number], lambda *a: right(*a).bfloat16() if "bfloat16" in repr(a) else right(*a))
-    assert problem is not None and ("bfloat16" in problem or "and " in problem)
+    assert problem.startswith("computed in bf16")
+
+
+def test_whole_numbers_are_wanted_where_floats_lose_digits():
+    right = EXERCISES[1].right
+    assert judge.diagnose(EXERCISES[1], lambda *a: float(right(*a)))[0].startswith("right, but as floats")
+    problem, _ = judge.diagnose(EXERCISES[2], lambda *a: EXERCISES[2].right(*a)[:2] + (10 ** 400,))
+    assert "steps 10, tokens a number of more than 30 digits, and FLOPs of a step 100, steps 10, tokens 80 is right" in problem
+
+
+def test_an_overflow_does_not_hide_the_mistake_beside_it():
+    # KL instead of cross-entropy, and 0 log 0 where the teacher is sure
+    problem, _ = judge.diagnose(EXERCISES[5], lambda s, t, temperature=1.0: temperature ** 2 * (
+        (p := (t.double() / temperature).softmax(1)) * (p.log() - (s.double() / temperature).log_softmax(1))).sum(1).mean())
+    assert problem.startswith("KL instead of cross-entropy")
 
 
 def test_in_the_loop_the_student_maps_tinyberts_layers(tmp_path):
@@ -123,10 +139,23 @@ def test_grading_survives_whatever_a_class_hands_in_and_the_projects_own_functio
         assert rows["absent", number]["diagnosis"] == "not handed in"
 
 
+def test_training_with_the_students_function_shows_both_curves(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(check, "TRAIN", [*check.TRAIN, "--flops", "2e9"])
+    for body, status, words in (("distill.mlm_loss(logits, labels)", 0, "the same curve"), ("2 * distill.mlm_loss(logits, labels)", 1, "not the same curve")):
+        (tmp_path / "mine.py").write_text(f"import distill\nreal = distill.mlm_loss\ndef mlm_loss(logits, labels):\n    return {body.replace('distill.mlm_loss', 'real')}\n")
+        with pytest.raises(SystemExit) as end:
+            check.train(4, tmp_path / "mine.py")
+        said = capsys.readouterr().out
+        assert end.value.code == status and words in said
+    pictures = list((tmp_path / "runs" / "exercises").glob("4-*.png"))
+    assert len(pictures) == 2 and all(picture.stat().st_size > 5000 for picture in pictures)
+
+
 def test_the_exit_status_says_whether_all_is_right(tmp_path, python):
     done = python("exercises/check.py", "4")
     assert done.returncode == 1 and "not yet: nothing is written" in done.stdout
-    for arguments, message in ((["9"], "say which exercise"), (["1", "--train"], "3 to 7 do"), (["--grade", str(tmp_path / "none")], "no such folder"), (["1", "--file", "none.py"], "no such file")):
+    for arguments, message in ((["9"], "there is no exercise 9"), ([], "say which exercise"), (["1", "--train"], "3 to 7 do"), (["--grade", str(tmp_path / "none")], "no such folder"), (["1", "--file", "none.py"], "no such file")):
         done = python("exercises/check.py", *arguments)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
 
