@@ -144,8 +144,9 @@ def parts_of(source):
                 role[number] = "docstring"
                 lines[number - 1] = lines[number - 1][docstring.col_offset if lines[number - 1][:docstring.col_offset].isspace() else 0:]
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.col_offset == 0:
-            anchors[node.lineno] = node.name
-            role.setdefault(node.lineno, "definition")
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            anchors[first] = node.name
+            role.setdefault(first, "definition")
     parts, prose, code, anchor = [], [], [], ""
 
     def flush():
@@ -181,7 +182,7 @@ def prose_html(lines, names):
     text = "\n".join(lines).replace('"""', "")
     first = text.split("\n", 1)
     text = first[0].strip() + ("\n" + cleaned(first[1]) if len(first) > 1 else "")
-    out, heading = [], False
+    out, heading, items = [], False, []  # items: [the last one's indentation, its text], until it is complete
     for block in re.split(r"\n\s*\n", text):
         rows = block.split("\n")
         plain = []
@@ -190,11 +191,18 @@ def prose_html(lines, names):
             if plain:
                 out.append(f"<p>{linked(' '.join(plain), names)}</p>")
                 plain.clear()
+            if items:
+                out.append(f"<p class='item'>{linked(items[1], names)}</p>")
+                items.clear()
         preformatted = all(row.startswith("    ") for row in rows if row.strip()) and any(row.strip() for row in rows)
         if preformatted:
             out.append(f"<pre class='told'>{html.escape(cleaned(block))}</pre>")
             continue
         for row_ in rows:
+            indentation = len(row_) - len(row_.lstrip())
+            if items and indentation > items[0]:  # the item goes on
+                items[1] += f" {row_.strip()}"
+                continue
             row_ = row_.strip() if not row_.startswith("    ") else row_.rstrip()
             if set(row_) == {"-"}:
                 finish()
@@ -207,7 +215,7 @@ def prose_html(lines, names):
                 out.append(mathml(found[0]) + (f"<p>{linked(found[1], names)}</p>" if found[1] else ""))
             elif row_.startswith("    ") or re.match(r" ?\d\. ", row_) or row_.startswith("- "):
                 finish()
-                out.append(f"<p class='item'>{linked(row_.strip(), names)}</p>")
+                items[:] = [indentation, row_.strip()]
             elif row_:
                 plain.append(row_)
         finish()

@@ -253,7 +253,8 @@ def answers(rows, args, teacher_flops):
         paid = f"; with the teacher's training charged it pays from {'at most ' if sign == '>' else ''}{n:,} students on" if n else ""
         lines.append(f"{text}; {words}{paid}.")
     n = sum(row["pairs"] > 1 for row in rows)
-    lines.append(f"\nOf {n} such comparisons about {n / 20:.0f} would seem told apart by chance alone (95% intervals).")
+    if n:
+        lines.append(f"\nOf {n} such comparisons about {n / 20:.0f} would seem told apart by chance alone (95% intervals).")
     return "\n".join(lines)
 
 
@@ -313,7 +314,7 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed, command=N
         "`compute multiplier`: how many times the budget scratch needs for the same score, read off its own curve, where the two are told apart; > and < "
         "where it lies beyond what was measured.", "", table(rows, tasks), "",
         "## The bill", "", "![bill](bill.png)", "", *chosen, "## What would change this", "",
-        f"- {args.seeds} seeds: smaller differences than the intervals are not seen.",
+        f"- {args.seeds} {'seeds: smaller differences than the intervals are' if args.seeds > 1 else 'seed: how much of a difference is luck is'} not seen.",
         f"- One schedule, and learning rates {'chosen per strategy' if tried else 'equal for all strategies'}.",
         "- Budgets at which students sit on the plateau (marked in the table) compare little but luck.",
         f"- Another teacher, other tasks, or more repetitions than {max(row['epochs'] for row in rows):.3g} epochs.", "",
