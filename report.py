@@ -87,17 +87,19 @@ def rows_of(args, outcomes):
                 here = scores(flops, strategy)
                 if not here:
                     continue
-                records = [found[unique, flops, strategy, seed]["record"] for seed in here]
+                records = {seed: found[unique, flops, strategy, seed]["record"] for seed in here}
+                first = next(iter(records.values()))
                 paired = [here[seed] - base[seed] for seed in here if seed in base] if strategy != "scratch" else []
                 difference, half = interval(paired) if paired else (None, None)
                 mean, spread = interval(list(here.values()))
-                losses = [record["val_loss"] for record in records if record["val_loss"] is not None]
+                losses = {seed: record["val_loss"] for seed, record in records.items() if record["val_loss"] is not None}
+                loss, loss_half = interval(list(losses.values())) if losses else (None, None)
                 rows.append({"unique_tokens": unique, "flops": flops, "strategy": strategy, "seeds": len(here), "score": mean, "half": spread,
                              "by_seed": here, "difference": difference, "difference_half": half, "pairs": len(paired),
                              "verdict": verdict(difference, half, len(paired)) if paired else "",
                              "multiplier": compute_multiplier(curve, flops, mean) if strategy != "scratch" and curve else None,
-                             "val_loss": statistics.mean(losses) if losses else None, "tokens": records[0]["tokens"], "epochs": records[0]["epochs"],
-                             "bill": records[0]["bill"], "plateau": any(record["val_loss"] is not None and card.on_plateau(record) for record in records),
+                             "val_loss": loss, "loss_half": loss_half, "loss_by_seed": losses, "tokens": first["tokens"], "epochs": first["epochs"],
+                             "bill": first["bill"], "plateau": any(records[seed]["val_loss"] is not None and card.on_plateau(records[seed]) for seed in here),
                              "tasks": {task: statistics.mean(100 * score_of({task: found[unique, flops, strategy, seed]["results"][task]}) for seed in here)
                                        for task in found[unique, flops, strategy, next(iter(here))]["results"]}})
     return rows
@@ -158,7 +160,7 @@ def draw_scores(rows, args, folder):
     figure, axes = card.pyplot().subplots(2, len(args.unique_tokens), figsize=(5 * len(args.unique_tokens), 7), sharex=True, sharey="row", squeeze=False)
     named = []  # (axes, where the lines end): names come when the limits are known
     for column, unique in enumerate(args.unique_tokens):
-        for top, key, half in ((0, "score", "half"), (1, "val_loss", None)):
+        for top, key, half, by_seed in ((0, "score", "half", "by_seed"), (1, "val_loss", "loss_half", "loss_by_seed")):
             ax, ends = axes[top][column], []
             named.append((ax, ends))
             for i, strategy in enumerate(args.strategies):
@@ -167,10 +169,9 @@ def draw_scores(rows, args, folder):
                     continue
                 x, y = [row["flops"] for row in here], [row[key] for row in here]
                 ax.plot(x, y, color=COLOURS[i % 8], marker=MARKERS[i % 8], linewidth=1.6, markersize=5)
-                if half:
-                    dots = [(row["flops"], score) for row in here for score in row["by_seed"].values()]
-                    ax.plot(*zip(*dots), color=COLOURS[i % 8], marker=MARKERS[i % 8], linestyle="", markersize=3, alpha=0.4)
-                if half and all(row[half] is not None for row in here):
+                dots = [(row["flops"], value) for row in here for value in row[by_seed].values()]
+                ax.plot(*zip(*dots), color=COLOURS[i % 8], marker=MARKERS[i % 8], linestyle="", markersize=3, alpha=0.4)
+                if all(row[half] is not None for row in here):
                     low, high = [v - row[half] for v, row in zip(y, here)], [v + row[half] for v, row in zip(y, here)]
                     ax.fill_between(x, low, high, color=COLOURS[i % 8], alpha=0.12, linewidth=0)
                 ends.append((y[-1], x[-1], strategy, COLOURS[i % 8]))
@@ -182,9 +183,11 @@ def draw_scores(rows, args, folder):
         axes[1][column].minorticks_off()
     left, right = axes[0][0].get_xlim()  # all panels share it: room for the names at the right
     axes[0][0].set_xlim(left, right * max(1.8, (right / left) ** 0.25))
-    scores = [score for row in rows for score in row["by_seed"].values()]
-    margin = 0.06 * (max(scores) - min(scores)) or 1.0
-    axes[0][0].set_ylim(min(scores) - margin, max(scores) + margin)
+    for top, by_seed in ((0, "by_seed"), (1, "loss_by_seed")):
+        values = [value for row in rows for value in row[by_seed].values()]
+        if values:
+            margin = 0.06 * (max(values) - min(values)) or 1.0
+            axes[top][0].set_ylim(min(values) - margin, max(values) + margin)
     for ax, ends in named:
         label_ends(ax, ends)
     axes[0][0].set_ylabel("score (mean over tasks)")

@@ -163,3 +163,17 @@ def test_the_exit_status_says_whether_all_is_right(tmp_path, python):
 def test_titles_are_those_of_the_files():
     for number, path in check.FILES.items():
         assert path.read_text(encoding="utf-8").startswith(f'"""Exercise {number}. {check.TITLES[path.stem]}')
+
+
+def test_the_worksheets_table_is_the_formulas():
+    import budget
+    import distill
+    student, teacher = budget.size("2x128"), budget.size("4x128")
+    page = (ROOT / "exercises" / "teacher_cost.md").read_text(encoding="utf-8")
+    scratch = None
+    for strategy in ("scratch", "kd", "tinybert"):
+        lesson = distill.lesson(strategy, student, teacher)
+        step = budget.step_flops(student, 201, 32, 32, lesson, teacher)
+        bought = budget.plan(10 ** 12, step, 32, 32)
+        scratch = scratch or bought.tokens
+        assert f"| {strategy} | {step:,} | {bought.steps} | {bought.tokens:,} | {100 * bought.tokens / scratch:.0f}% |" in page
