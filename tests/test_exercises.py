@@ -113,7 +113,7 @@ def test_in_the_loop_the_student_maps_tinyberts_layers(tmp_path):
 
 # What a class may hand in, and what the check should say of it
 SUBMISSIONS = {
-    1: ("while True:\n    pass\n", "no answer within"),
+    1: ("def block_flops(*a):\n    return block_flops(*a)\n", "RecursionError"),
     2: ("def plan(*_):\n    return bytearray(6 * 2 ** 30)\n", "of memory"),
     3: ("def mask_tokens(:\n", "line 1: invalid syntax"),
     4: ("import sys\ndef mlm_loss(*_):\n    sys.exit(0)\n", "sys.exit"),
@@ -137,6 +137,11 @@ def test_grading_survives_whatever_a_class_hands_in_and_the_projects_own_functio
         assert "of the project's own tests pass" in rows["right", number]["diagnosis"]
         assert rows["strange", number]["points"] == "0" and SUBMISSIONS[number][1] in rows["strange", number]["diagnosis"], rows["strange", number]
         assert rows["absent", number]["diagnosis"] == "not handed in"
+
+
+def test_an_endless_loop_ends_with_its_time(tmp_path):
+    (tmp_path / "loop.py").write_text("while True:\n    pass\n")
+    assert check.judge(1, tmp_path / "loop.py", 5) == {"passed": False, "points": 0, "diagnosis": "no answer within 5 s: an endless loop?"} and not check.RUNNING
 
 
 def test_training_with_the_students_function_shows_both_curves(tmp_path, monkeypatch, capsys):
