@@ -67,14 +67,19 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (python {self.prog} --help lists the options)")
 
 
-SIGNALS = signal.SIGINT, signal.SIGTERM
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # the last: the terminal was closed
 
 
 class Stopped(BaseException):
-    """SIGINT or SIGTERM. Not an Exception: no `except Exception` on the way may swallow it."""
+    """SIGINT, SIGTERM or SIGHUP. Not an Exception: no `except Exception` on the way may swallow it."""
 
     def __init__(self, signum):
-        self.status = 128 + signum  # the shell's convention: 130 and 143
+        self.status = 128 + signum  # the shell's convention: 130, 143 and 129
+
+
+def heeded():
+    """The signals that stop a program: not a SIGHUP that `nohup` has it ignore."""
+    return [signum for signum in SIGNALS if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN]
 
 
 def program(main):
@@ -86,8 +91,9 @@ def program(main):
         if not bounced:
             stopped.append((Stopped(signum), time.monotonic()))
             raise stopped[0][0]
-    for signum in SIGNALS:
+    for signum in heeded():
         signal.signal(signum, stop)
+    streams()
     try:
         status = ending(main)
         for signum in SIGNALS:
@@ -109,7 +115,7 @@ def ending(main):
     except UserError as mistake:
         return complain(" ".join(str(mistake).split()))
     except BrokenPipeError:  # `... | head` has read enough
-        discard_stdout()
+        discard(sys.stdout)
         return 141  # 128 + SIGPIPE: what was asked for is not done
     except OSError as failure:
         if failure.errno is None:
@@ -126,18 +132,51 @@ def ending(main):
         return complain("out of memory: lower --micro-batch (without --dropout the result stays the same), --batch-size, --seq-len or --model")
 
 
+class Patient:
+    """stderr for a program that goes on where nobody reads it any more: `... 2>&1 | head`, a terminal that was closed."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        try:
+            return self.stream.write(text)
+        except OSError:
+            discard(self.stream)
+
+    def flush(self):
+        try:
+            self.stream.flush()
+        except OSError:
+            discard(self.stream)
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+def streams():
+    """stdout and stderr as a program wants them: there (a daemon may have closed them), and able to spell any name."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name) or open(os.devnull, "w")
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, Patient(stream) if name == "stderr" and not isinstance(stream, Patient) else stream)
+
+
 def say(words, write=print):
     """Prints, and goes on where nobody reads any more: `... | head` does not stop a run."""
     try:
         write(words)
         sys.stdout.flush()
-    except BrokenPipeError:
-        discard_stdout()
+    except OSError as failure:
+        if failure.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        discard(sys.stdout)
 
 
-def discard_stdout():
-    """For when the reader of stdout has gone: what is printed from here on goes nowhere, and fails no more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def discard(stream):
+    """For when the reader of a stream has gone: what is printed from here on goes nowhere, and fails no more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def complain(message):
@@ -146,13 +185,13 @@ def complain(message):
 
 
 class Signals:
-    """`with Signals() as signals:` inside it SIGINT and SIGTERM only set `signals.stopped`, for a loop to see between two
+    """`with Signals() as signals:` inside it SIGINT, SIGTERM and SIGHUP only set `signals.stopped`, for a loop to see between two
     steps; a second one while the state is being saved changes nothing."""
 
     def __enter__(self):
         self.stopped = None
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self.before = {signum: signal.signal(signum, self.note) for signum in SIGNALS}
+            self.before = {signum: signal.signal(signum, self.note) for signum in heeded()}
         else:
             self.before = {}
         return self

@@ -11,6 +11,7 @@ of --list trains the teacher: the others wait for it.
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -97,7 +98,7 @@ def arguments(argv=None):
     args.unique_tokens = [None if word == "inf" else numbers(word, "--unique-tokens")[0] for word in dict.fromkeys(args.unique_tokens.split(","))]
     args.teacher_flops = cli.number(args.teacher_flops) if args.teacher_flops != "0" else 0
     args.lr_grid = [real(1e-9, 10)(word) for word in args.lr_grid.split(",")] if args.lr_grid else None
-    wrong = [word for word in shlex.split(args.distil_options) if word.startswith("--") and word not in
+    wrong = [word for word in words_of(args.distil_options, "--distil-options") if word.startswith("--") and word not in
              ("--mlm-finish", "--init", "--temperature", "--relation-heads", "--teacher-layer")]
     if wrong:
         raise UserError(f"--distil-options {wrong[0]}: that would make more than the strategy differ; put it into --train-options, for all")
@@ -109,6 +110,14 @@ def arguments(argv=None):
             raise UserError(f"--teacher-flops {budget.flops(args.teacher_flops)} is no training for a teacher of {args.teacher_model}: raise it, or name "
                             "one with --teacher")
     return args
+
+
+def words_of(text, flag):
+    """What a shell would make of an option's text."""
+    try:
+        return shlex.split(text)
+    except ValueError as failure:
+        raise UserError(f"{flag} {text}: {failure}") from None
 
 
 def spell(n):
@@ -148,23 +157,23 @@ def teacher_of(args):
     # A deeper model wants a smaller rate than the default of its width: 4x128 on stories ends at 0.49 with 1e-3, at 0.81 with 2e-3 (LOG.md).
     lr = float(f"{2e-3 * (128 / args.teacher_model.h) ** 0.5 * (2 / max(2, args.teacher_model.L)):.6g}") if args.data == "stories" else None
     command = ["train.py", "--strategy", "scratch", "--flops", spell(args.teacher_flops), "--model", str(args.teacher_model), *data_options(args),
-               *shlex.split(args.train_options), *(["--lr", f"{lr:g}"] if lr else []), "--out", str(folder)]
+               *words_of(args.train_options, "--train-options"), *(["--lr", f"{lr:g}"] if lr else []), "--out", str(folder)]
     return str(folder), Cell("teacher", args.teacher_flops, None, 0, lr, folder, (command,))
 
 
 def data_options(args):
-    return [] if args.data == "stories" else ["--data", *shlex.split(args.data)]
+    return [] if args.data == "stories" else ["--data", *words_of(args.data, "--data")]
 
 
 def cell_of(args, teacher, strategy, flops, unique_tokens, seed, lr):
     name = f"{strategy}-{spell(flops)}-{'all' if unique_tokens is None else spell(unique_tokens)}-seed{seed}" + (f"-lr{lr:g}" if lr else "")
     folder = args.out / "cells" / name
     train = ["train.py", "--strategy", strategy, "--flops", spell(flops), "--model", str(args.model), *data_options(args), "--seed", str(seed),
-             *shlex.split(args.train_options)]
+             *words_of(args.train_options, "--train-options")]
     train += ["--unique-tokens", str(unique_tokens)] if unique_tokens is not None else []
     train += ["--lr", f"{lr:g}"] if lr else []
     # The same tokenizer for all: a student from scratch takes the teacher's, too.
-    train += ["--teacher", teacher, *shlex.split(args.distil_options)] if strategy != "scratch" else ["--tokenizer", teacher]
+    train += ["--teacher", teacher, *words_of(args.distil_options, "--distil-options")] if strategy != "scratch" else ["--tokenizer", teacher]
     score = ["glue.py", str(folder), "--tasks", args.tasks, "--seeds", str(args.glue_seeds)]
     score += ["--grid", args.glue_grid, *([] if args.glue_data == "stories" else ["--data", args.glue_data])]
     return Cell(strategy, flops, unique_tokens, seed, lr, folder, ((*train, "--out", str(folder)), tuple(score)))
@@ -183,7 +192,12 @@ def outcome(cell, args):
     path = cell.folder / "run.json"
     if not path.exists():
         return None
-    record = runs.read_json(path)
+    try:
+        record = runs.read_json(path)
+    except runs.Damaged:
+        if any(cell.folder.glob("checkpoint-*")):
+            return None  # its own command takes run.json from the checkpoint
+        raise
     settings = record.get("settings", {})
     expected = {"flops_budget": cell.flops, "seed": cell.seed, "unique_tokens": cell.unique_tokens,
                 "strategy": "scratch" if cell.strategy == "teacher" else cell.strategy,
@@ -343,15 +357,16 @@ def main():
     tasks_of(args)
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "compare.json"
-    if path.exists() and (old := runs.read_json(path)) != fixed:
-        different = [f"{key} was {old.get(key)} and is now {value}" for key, value in fixed.items() if old.get(key) != value]
-        raise UserError(f"{args.out} holds another comparison ({'; '.join(different)}): choose another --out")
     # Cells of --list that ran elsewhere come without compare.json; each is compared with its name before it counts.
-    if not path.exists() and any(entry.name not in ("teacher", "cells", "logs", "lock") for entry in args.out.iterdir()):
+    ours = re.compile(r"teacher|cells|logs|lock|\.compare\.json\.\d+\.tmp")
+    if not path.exists() and not all(ours.fullmatch(entry.name) for entry in args.out.iterdir()):
         raise UserError(f"{args.out} holds other files, and no comparison: choose another --out")
-    runs.write_json(path, fixed)
     import report
     with runs.locked(args.out / "lock", "compares in the same folder") as args.lock:  # its cells hold it, too: should this be killed, the next waits for them
+        if path.exists() and (old := runs.read_json(path)) != fixed:
+            different = [f"{key} was {old.get(key)} and is now {value}" for key, value in fixed.items() if old.get(key) != value]
+            raise UserError(f"{args.out} holds another comparison ({'; '.join(different)}): choose another --out")
+        runs.write_json(path, fixed)
         failed = {}
         if teacher_cell:
             jobs, args.jobs = args.jobs, 1  # one process with all threads: everything waits for it

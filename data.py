@@ -8,6 +8,7 @@ Documents are joined by [SEP] and cut into blocks that begin with [CLS]: no padd
 once, into a cache outside the checkout. Stories are made while training runs, by a process of their own that is never more
 than a shard ahead. Nothing here needs torch. Shapes: B sequences, T tokens, k masked tokens in each, N = B k.
 """
+import contextlib
 import hashlib
 import itertools
 import json
@@ -104,6 +105,7 @@ class Corpus:
         self.vocabulary = text.vocabulary_of(tokenizer)
         self.folder = cached(source, tokenizer)
         self.info = runs.read_json(self.folder / "info.json")
+        self.fingerprint = text.fingerprint(self.info["sha256"])  # of what is trained on, and of what is validated on
         self.available = self.n = self.info["tokens"]["train"] // (seq_len - 1)  # blocks: [CLS] and T - 1 tokens of the stream
         if unique_tokens is not None:
             if unique_tokens > self.n * seq_len:
@@ -194,10 +196,11 @@ class EndlessStories(Corpus):
             # In a session of its own: Ctrl-C is meant for this process.
             maker = subprocess.Popen([sys.executable, "-c", "import data; data.make_shards()"], cwd=Path(__file__).parent,
                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
-            maker.stdin.write(json.dumps({"seed": self.seed, "first": j, "stride": self.makers, "dtype": self.info["dtype"],
-                                          "tokenizer": self.tokenizer.to_str()}).encode())
-            maker.stdin.close()
             self.processes.append(maker)
+            order = {"seed": self.seed, "first": j, "stride": self.makers, "dtype": self.info["dtype"], "tokenizer": self.tokenizer.to_str()}
+            with contextlib.suppress(BrokenPipeError):  # where it died at once, `read` says so
+                with maker.stdin:
+                    maker.stdin.write(json.dumps(order).encode())
 
     def close(self):
         for maker in self.processes:
@@ -242,8 +245,6 @@ def open_corpus(data, seq_len, seed, tokenizer=None, vocab_size=None, unique_tok
         return Corpus(source, tokenizer, seq_len, seed, unique_tokens)
     if unique_tokens is None:
         return EndlessStories(source, tokenizer, seq_len, seed, makers)
-    if 2 * unique_tokens > shutil.disk_usage(runs.cache_folder()).free:
-        raise UserError(f"--unique-tokens {unique_tokens:,} would not fit on the disk of the cache: lower it, or leave it out, for stories without end")
     return Corpus(text.StorySource(seed, tokens=unique_tokens + seq_len), tokenizer, seq_len, seed, unique_tokens)
 
 
@@ -298,6 +299,9 @@ def cached(source, tokenizer):
 
 def build(source, tokenizer, folder):
     from tqdm import tqdm
+    wanted = getattr(source, "tokens", None) or 0  # of stories: of files nobody knows before
+    if 2 * wanted > shutil.disk_usage(folder).free:
+        raise UserError(f"--unique-tokens {wanted:,} would not fit on the disk of the cache: lower it, or leave it out, for stories without end")
     vocabulary = text.vocabulary_of(tokenizer)
     dtype = "uint16" if vocabulary.size <= 2 ** 16 else "uint32"
     tokens, unknown = {"train": 0, "validation": 0}, 0

@@ -25,15 +25,26 @@ import torch.distributed as dist
 from budget import masked_positions
 from cli import UserError
 
-# Seconds that one process may be behind another within a portion.
-PATIENCE = datetime.timedelta(seconds=float(os.environ.get("ISOFLOP_PATIENCE", 40)))
+def environment(name, otherwise, kind=int):
+    """A number from the environment. Raises UserError where it is none."""
+    try:
+        return kind(os.environ.get(name, otherwise))
+    except ValueError:
+        raise UserError(f"{name}={os.environ[name]} in the environment is no number: torchrun sets it, or leave it out") from None
+
+
+def patience():
+    """How long one process may be behind another within a portion."""
+    return datetime.timedelta(seconds=environment("ISOFLOP_PATIENCE", 40, float))
 
 
 class Processes:
     """The processes of this run: `rank` of `world`. Without torchrun there is one, and nothing here does anything."""
 
     def __init__(self):
-        self.rank, self.world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.rank, self.world = environment("RANK", 0), environment("WORLD_SIZE", 1)
+        if self.world > 1 and "RANK" not in os.environ:
+            raise UserError(f"WORLD_SIZE={self.world} in the environment, and no RANK: start it with torchrun, or leave both out")
         self.first, self.meetings = self.rank == 0, 0
         if not self.first:  # one speaks; errors go to stderr
             sys.stdout = open(os.devnull, "w")
@@ -51,7 +62,7 @@ class Processes:
                 self.store = next(dist.rendezvous("env://"))[0]
                 self.meet(datetime.timedelta(days=30))
                 dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=self.store, rank=self.rank,
-                                        world_size=self.world, timeout=PATIENCE)
+                                        world_size=self.world, timeout=patience())
 
     def meet(self, patience=datetime.timedelta(minutes=30)):
         """Waits for all, after work that one of them does alone, like writing a checkpoint to a slow disk."""

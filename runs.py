@@ -22,6 +22,11 @@ from pathlib import Path
 import machine  # noqa: F401: before torch, since it says how torch's threads wait, and how memory is kept
 from cli import UserError
 
+
+class Damaged(UserError):
+    """A file that is not what was written. What the system says of a file (no memory, no permission) is something else: nothing is given up for it."""
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Files
 
@@ -122,22 +127,28 @@ def save_tensors(path, tensors, **metadata):
 
 
 def load_tensors(path):
-    """(tensors, metadata) of a safetensors file. Raises UserError where it is damaged: the digest, if it has one, is compared."""
+    """(tensors, metadata) of a safetensors file. Raises Damaged where it is that: the digest, if it has one, is compared."""
     from safetensors import safe_open
-    if Path(path).exists() and not Path(path).is_file():
+    if not Path(path).exists():
+        raise UserError(f"{path} does not exist")
+    if not Path(path).is_file():
         raise UserError(f"{path} is not a file")
+    with open(path, "rb"):
+        pass  # what the system has to say, it says here; the library says it without a number
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except Exception as failure:
-        if isinstance(failure, OSError) and failure.errno is not None:  # the library's own, like "No such device", have no number
+    except MemoryError:
+        raise
+    except OSError as failure:
+        raise UserError(f"{path} cannot be read: {failure}") from None
+    except Exception as failure:  # its own for the header, others for a tensor
+        if "allocate memory" in str(failure):
             raise
-        raise UserError(f"{path} is damaged: {failure}") from None
+        raise Damaged(f"{path} is damaged: {failure}") from None
     if "sha256" in metadata and metadata["sha256"] != digest(tensors, metadata):
-        raise UserError(f"{path} is damaged: its contents do not match the checksum that was saved with them")
+        raise Damaged(f"{path} is damaged: its contents do not match the checksum that was saved with them")
     return tensors, metadata
 
 
@@ -153,26 +164,34 @@ def read_text(path, most=2 ** 28):
         try:
             return file.read(size).decode("utf-8")  # no more than there is: some files of the system never end
         except UnicodeDecodeError:
-            raise UserError(f"{path} is damaged: it is not UTF-8 text") from None
+            raise Damaged(f"{path} is damaged: it is not UTF-8 text") from None
 
 
 def read_json(path):
-    """A JSON object from a file. Raises UserError where it is something else, or not what `write_json` wrote."""
+    """A JSON object from a file. Raises Damaged where it is something else, or not what `write_json` wrote."""
     try:
         value = json.loads(read_text(path))
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        raise UserError(f"{path} is damaged: it is not a JSON object")
+        raise Damaged(f"{path} is damaged: it is not a JSON object")
     if value.pop("checksum", None) not in (None, checksum(value)):
-        raise UserError(f"{path} is damaged, or was edited: it does not match its checksum")
+        raise Damaged(f"{path} is damaged, or was edited: it does not match its checksum")
     return value
+
+
+def path_of(name):
+    """A path as a user writes it, with `~`. Raises UserError where there is no such home."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise UserError(f"{name}: the home folder that ~ stands for is not known here; write it out") from None
 
 
 def cache_folder():
     """`$ISOFLOP_CACHE`, or `isoflop` in the user's cache folder: never the checkout."""
     base = os.environ.get("ISOFLOP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "isoflop"
-    folder = Path(base).expanduser()
+    folder = path_of(base)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -194,15 +213,17 @@ def fetch(name, files):
     """The folder of a model or tokenizer: `name` itself where it is a local folder, else the hub's, downloaded.
 
     Only `files` are fetched, so neither pickles nor code come along. Those of a run are compared with the checksums in its run.json."""
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     if folder.is_dir():
         left = read_json(folder / "run.json").get("files", {}) if (folder / "run.json").exists() else {}
+        if not isinstance(left, dict):
+            raise Damaged(f"{folder}/run.json is damaged: its list of files is none")
         for file in (folder / file for file in files):
             if file.exists() and not file.is_file():
                 raise UserError(f"{file} is not a file")
             if file.name in left and (not file.exists() or left[file.name] != file_sha256(file)):
-                raise UserError(f"{file} is {'damaged, or was edited' if file.exists() else 'missing'}: it is not what the run left "
-                                f"there; remove {folder}, and its command makes it again")
+                advice = "the model itself is whole" if file.name == "log.jsonl" else f"remove {folder}, and its command makes it again"
+                raise Damaged(f"{file} is {'damaged, or was edited' if file.exists() else 'missing'}: it is not what the run left there; {advice}")
         return folder
     if folder.exists():
         raise UserError(f"{name} is a file, not a folder")
@@ -255,20 +276,32 @@ class Run:
         for leftover in self.folder.iterdir():
             if LEFTOVER.fullmatch(leftover.name):  # of a process that died while it wrote: we hold the lock, so it is gone
                 leftover.unlink()
-        if path.exists():
-            try:
-                self.record = read_json(path)
-            except UserError:  # a run that is under way has it once more in its checkpoint
-                self.record = self.load_checkpoint(record=True)
-                if self.record is None:
-                    raise
-                print("run.json is damaged: taken from the checkpoint")
+        recovered = None
+        try:
+            self.record = read_json(path) if path.exists() else None
+        except Damaged as failure:
+            self.record = failure
+        if not isinstance(self.record, dict):  # a run that is under way has it once more in its checkpoint
+            _, _, recovered = self.newest()
+            if recovered is not None:
+                print(f"run.json is {'damaged' if self.record else 'missing'}: taken from the checkpoint")
+                self.record = json.loads(recovered["record"])
+            elif self.record is not None:
+                raise self.record
+        if self.record is not None:
             compare(self.folder, self.record.get("settings"), self.settings)
-        else:
-            self.record = {"finished": False, "settings": self.settings}
+        self.record = self.record or {"finished": False, "settings": self.settings}
+        if recovered or not path.exists():
             self.write_record()
 
+    def still_ours(self):
+        """Raises UserError where the folder was removed meanwhile, and perhaps made again by another process: what is written goes by its name."""
+        lock, mine = self.folder / "lock", os.fstat(self.lock.fileno())
+        if not lock.exists() or (lock.stat().st_ino, lock.stat().st_dev) != (mine.st_ino, mine.st_dev):
+            raise UserError(f"{self.folder} was removed or replaced while the run went on: nothing more is written into it; choose another --out")
+
     def write_record(self, **fields):
+        self.still_ours()
         self.record.update(fields)
         write_json(self.folder / "run.json", self.record)
 
@@ -280,34 +313,48 @@ class Run:
 
     def checkpoints(self):
         """Paths, newest first."""
-        return sorted(self.folder.glob("checkpoint-*.safetensors"), reverse=True)
+        return sorted((path for path in self.folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)), reverse=True)
 
     def save_checkpoint(self, step, tensors):
+        self.still_ours()
         save_tensors(self.folder / f"checkpoint-{step:012d}.safetensors", tensors, step=step, record=json.dumps(self.record), log=self.log_text())
         for old in self.checkpoints()[2:]:
             old.unlink()
 
-    def load_checkpoint(self, record=False):
-        """(step, tensors) of the newest whole checkpoint, (0, None) where there is none. Says what it passes over.
-        With `record`: its copy of run.json, or None."""
-        paths = self.checkpoints()
-        for path in paths:
+    def newest(self):
+        """(step, tensors, metadata) of the newest whole checkpoint, (0, None, None) where there is none. One that is damaged is said, and set aside."""
+        for path in self.checkpoints():
             try:
                 tensors, metadata = load_tensors(path)
-                step = int(metadata["step"])
-                assert path.name == f"checkpoint-{step:012d}.safetensors"
+                if path.name == f"checkpoint-{int(metadata['step']):012d}.safetensors" and {"log", "record"} <= metadata.keys():
+                    return int(metadata["step"]), tensors, metadata
+            except (Damaged, KeyError, ValueError):
+                pass
+            self.set_aside(path, "damaged")
+        return 0, None, None
+
+    def set_aside(self, path, why):
+        print(f"{path.name} is {why}: set aside as {path.name}.bad")
+        os.replace(path, f"{path}.bad")
+
+    def load_checkpoint(self):
+        """(step, tensors) of this run's newest whole checkpoint, (0, None) where there is none: then it begins again, and says so."""
+        had = bool(self.checkpoints())
+        while True:
+            step, tensors, metadata = self.newest()
+            if tensors is None:
+                if had:
+                    print("no whole checkpoint is left: starting again from the first step")
+                return 0, None
+            if json.loads(metadata["record"]).get("settings") == self.settings:
                 self.saved_log = metadata["log"]
-                return json.loads(metadata["record"]) if record else (step, tensors)
-            except (UserError, KeyError, ValueError, AssertionError):
-                print(f"{path.name} is damaged: going back to the one before it")
-                path.unlink()
-        if paths:
-            print("no whole checkpoint is left: starting again from the first step")
-        return None if record else (0, None)
+                return step, tensors
+            self.set_aside(self.checkpoints()[0], "of a run with other settings")
 
     def remove_checkpoints(self):
-        for path in self.checkpoints():
-            path.unlink()
+        for path in self.folder.glob("checkpoint-*"):
+            if CHECKPOINT.fullmatch(path.name.removesuffix(".bad")):
+                path.unlink()
 
     # The log: JSON objects, one a line
 
@@ -327,6 +374,7 @@ class Run:
         return [json.loads(line) for line in self.log_text().splitlines()]
 
 
+CHECKPOINT = re.compile(r"checkpoint-\d{12}\.safetensors")
 LEFTOVER = re.compile(r"\.(run\.json|log\.jsonl|config\.json|tokenizer(_config)?\.json|README\.md|curve\.png|model\.safetensors|"
                       r"checkpoint-\d+\.safetensors)\.\d+\.tmp")  # the temporary names of what a run writes
 
@@ -341,7 +389,7 @@ def check_writable(folder):
 def refuse_foreign(folder):
     """Raises UserError where `folder` holds files and is no run's folder: somebody's home is not written into."""
     folder = Path(folder)
-    if folder.is_dir() and not (folder / "run.json").exists():
+    if folder.is_dir() and not (folder / "run.json").exists() and not any(CHECKPOINT.fullmatch(path.name) for path in folder.iterdir()):
         others = sorted(entry.name for entry in folder.iterdir() if entry.name != "lock" and not LEFTOVER.fullmatch(entry.name))
         if others:
             raise UserError(f"{folder} holds other files ({', '.join(others[:3])}{', ...' if others[3:] else ''}) and is no run's "

@@ -7,11 +7,11 @@ A label is a number: an index into `task.labels`, or for STS-B a score from 0 to
 """
 import collections
 import math
-from pathlib import Path
 from typing import NamedTuple, Optional
 
 import metrics
 import tasks as world
+import runs
 import text
 from cli import UserError
 
@@ -201,7 +201,7 @@ def load(data, names):
             raise UserError(f"{name!r} is no task of {data}: {', '.join(known)}")
     if data == "stories":
         return [embedded(name) for name in wanted], []
-    folder, found, skipped = Path(data).expanduser(), [], []
+    folder, found, skipped = runs.path_of(data), [], []
     official = folder.is_dir() and any((folder / form.folder).is_dir() for form in GLUE.values())
     for name in wanted:
         try:

@@ -28,7 +28,7 @@ def open_source(data, text_column=None):
     """What `--data` names: ["stories"], files and folders, or a hub id. Raises UserError where it is nothing of these."""
     if data == ["stories"]:
         return StorySource()
-    paths = [Path(entry).expanduser() for entry in data]
+    paths = [runs.path_of(entry) for entry in data]
     missing = [str(path) for path in paths if not path.exists()]
     if not missing:
         return FileSource(data, paths, text_column)
@@ -180,7 +180,7 @@ class FileSource(TextSource):
         validation = [str(path) for path in found if is_validation.search(path.name)]
         train = [str(path) for path in found if str(path) not in validation]
         self.files = (train, validation) if train else (validation, [])
-        self.key = ["files", [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in found], self.options]
+        self.key = ["files", [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns, path.stat().st_ctime_ns] for path in found], self.options]
 
     def splits(self):
         return [self.load(self.loader, data_files=files, split="train", **self.options) if files else None for files in self.files]
@@ -300,11 +300,12 @@ def tokenizer_from(text, name="the tokenizer"):
 
 def load_tokenizer(name):
     """From a tokenizer.json file, a folder that holds one, or a hub id."""
-    path = Path(name).expanduser()
+    path = runs.path_of(name)
     if not path.is_file():
         path = runs.fetch(name, ["tokenizer.json"]) / "tokenizer.json"
     if not path.exists():
         raise UserError(f"{name} has no tokenizer.json")
+    runs.fetch(path.parent, [path.name])  # a run's own is compared with what the run left
     return tokenizer_from(runs.read_text(path), name)
 
 

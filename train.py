@@ -164,7 +164,7 @@ def main():
     settings = {key: getattr(args, key) for key in ("strategy", "data", "text_column", "unique_tokens", "seq_len", "batch_size",
                 "lr", "betas", "weight_decay", "warmup", "dropout", "seed")}
     settings |= {"flops_budget": args.flops, "model": str(size), "vocab_size": V, "initializer_range": config.initializer_range,
-                 "dtype": dtype, "device": device.type, "text_sha256": corpus.info["sha256"]["train"][:16],
+                 "dtype": dtype, "device": device.type, "text_sha256": corpus.fingerprint,
                  "tokenizer": args.tokenizer or ("the teacher's" if teacher else "made from the text")}
     if teacher:
         settings |= {"teacher_sha256": teacher.sha256, "teacher_model": str(taught_by), "init": args.init, "mlm_finish": args.mlm_finish,
@@ -221,12 +221,20 @@ def main():
         try:
             rate_of(learner, masked_batch(corpus, args.seed, 0, B, device), autocast, plan.flops_per_step // B, min(portion, B))
         except Exception as failure:  # torch's compiler has many, the lack of a C++ compiler among them
+            if "memory" in str(failure):
+                raise
             raise UserError(f"the layers cannot be compiled here ({type(failure).__name__}): give --compile off") from None
         processes.meet()
     parts = budget.bill(size, V, T, lesson, taught_by), budget.bill(size, V, T)
     first, last = (plan.steps - plan.finish_steps) * B, plan.finish_steps * B  # sequences
     bill = {part: first * parts[0][part] + last * parts[1][part] for part in parts[0]}
     with open_run as run:
+        if processes.from_first(processes.first and run.finished):  # by another process, since we looked
+            if processes.first:
+                card.print_result(run.record, folder)
+            corpus.close()
+            processes.leave()
+            return
         run.write_record(micro_batch=portion, compiled=compiled, processes=processes.world, peak_flops_per_second=peak)
         if teacher:
             run.write_record(teacher=str(teacher.folder.resolve()), untrained_end=not plan.finish_steps and lesson.student.depth(size.L).whole < size.L)
@@ -273,7 +281,7 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors, proces
     def checked(loss):
         if not math.isfinite(loss):
             raise UserError(f"the loss is {loss} at step {step:,}: most likely the learning rate is too high ({args.lr:g}); "
-                            f"lower --lr and choose another --out. The last good checkpoint is kept in {run.folder}")
+                            f"lower --lr and choose another --out. What was saved before is kept in {run.folder}")
         return loss
 
     def report():

@@ -24,6 +24,9 @@ from pathlib import Path
 
 import children
 from children import Child, Kill, PowerLoss
+sys.path.insert(0, str(children.ROOT))
+import runs  # noqa: E402
+from cli import UserError  # noqa: E402
 
 TINY = ("--flops", "3e8", "--model", "1x32h2", "--seq-len", "16", "--batch-size", "8", "--dropout", "0.1")
 
@@ -57,14 +60,42 @@ class World:
         return Child(*self.lines[job], "--out", out, **options)
 
     def ends_alike(self, job, out, **options):
-        """The same command once more, undisturbed, must end like the run that never was disturbed."""
+        """The same command once more, undisturbed, must end like the run that never was disturbed, and do nothing again that was saved."""
+        before = saved(job, out)
         child = self.start(job, out, **options)
         child.wait()
         if child.complaint or child.status:
             raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}")
         if (found := left_by(job, out)) != left_by(job, self.base / job):
             raise Lost(f"{child.line}: ended with other {' and '.join(key for key, value in left_by(job, self.base / job).items() if found[key] != value)}")
+        if job == "glue":
+            kept = [cell["seconds"] for cell in json.loads((out / "glue.json").read_text())["cells"]][:len(before)]
+            if kept != before:
+                raise Lost(f"{child.line}: fine-tuned again what was finished")
+        elif before and (not (found := re.search(r"continuing at step ([\d,]+)", child.out)) or int(found[1].replace(",", "")) < before):
+            raise Lost(f"{child.line}: step {before} was saved, and it began {f'at {found[1]}' if found else 'anew'}")
         shutil.rmtree(out)
+
+
+def saved(job, out):
+    """What a folder holds of unfinished work: the seconds of each finished fine-tuning, or the step of the newest whole checkpoint."""
+    if job == "glue":
+        try:
+            return [cell["seconds"] for cell in runs.read_json(out / "glue.json")["cells"]]
+        except (OSError, UserError):
+            return []
+    try:
+        if runs.read_json(out / "run.json").get("finished"):
+            return 0
+    except (OSError, UserError):
+        pass
+    steps = [0]
+    for path in out.glob("checkpoint-*.safetensors") if out.is_dir() else ():
+        try:
+            steps.append(int(runs.load_tensors(path)[1]["step"]))
+        except UserError:
+            pass
+    return max(steps)
 
 
 def left_by(job, folder):
@@ -209,10 +240,13 @@ def damage(world):
     file = world.random.choice(sorted(path for path in victim.rglob("*") if path.is_file()))
     what = f"{spoil(world, file)} ({kind})"
     line = [victim if argument == world.teacher and kind == "teacher" else argument for argument in world.lines[job]]
+    whole = saved(job, out) if kind == "under way" else 0
     child = Child(*line, "--out", out, environment=environment)
     child.wait()
     if child.complaint:
         raise Wrong(f"{what}: {child.line}: {child.complaint}")
+    if child.status and (kind == "cache" or whole):  # made again, and continued
+        raise Lost(f"{what}: {child.line}: {child.err[-300:]}, though {f'step {whole} is saved' if whole else 'the text is there'}")
     if child.status == 0 and kind != "finished" and (found := left_by(job, out)) != left_by(job, world.base / job):
         raise Lost(f"{what}: {child.line}: other {' and '.join(key for key, value in left_by(job, world.base / job).items() if found[key] != value)}: a wrong result, and nothing said")
     if kind == "finished":  # whose files are read by those who use it
@@ -262,6 +296,7 @@ def folders(world):
         shutil.copytree(world.teacher, teacher)
         line = [teacher if argument == world.teacher else argument for argument in world.lines[job]]
         Child(*line, "--out", out, inside=Kill(world.random.randint(6, 50))).wait()
+        begun = (out / "run.json").exists()
         if kind == "read-only":
             mount(disk, "remount,ro")
         elif kind in ("gone", "emptied"):
@@ -287,7 +322,7 @@ def folders(world):
             victim.mkdir()
         child = Child(*line, "--out", out)
         child.wait()
-        if child.complaint or kind in ("read-only", "a file", "another run's", "a loop") and child.status == 0:
+        if child.complaint or (kind in ("read-only", "a file", "another run's", "a loop") or kind == "another teacher" and job == "kd" and begun) and child.status == 0:
             raise Wrong(f"{kind}: {child.line}: {child.complaint or 'it did not notice'}")
         if child.status == 0 and kind != "another teacher" and left_by(job, out) != left_by(job, world.base / job):
             raise Lost(f"{kind}: {child.line}: another result")
@@ -304,7 +339,6 @@ def folders(world):
 def not_a_number(world):
     """NaN and infinity in a gradient, in the weights, in the teacher."""
     import parallel
-    import runs
     import torch
     kind, job, out = world.random.choice(["gradient", "weights", "teacher"]), world.random.choice(["scratch", "kd", "minilm"]), world.new()
     value, number = world.random.choice([float("nan"), float("inf"), -float("inf")]), world.random.randint(0, 12)
@@ -368,7 +402,6 @@ def two_at_once(world):
 
 def ranks(world):
     """One of two processes of a run is killed, or stopped without dying."""
-    import parallel
     import socket
     out, job = world.new(), world.random.choice(["scratch", "kd", "minilm"])
     with socket.socket() as free:
@@ -376,11 +409,9 @@ def ranks(world):
         port = free.getsockname()[1]
     line = [argument if argument != "0.1" else "0" for argument in world.lines[job]] + ["--dtype", "fp32", "--out", out]
 
-    def patience():
-        parallel.PATIENCE = parallel.datetime.timedelta(seconds=5)
 
     def start():
-        return [Child(*line, inside=patience, environment={"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+        return [Child(*line, environment={"ISOFLOP_PATIENCE": "5", "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
                                                            "MASTER_PORT": str(port)}) for rank in range(2)]
     pair, victim, signum = start(), world.random.randrange(2), world.random.choice([signal.SIGKILL, signal.SIGSTOP])
     end = time.monotonic() + 30

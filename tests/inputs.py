@@ -58,7 +58,7 @@ def command_lines(world):
                     break
             if child.status == 143 and program != "train":
                 child.status = 0
-        if child.complaint and not (child.status == 1 and program == "compare"):
+        if child.complaint and not (child.status == 1 and program == "compare" and "Traceback" not in child.err):  # 1: a cell failed
             raise Wrong(f"{program}.py {options!r}: {child.complaint}")
         if child.status == 2 and any(folder.iterdir()):
             raise Wrong(f"{program}.py {options!r}: refused, and wrote {[path.name for path in folder.rglob('*')]}: {child.err[-500:]}")
@@ -124,7 +124,11 @@ def hostile_folder(world):
     from faults import Wrong
     draw, folder, mark = world.random, world.new("hostile"), world.new("mark")
     shutil.copytree(world.teacher, folder)
-    (folder / "run.json").unlink()  # whose checksums would tell at once
+    left = folder / "run.json"
+    if draw.random() < 0.3:  # somebody's own, which tells nothing of the files, or nonsense
+        left.write_text(json.dumps(draw.choice([{"files": 3}, {"files": ["config.json"]}, {"files": None}, {}, {"settings": None}, {"finished": True, "files": {}}])))
+    else:
+        left.unlink()
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
 

@@ -1,11 +1,17 @@
 """Numbers are read as people write them, and what a user can mend ends in one line on stderr and exit status 2."""
+import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 import cli
 from cli import UserError
+
+ROOT = Path(cli.__file__).parent
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -186,3 +192,22 @@ def test_a_second_signal_changes_nothing():
         first = signals.stopped
         signal.raise_signal(signal.SIGINT)
         assert signals.stopped is first
+
+
+def test_a_reader_of_everything_that_leaves_does_not_stop_a_run(tmp_path):
+    # `2>&1 | head`: the bar's line on stderr fails, too
+    done = subprocess.run(f"{sys.executable} train.py --flops 3e9 --model 1x64 --seq-len 16 --batch-size 8 --out {tmp_path / 'run'} 2>&1 | head -n 1", shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
+
+
+def test_a_program_without_a_terminal_ends_alike():
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        assert subprocess.run(f"{sys.executable} budget.py --flops 1e12 {closed}", shell=True, cwd=ROOT, stderr=subprocess.DEVNULL, timeout=60).returncode == 0
+
+
+def test_nohup_is_heeded_and_a_closed_terminal_stops(tmp_path):
+    program = "import cli, os, signal, sys\ndef main():\n    os.kill(os.getpid(), signal.SIGHUP)\n    print('went on')\ncli.program(main)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 129 and done.stdout == ""
+    done = subprocess.run([sys.executable, "-c", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "went on\n"

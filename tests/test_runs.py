@@ -174,3 +174,67 @@ def test_a_damaged_record_is_one_clear_line(tmp_path):
         (tmp_path / "run" / "run.json").write_text(text)
         with pytest.raises(UserError, match="run.json is damaged"):
             runs.Run(tmp_path / "run", {}).__enter__()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_given_up(tmp_path):
+    # Too little memory is no damage: the same command continues when there is more.
+    with runs.Run(tmp_path / "run", {}) as run:
+        run.save_checkpoint(10, {"w": torch.zeros(50_000_000)})
+    done = subprocess.run([sys.executable, "-c", """
+import resource, runs, safetensors, sys, torch
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 50_000_000,) * 2)
+with runs.Run(sys.argv[1], {}) as run:
+    run.load_checkpoint()
+""", str(tmp_path / "run")], capture_output=True, text=True, cwd=os.path.dirname(runs.__file__))
+    assert done.returncode != 0 and "memory" in done.stderr.lower()
+    assert [path.name for path in (tmp_path / "run").glob("checkpoint*")] == ["checkpoint-000000000010.safetensors"]
+
+
+def test_a_checkpoint_of_another_run_is_set_aside(tmp_path, capsys):
+    with runs.Run(tmp_path / "run", {"lr": 0.1}) as run:
+        run.save_checkpoint(10, {"w": torch.zeros(1)})
+        run.settings = {"lr": 0.2}
+        assert run.load_checkpoint() == (0, None)
+        assert "of a run with other settings" in capsys.readouterr().out and list(run.folder.glob("*.bad"))
+
+
+def test_nothing_is_written_into_a_folder_that_was_made_again(tmp_path):
+    import shutil
+    with runs.Run(tmp_path / "run", {}) as old:
+        shutil.rmtree(tmp_path / "run")
+        with runs.Run(tmp_path / "run", {}) as new:
+            with pytest.raises(UserError, match="removed or replaced"):
+                old.save_checkpoint(10, {"w": torch.zeros(1)})
+            assert new.checkpoints() == []
+
+
+@pytest.mark.parametrize("loss", ["damaged", "missing"])
+def test_run_json_comes_back_from_the_checkpoint(tmp_path, capsys, loss):
+    with runs.Run(tmp_path / "run", {"lr": 0.1}) as run:
+        run.write_record(processes=3)
+        run.save_checkpoint(10, {"w": torch.zeros(1)})
+    path = tmp_path / "run" / "run.json"
+    path.write_text(path.read_text().replace("3", "4")) if loss == "damaged" else path.unlink()
+    with runs.Run(tmp_path / "run", {"lr": 0.1}) as run:
+        assert run.record["processes"] == 3 and f"run.json is {loss}: taken from the checkpoint" in capsys.readouterr().out
+    path.unlink()
+    with pytest.raises(UserError, match="lr was 0.1 and is now 0.2"):
+        runs.Run(tmp_path / "run", {"lr": 0.2}).__enter__()
+    assert (tmp_path / "run" / "checkpoint-000000000010.safetensors").exists()
+
+
+def test_a_users_own_file_is_no_checkpoint(tmp_path):
+    with runs.Run(tmp_path / "run", {}) as run:
+        for name in ("checkpoint-best.safetensors", "checkpoint-last.safetensors"):
+            (run.folder / name).write_text("mine")
+        for step in (1, 2, 3):
+            run.save_checkpoint(step, {"w": torch.zeros(1)})
+        assert run.load_checkpoint()[0] == 3
+        run.remove_checkpoints()
+        assert sorted(path.name for path in run.folder.glob("checkpoint*")) == ["checkpoint-best.safetensors", "checkpoint-last.safetensors"]
+
+
+def test_a_home_that_is_not_known_is_said():
+    with pytest.raises(UserError, match="the home folder that ~ stands for"):
+        runs.path_of("~nobody-has-this-name/x")
