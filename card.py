@@ -39,7 +39,7 @@ def plan_text(args, plan, size, parameters, corpus, device, dtype, rate, floors,
     epochs = "" if corpus.unique is None else f" = {plan.epochs:.2f} epochs"
     seconds = plan.flops_spent / rate
     scratch = budget.step_flops(size, V, T, B)
-    share = f" (a step from scratch costs {scratch / plan.flops_per_step:.0%} of it)" if args.teacher else ""
+    share = f", {plan.flops_per_step / scratch:.2f} times a step from scratch" if args.teacher else ""
     finish = (f", the last {plan.finish_steps:,} plain masked language modelling at {plan.flops_per_finish_step:,} FLOPs"
               if plan.finish_steps else "")
     lines += [f"student     BERT {size}, {parameters:,} parameters, {size.encoder_parameters:,} of them in the encoder",

@@ -4,6 +4,7 @@ Every program of this project ends in `cli.program(main)`: what the user can men
 wrong, and what to do`, and exit status 2. Standard library only.
 """
 import argparse
+import difflib
 import errno
 import os
 import signal
@@ -60,6 +61,14 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options):
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+
+    def parse_args(self, argv=None, namespace=None):
+        for word in sys.argv[1:] if argv is None else argv:
+            flag = str(word).split("=")[0]
+            if flag.startswith("--") and flag != "--" and " " not in flag and flag not in self._option_string_actions:  # argparse would first name what is missing
+                near = difflib.get_close_matches(flag, self._option_string_actions, 1)
+                self.error(f"there is no option {flag}" + (f": did you mean {near[0]}?" if near else ""))
+        return super().parse_args(argv, namespace)
 
     def error(self, message):
         if self.epilog:

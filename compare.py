@@ -1,6 +1,6 @@
 """The paper's experiment in one command: at equal compute, from scratch or distilled, with unlimited and with repeated data?
 
-    python compare.py                       about ten minutes on two cores: a teacher, 16 students, their scores, a report
+    python compare.py                       five to ten minutes on two cores: a teacher, 16 students, their scores, a report
     python compare.py --preset stories      the full study on the embedded world: two hours
     python compare.py --preset stories --list | tail -n +2 | parallel -j 8        after the teacher's line; or a Slurm array
 
@@ -29,7 +29,7 @@ import runs
 from cli import UserError
 
 EXAMPLES = """examples:
-  python compare.py                                             the demonstration, about ten minutes
+  python compare.py                                             the demonstration, five to ten minutes
   python compare.py --strategies scratch,kd,kd-released --budgets 1e12,3e12 --seeds 5 --out runs/kd
   python compare.py --preset stories --list                     the cells as lines of shell, teachers first
   python compare.py --collect runs/class/* --out runs/class-report   one report from many people's comparisons

@@ -323,7 +323,8 @@ def build(source, tokenizer, folder):
         raise UserError(f"{source.name} has {'no text' if total == 0 else 'a single document'}: validation text is held out by "
                         f"document, so at least two different ones are needed (lines, or paragraphs between empty lines)")
     if unknown > total / 2:
-        raise UserError(f"{unknown / total:.0%} of the words of {source.name} are unknown to this tokenizer: choose another --tokenizer")
+        raise UserError(f"{unknown / total:.0%} of the words of {source.name} are unknown to this tokenizer: choose another --tokenizer, "
+                        "or, where it is a teacher's, a teacher that was trained on such text")
     runs.write_json(folder / "info.json", {"source": source.name, "dtype": dtype, "tokens": tokens, "sha256":
                                              {part: digest.hexdigest() for part, digest in digests.items()}})
 

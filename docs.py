@@ -289,8 +289,8 @@ def file_page(name, names, highlight):
 def index_page(names):
     rows = []
     for name in names:
-        docstring = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text(encoding="utf-8")))
-        rows.append(f'<tr><td><a href="{name}.html">{name}.py</a></td><td>{linked(docstring.split(chr(10))[0], names)}</td></tr>')
+        docstring = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text(encoding="utf-8"))).split("\n\n")[0].replace("\n", " ")
+        rows.append(f'<tr><td><a href="{name}.html">{name}.py</a></td><td>{linked(docstring, names)}</td></tr>')
     return page("isoflop", navigation(names) + f'<main class="index"><h1>isoflop</h1>'
                 '<p>From scratch or distilled, at equal compute: the code, file by file, in the order in which it is best read.</p>'
                 f'<table>{"".join(rows)}</table></main>')

@@ -14,6 +14,7 @@ from importlib.metadata import version
 import budget
 import card
 import cli
+import distill
 import glue
 import runs
 from compare import spell
@@ -163,7 +164,8 @@ def draw_scores(rows, args, folder):
         for top, key, half, by_seed in ((0, "score", "half", "by_seed"), (1, "val_loss", "loss_half", "loss_by_seed")):
             ax, ends = axes[top][column], []
             named.append((ax, ends))
-            for i, strategy in enumerate(args.strategies):
+            for strategy in args.strategies:
+                i = list(distill.STRATEGIES).index(strategy)  # the same colour in all figures
                 here = [row for row in rows if row["unique_tokens"] == unique and row["strategy"] == strategy and row[key] is not None]
                 if not here:
                     continue
@@ -257,7 +259,7 @@ def answers(rows, args, teacher_flops):
         lines.append(f"{text}; {words}{paid}.")
     n = sum(row["pairs"] > 1 for row in rows)
     if n:
-        lines.append(f"\nOf {n} such comparisons about {n / 20:.0f} would seem told apart by chance alone (95% intervals).")
+        lines.append(f"\nOf {n} such comparisons {n / 20:.1f} would seem told apart by chance alone, in the mean (95% intervals).")
     return "\n".join(lines)
 
 

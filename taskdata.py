@@ -7,6 +7,7 @@ A label is a number: an index into `task.labels`, or for STS-B a score from 0 to
 """
 import collections
 import math
+import re
 from typing import NamedTuple, Optional
 
 import metrics
@@ -202,6 +203,8 @@ def load(data, names):
     if data == "stories":
         return [embedded(name) for name in wanted], []
     folder, found, skipped = runs.path_of(data), [], []
+    if not folder.exists() and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", data, re.ASCII):
+        raise UserError(f"--data {data}: there is no such folder, and it is no hub id")
     official = folder.is_dir() and any((folder / form.folder).is_dir() for form in GLUE.values())
     for name in wanted:
         try:

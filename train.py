@@ -184,6 +184,7 @@ def main():
             if run.finished:
                 runs.fetch(folder, list(record.get("files", {})))  # says which of them is damaged
                 run.remove_checkpoints()
+                cli.say("This run is finished already: nothing is left to do.")
                 card.print_result(record, folder)
     record = processes.from_first(record)
     if record.get("finished"):

@@ -368,3 +368,21 @@ def test_the_rate_rises_for_6_percent_then_falls_to_zero():
 def test_help_comes_without_importing_torch():
     program = "import sys, train\ntry: train.arguments(['--help'])\nexcept SystemExit: print('torch' in sys.modules, 'datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True).stdout.endswith("False False\n")
+
+
+@pytest.mark.parametrize("delay, least, most", [(0.0, 3, 21), (0.5, 1, 2)])
+def test_a_slow_disk_gets_a_fiftieth_of_the_time(tmp_path, delay, least, most):
+    # Of 20 saves that a run would like to make a slow disk sees one, the next would be due after 25 seconds; and the last, which must be.
+    done = subprocess.run([sys.executable, "-c", f"""
+import runs, sys, time, train
+real, saves = runs.Run.save_checkpoint, []
+def save(*arguments):
+    saves.append(time.sleep({delay}))
+    real(*arguments)
+runs.Run.save_checkpoint = save
+sys.argv = ["train.py", "--flops", "1e10", "--model", "1x64", "--seq-len", "16", "--batch-size", "8", "--out", {str(tmp_path / 'run')!r}]
+train.main()
+print("saves:", len(saves))
+"""], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert least <= int(done.stdout.split("saves:")[1]) <= most
