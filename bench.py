@@ -21,8 +21,8 @@ from pathlib import Path
 
 import budget
 import cli
+import disk
 import machine
-import runs
 from cli import UserError
 
 HERE = Path(__file__).parent
@@ -375,7 +375,7 @@ def main():
             if not args.json:
                 cli.say(line_of(one))
     if args.json:
-        cli.say(runs.json_text({**setting, "rows": found}).rstrip())
+        cli.say(disk.json_text({**setting, "rows": found}).rstrip())
 
 
 if __name__ == "__main__":

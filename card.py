@@ -3,7 +3,7 @@ from pathlib import Path
 
 import budget
 import cli
-import runs
+import disk
 
 
 def default_name(args, size, teacher=None):
@@ -134,7 +134,7 @@ def draw_curve(folder, log, record):
     axes.legend(frameon=False)
     open_axes(axes)
     figure.tight_layout()
-    runs.replace(Path(folder) / "curve.png", lambda temporary: figure.savefig(temporary, format="png"))
+    disk.replace(Path(folder) / "curve.png", lambda temporary: figure.savefig(temporary, format="png"))
     pyplot().close(figure)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import budget
 import cli
+import disk
 import glue
 import report
-import runs
 from cli import UserError
 from compare import Cell, cell_of, tasks_of
 
@@ -28,7 +28,7 @@ def students(folder):
     path = folder / "compare.json"
     if not path.exists():
         raise UserError(f"--collect {folder} is no comparison's folder: it has no compare.json")
-    fixed, found = runs.read_json(path), {}
+    fixed, found = disk.read_json(path), {}
     lost = [key for key in EQUAL if key not in fixed]
     if lost:
         raise UserError(f"{path} does not say {lost[0]}: it is of another version; the comparison's own command writes it anew in another --out")
@@ -38,7 +38,7 @@ def students(folder):
         match = NAME.fullmatch(cell.name)
         if match is None or not (cell / "glue.json").exists() or not (cell / "run.json").exists():
             continue
-        record, kept = runs.read_json(cell / "run.json"), glue.kept_cells(cell / "glue.json")
+        record, kept = disk.read_json(cell / "run.json"), glue.kept_cells(cell / "glue.json")
         settings = record.get("settings", {})
         key = Cell(match["strategy"], cli.number(match["flops"]), None if match["unique"] == "all" else cli.number(match["unique"]), int(match["seed"]),
                    float(match["lr"]) if match["lr"] else None, cell, ())

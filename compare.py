@@ -23,9 +23,9 @@ from typing import NamedTuple, Optional
 
 import budget
 import cli
+import disk
 import distill
 import machine
-import runs
 from cli import UserError
 
 EXAMPLES = """examples:
@@ -79,7 +79,7 @@ def arguments(argv=None):
     args = parser.parse_args(argv)
     if args.teacher and args.teacher_flops is None:  # a run knows what it cost; of another teacher nothing is charged
         record = Path(args.teacher) / "run.json"
-        args.teacher_flops = str(runs.read_json(record).get("flops_spent", 0)) if record.exists() else "0"
+        args.teacher_flops = str(disk.read_json(record).get("flops_spent", 0)) if record.exists() else "0"
     if args.teacher and args.teacher_model is None and (Path(args.teacher) / "config.json").exists():
         from huggingface import read_config
         from model import BertConfig
@@ -193,8 +193,8 @@ def outcome(cell, args):
     if not path.exists():
         return None
     try:
-        record = runs.read_json(path)
-    except runs.Damaged:
+        record = disk.read_json(path)
+    except disk.Damaged:
         if any(cell.folder.glob("checkpoint-*")):
             return None  # its own command takes run.json from the checkpoint
         raise
@@ -210,7 +210,7 @@ def outcome(cell, args):
         return None
     if cell.strategy == "teacher":
         return {"record": record, "results": {}}
-    kept, sha256 = glue.kept_cells(cell.folder / "glue.json"), runs.file_sha256(*(cell.folder / file for file in glue.FILES))
+    kept, sha256 = glue.kept_cells(cell.folder / "glue.json"), disk.file_sha256(*(cell.folder / file for file in glue.FILES))
     if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
         raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited, or was scored by an earlier version; "
                         "remove its glue.json, and it is scored again")
@@ -362,11 +362,11 @@ def main():
     if not path.exists() and not all(ours.fullmatch(entry.name) for entry in args.out.iterdir()):
         raise UserError(f"{args.out} holds other files, and no comparison: choose another --out")
     import report
-    with runs.locked(args.out / "lock", "compares in the same folder") as args.lock:  # its cells hold it, too: should this be killed, the next waits for them
-        if path.exists() and (old := runs.read_json(path)) != fixed:
+    with disk.locked(args.out / "lock", "compares in the same folder") as args.lock:  # its cells hold it, too: should this be killed, the next waits for them
+        if path.exists() and (old := disk.read_json(path)) != fixed:
             different = [f"{key} was {old.get(key)} and is now {value}" for key, value in fixed.items() if old.get(key) != value]
             raise UserError(f"{args.out} holds another comparison ({'; '.join(different)}): choose another --out")
-        runs.write_json(path, fixed)
+        disk.write_json(path, fixed)
         failed = {}
         if teacher_cell:
             jobs, args.jobs = args.jobs, 1  # one process with all threads: everything waits for it
@@ -374,7 +374,7 @@ def main():
             args.jobs = jobs
             if failed:
                 raise UserError(f"the teacher failed, and there is nothing to learn from: {failed['teacher']}")
-        args.teacher_sha256 = runs.file_sha256(runs.fetch(teacher, ["model.safetensors"]) / "model.safetensors")
+        args.teacher_sha256 = disk.file_sha256(disk.fetch(teacher, ["model.safetensors"]) / "model.safetensors")
         rates, tried = chosen_rates(args, teacher, failed)
         cells = grid(args, teacher, rates)
         failed |= run(cells, args, "students")

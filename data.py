@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-import runs
+import disk
 import text
 from budget import masked_positions
 from cli import UserError
@@ -104,7 +104,7 @@ class Corpus:
         self.name, self.tokenizer, self.T, self.seed = source.name, tokenizer, seq_len, seed
         self.vocabulary = text.vocabulary_of(tokenizer)
         self.folder = cached(source, tokenizer)
-        self.info = runs.read_json(self.folder / "info.json")
+        self.info = disk.read_json(self.folder / "info.json")
         self.fingerprint = text.fingerprint(self.info["sha256"])  # of what is trained on, and of what is validated on
         self.available = self.n = self.info["tokens"]["train"] // (seq_len - 1)  # blocks: [CLS] and T - 1 tokens of the stream
         if unique_tokens is not None:
@@ -279,8 +279,8 @@ def tokenized(documents, tokenizer, dtype):
 def cached(source, tokenizer):
     """The folder with the source's tokens: train.bin, validation.bin and info.json. Made on first use, under a lock (a second
     process waits), and renamed into place when it is whole. Its name holds everything that the tokens depend on."""
-    folder = runs.cache_folder() / f"tokens-{text.fingerprint([1, source.key, getattr(source, 'column', None), tokenizer.to_str()])}"
-    with runs.locked(folder.with_suffix(".lock"), "tokenizes the same text"):
+    folder = disk.cache_folder() / f"tokens-{text.fingerprint([1, source.key, getattr(source, 'column', None), tokenizer.to_str()])}"
+    with disk.locked(folder.with_suffix(".lock"), "tokenizes the same text"):
         if folder.exists() and whole(folder):
             return folder
         building = folder.with_suffix(".tmp")
@@ -290,7 +290,7 @@ def cached(source, tokenizer):
         try:
             build(source, tokenizer, building)
             os.rename(building, folder)
-            runs.sync(folder.parent)
+            disk.sync(folder.parent)
         except BaseException:
             shutil.rmtree(building, ignore_errors=True)
             raise
@@ -325,16 +325,16 @@ def build(source, tokenizer, folder):
     if unknown > total / 2:
         raise UserError(f"{unknown / total:.0%} of the words of {source.name} are unknown to this tokenizer: choose another --tokenizer, "
                         "or, where it is a teacher's, a teacher that was trained on such text")
-    runs.write_json(folder / "info.json", {"source": source.name, "dtype": dtype, "tokens": tokens, "sha256":
+    disk.write_json(folder / "info.json", {"source": source.name, "dtype": dtype, "tokens": tokens, "sha256":
                                              {part: digest.hexdigest() for part, digest in digests.items()}})
 
 
 def whole(folder):
     """Whether a cache folder holds what was written into it: its files' checksums say."""
     try:
-        sums = runs.read_json(folder / "info.json")["sha256"]
+        sums = disk.read_json(folder / "info.json")["sha256"]
         for part, expected in sums.items():
-            if runs.file_sha256(folder / f"{part}.bin") != expected:
+            if disk.file_sha256(folder / f"{part}.bin") != expected:
                 raise UserError("checksum")
         return True
     except (UserError, OSError, KeyError, AttributeError):

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cli
+import disk
 import runs
 from cli import UserError
 
 HERE = Path(__file__).parent
 # In the order in which README.md reads them
 FILES = ("budget", "model", "huggingface", "distill", "learner", "stories", "text", "data", "baselines", "glue", "taskdata", "tasks", "metrics", "gate", "compare",
-         "collect", "report", "parallel", "machine", "bench", "runs", "train", "card", "cli", "docs")
+         "collect", "report", "parallel", "machine", "bench", "disk", "runs", "train", "card", "cli", "docs")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -318,10 +319,10 @@ def main():
         text = highlight(code, PythonLexer(stripnl=False), HtmlFormatter())
         return re.sub(r'<span class="nn">(\w+)</span>', lambda match: f'<a href="{match[1]}.html">{match[0]}</a>' if match[1] in FILES else match[0], text)
     in_the_dark = "\n@media (prefers-color-scheme: dark) {\n" + dark.get_style_defs(".highlight") + "\n}\n"
-    runs.write_file(style, MARK + light.get_style_defs(".highlight") + in_the_dark + STYLE + ".highlight { background: none !important; }\n")
+    disk.write_file(style, MARK + light.get_style_defs(".highlight") + in_the_dark + STYLE + ".highlight { background: none !important; }\n")
     for name in FILES:
-        runs.write_file(out / f"{name}.html", file_page(name, FILES, coloured))
-    runs.write_file(out / "index.html", index_page(FILES))
+        disk.write_file(out / f"{name}.html", file_page(name, FILES, coloured))
+    disk.write_file(out / "index.html", index_page(FILES))
     cli.say(f"{len(FILES) + 1} pages: open {out / 'index.html'}")
 
 

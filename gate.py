@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 import cli
-import runs
+import disk
 from cli import UserError
 
 # Weakest first. The last one is the teacher: twice the layers, and much longer trained.
@@ -27,7 +27,7 @@ def untrained(like, folder):
     import torch
     from model import Bert, BertConfig
     from huggingface import read_config
-    source = runs.fetch(like, ["config.json", "tokenizer.json"])
+    source = disk.fetch(like, ["config.json", "tokenizer.json"])
     torch.manual_seed(0)
     Bert(read_config(source, BertConfig)).save_pretrained(folder)
     shutil.copy(source / "tokenizer.json", Path(folder) / "tokenizer.json")

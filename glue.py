@@ -19,8 +19,8 @@ import zipfile
 from pathlib import Path
 
 import cli
+import disk
 import machine
-import runs
 import taskdata
 from cli import UserError
 
@@ -192,7 +192,7 @@ def cells_of(args, tasks, h, model_sha256, dtype, device):
 
 def kept_cells(path):
     """What glue.json holds: {"cells": [settings and scores]}."""
-    kept = runs.read_json(path) if path.exists() else {"cells": []}
+    kept = disk.read_json(path) if path.exists() else {"cells": []}
     if not isinstance(kept.get("cells"), list) or not all(isinstance(cell, dict) and isinstance(cell.get("scores"), dict) for cell in kept["cells"]):
         raise UserError(f"{path} is damaged: it holds no list of cells; remove it, and they are made again")
     return kept
@@ -212,7 +212,7 @@ def score(args, name, folder):
     tasks, skipped = taskdata.load(args.data, args.tasks)
     for line in skipped:
         cli.say(f"skipped: {line}")
-    source = runs.fetch(name, FILES)
+    source = disk.fetch(name, FILES)
     config = read_config(source, BertConfig)
     tokenizer = text.load_tokenizer(str(source))
     vocabulary = text.vocabulary_of(tokenizer)
@@ -222,9 +222,9 @@ def score(args, name, folder):
     longest = min(args.seq_len, config.max_position_embeddings)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "glue.json"
-    with runs.locked(folder / "glue.lock", "scores the same model"):
+    with disk.locked(folder / "glue.lock", "scores the same model"):
         kept = kept_cells(path)
-        todo = cells_of(args, tasks, config.hidden_size, runs.file_sha256(*(source / file for file in FILES)), dtype, device.type)
+        todo = cells_of(args, tasks, config.hidden_size, disk.file_sha256(*(source / file for file in FILES)), dtype, device.type)
         waiting = [(task, cell) for task, cell in todo if known(kept, cell) is None]
         steps = sum(cell["epochs"] * math.ceil(len(task.parts["train"]) / cell["batch_size"]) for task, cell in waiting)
         encoded = {}
@@ -243,7 +243,7 @@ def score(args, name, folder):
                                     device, dtype, args.pool, bar.update)
                 measured = {part: scores_of(task, predict, part) for part in task.scored}
                 kept["cells"].append({**cell, "scores": measured, "seconds": time.perf_counter() - began})
-                runs.write_json(path, kept)
+                disk.write_json(path, kept)
     results = results_of(tasks, todo, kept)
     if args.predict:
         write_submission(args, folder, source, tasks, results, tokenizer, vocabulary.pad, longest, device, dtype)
@@ -330,7 +330,7 @@ def write_submission(args, folder, source, tasks, results, tokenizer, pad, longe
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for file, contents in files.items():
                 archive.writestr(file, contents)
-    runs.replace(folder / "glue-submission.zip", write)
+    disk.replace(folder / "glue-submission.zip", write)
     cli.say("\n".join([f"wrote {folder / 'glue-submission.zip'}: {', '.join(files) or 'nothing'}", *remarks]))
 
 
@@ -347,7 +347,7 @@ def main():
         return
     folder = Path(args.out or folder_of(args.model[0]))
     cli.say(table(score(args, args.model[0], folder)))
-    pairs = gate.zero_shot(runs.fetch(args.model[0], FILES)) if args.data == "stories" else {}
+    pairs = gate.zero_shot(disk.fetch(args.model[0], FILES)) if args.data == "stories" else {}
     if pairs:
         cli.say("minimal pairs, no fine-tuning (chance 50): " + ", ".join(f"{kind} {100 * value:.0f}" for kind, value in pairs.items()))
     cli.say(f"every cell is in {folder / 'glue.json'}")

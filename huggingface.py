@@ -6,7 +6,7 @@ Only files are read here: what is no BERT, is damaged, or is a pickle ends in on
 import dataclasses
 import re
 
-import runs  # before torch: it says how torch's threads wait
+import disk  # before torch: it says how torch's threads wait
 
 import torch
 
@@ -16,7 +16,7 @@ from cli import UserError
 def read_config(folder, BertConfig):
     """`config.json` as a BertConfig. Raises UserError where it is no JSON, no BERT, or a BERT that this one is not."""
     try:
-        raw = runs.read_json(folder / "config.json")
+        raw = disk.read_json(folder / "config.json")
     except FileNotFoundError:
         raise UserError(f"{folder} has no config.json: it is not a model's folder") from None
     if raw.get("model_type") == "distilbert":
@@ -53,7 +53,7 @@ def read_weights(folder):
                             f"If you trust it, convert it once: python -c \"from transformers import AutoModelForMaskedLM as "
                             f"M; M.from_pretrained('{folder}').save_pretrained('{folder}')\"")
         raise UserError(f"{folder} has no model.safetensors: it holds no weights that are read here (pickles are not)")
-    tensors, _ = runs.load_tensors(path)
+    tensors, _ = disk.load_tensors(path)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(f"{path} holds NaN or infinity in {name[:80]}: whatever trained it had failed")

@@ -12,7 +12,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-import runs  # before torch: it says how torch's threads wait
+import disk  # before torch: it says how torch's threads wait
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ class Teacher(NamedTuple):
 
 def load_teacher(name, seq_len):
     """A run's folder, a Hugging Face folder or a hub id -> Teacher. Raises UserError where there is none, or it is too short."""
-    folder = runs.fetch(name, ["config.json", "model.safetensors", "tokenizer.json"])
+    folder = disk.fetch(name, ["config.json", "model.safetensors", "tokenizer.json"])
     if (folder / "run.json").exists() and not (folder / "model.safetensors").exists():
         raise UserError(f"--teacher {name} is a run that is not finished: give its own command again, and it continues")
     with warnings.catch_warnings():
@@ -42,7 +42,7 @@ def load_teacher(name, seq_len):
     longest = model.config.max_position_embeddings
     if longest < seq_len:
         raise UserError(f"--teacher {name} knows {longest} positions, and --seq-len is {seq_len}: lower --seq-len")
-    return Teacher(model, folder, runs.file_sha256(folder / "model.safetensors"))
+    return Teacher(model, folder, disk.file_sha256(folder / "model.safetensors"))
 
 
 def tokenizer_of(teacher, name):

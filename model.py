@@ -17,7 +17,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-import runs  # before torch: it says how torch's threads wait
+import disk  # before torch: it says how torch's threads wait
 
 import torch
 import torch.nn.functional as F
@@ -218,11 +218,11 @@ class Bert(nn.Module):
         """Writes `config.json` and `model.safetensors` into `folder`, each whole or not at all."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        runs.save_tensors(folder / "model.safetensors", to_hugging_face(self.state_dict()))
+        disk.save_tensors(folder / "model.safetensors", to_hugging_face(self.state_dict()))
         architecture = "BertForMaskedLM" if self.mlm_head is not None else "BertModel"
         config = {"architectures": [architecture], "model_type": "bert", **dataclasses.asdict(self.config),
                   "hidden_act": "gelu", "tie_word_embeddings": True, "torch_dtype": "float32"}
-        runs.write_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
+        disk.write_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, name, mlm_head=None):
@@ -230,7 +230,7 @@ class Bert(nn.Module):
 
         mlm_head: None takes what is there and warns when there is no head; True demands one; False leaves it out.
         Raises UserError for anything that is not a BERT in safetensors, or whose sizes are not those of its config."""
-        folder = runs.fetch(name, ["config.json", "model.safetensors"])
+        folder = disk.fetch(name, ["config.json", "model.safetensors"])
         config = read_config(folder, BertConfig)
         tensors = read_weights(folder)
         shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}

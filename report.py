@@ -14,9 +14,9 @@ from importlib.metadata import version
 import budget
 import card
 import cli
+import disk
 import distill
 import glue
-import runs
 from compare import spell
 
 # 97.5% points of Student's t for 1 to 30 degrees of freedom; above, the first terms of its expansion around the normal's.
@@ -151,7 +151,7 @@ def save(figure, folder, name):
     figure.tight_layout()
     for kind in ("png", "svg"):
         metadata = {"Date": None} if kind == "svg" else None
-        runs.replace(folder / f"{name}.{kind}", lambda temporary, kind=kind: figure.savefig(temporary, format=kind, dpi=150, metadata=metadata))
+        disk.replace(folder / f"{name}.{kind}", lambda temporary, kind=kind: figure.savefig(temporary, format=kind, dpi=150, metadata=metadata))
     card.pyplot().close(figure)
 
 
@@ -284,7 +284,7 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed, command=N
         cli.say("no cell is finished: there is nothing to report")
         return
     tasks = list(rows[0]["tasks"])
-    runs.write_file(args.out / "results.csv", results_csv(outcomes))
+    disk.write_file(args.out / "results.csv", results_csv(outcomes))
     draw_scores(rows, args, args.out)
     draw_bill(rows, args, args.out)
     example = min(outcomes.items(), key=lambda item: item[0].strategy != "scratch")[1]["record"]  # scratch's, if there is one
@@ -330,7 +330,7 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed, command=N
         + f". Python {platform.python_version()}, torch {version('torch')}; {example['machine']}, {example['threads']} threads a cell.", "",
         *([f"Failed cells: {'; '.join(f'{name}: {line}' for name, line in failed.items())}", ""] if failed else []), "Every cell:", "", "```bash",
         *([teacher_cell.line] if teacher_cell else []), *(cell.line or str(cell.folder) for cell in cells), "```", ""])
-    runs.write_file(args.out / "report.md", text)
+    disk.write_file(args.out / "report.md", text)
     width = max(len(row["strategy"]) for row in rows)
     for row in rows:
         loss = "" if row["val_loss"] is None else f"loss {row['val_loss']:.3f}"

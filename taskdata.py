@@ -12,7 +12,7 @@ from typing import NamedTuple, Optional
 
 import metrics
 import tasks as world
-import runs
+import disk
 import text
 from cli import UserError
 
@@ -202,7 +202,7 @@ def load(data, names):
             raise UserError(f"{name!r} is no task of {data}: {', '.join(known)}")
     if data == "stories":
         return [embedded(name) for name in wanted], []
-    folder, found, skipped = runs.path_of(data), [], []
+    folder, found, skipped = disk.path_of(data), [], []
     if not folder.exists() and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", data, re.ASCII):
         raise UserError(f"--data {data}: there is no such folder, and it is no hub id")
     official = folder.is_dir() and any((folder / form.folder).is_dir() for form in GLUE.values())

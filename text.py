@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-import runs
+import disk
 import stories
 from cli import UserError
 
@@ -28,7 +28,7 @@ def open_source(data, text_column=None):
     """What `--data` names: ["stories"], files and folders, or a hub id. Raises UserError where it is nothing of these."""
     if data == ["stories"]:
         return StorySource()
-    paths = [runs.path_of(entry) for entry in data]
+    paths = [disk.path_of(entry) for entry in data]
     missing = [str(path) for path in paths if not path.exists()]
     if not missing:
         return FileSource(data, paths, text_column)
@@ -132,10 +132,10 @@ class TextSource:
         vocab_size = 8192 if vocab_size is None else vocab_size
         if vocab_size <= len(SPECIAL):
             raise UserError(f"--vocab-size {vocab_size} leaves no room for a word beside the {len(SPECIAL)} special tokens: use 1000 or more")
-        path = runs.cache_folder() / f"tokenizer-{fingerprint([self.key, self.column, vocab_size])}.json"
-        with runs.locked(path.with_suffix(".lock"), "makes the same vocabulary"):
+        path = disk.cache_folder() / f"tokenizer-{fingerprint([self.key, self.column, vocab_size])}.json"
+        with disk.locked(path.with_suffix(".lock"), "makes the same vocabulary"):
             with contextlib.suppress(FileNotFoundError, UserError, KeyError):  # none yet, or damaged: it is made again
-                return tokenizer_from(runs.read_json(path)["tokenizer"])
+                return tokenizer_from(disk.read_json(path)["tokenizer"])
             from tokenizers import trainers
             print(f"making a vocabulary of {vocab_size:,} word pieces from {self.name} ...", flush=True)
             tokenizer = wordpiece({piece: i for i, piece in enumerate(SPECIAL)})
@@ -147,7 +147,7 @@ class TextSource:
             # Numbered anew: the library orders pieces of equal frequency differently each time.
             pieces = SPECIAL + sorted(set(tokenizer.get_vocab()) - set(SPECIAL))
             made = wordpiece({piece: i for i, piece in enumerate(pieces)})
-            runs.write_json(path, {"tokenizer": made.to_str()})
+            disk.write_json(path, {"tokenizer": made.to_str()})
             return tokenizer_from(made.to_str())
 
 
@@ -300,13 +300,13 @@ def tokenizer_from(text, name="the tokenizer"):
 
 def load_tokenizer(name):
     """From a tokenizer.json file, a folder that holds one, or a hub id."""
-    path = runs.path_of(name)
+    path = disk.path_of(name)
     if not path.is_file():
-        path = runs.fetch(name, ["tokenizer.json"]) / "tokenizer.json"
+        path = disk.fetch(name, ["tokenizer.json"]) / "tokenizer.json"
     if not path.exists():
         raise UserError(f"{name} has no tokenizer.json")
-    runs.fetch(path.parent, [path.name])  # a run's own is compared with what the run left
-    return tokenizer_from(runs.read_text(path), name)
+    disk.fetch(path.parent, [path.name])  # a run's own is compared with what the run left
+    return tokenizer_from(disk.read_text(path), name)
 
 
 def save_tokenizer(tokenizer, folder, longest):
@@ -314,5 +314,5 @@ def save_tokenizer(tokenizer, folder, longest):
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest,
               "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
               **{f"{token[1:-1].lower()}_token": token for token in SPECIAL}}
-    runs.write_file(Path(folder) / "tokenizer.json", tokenizer.to_str(pretty=True))
-    runs.write_file(Path(folder) / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
+    disk.write_file(Path(folder) / "tokenizer.json", tokenizer.to_str(pretty=True))
+    disk.write_file(Path(folder) / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")

@@ -20,6 +20,7 @@ from pathlib import Path
 import budget
 import card
 import cli
+import disk
 import distill
 import machine
 import runs
@@ -182,7 +183,7 @@ def main():
         with open_run as run:
             record = run.record
             if run.finished:
-                runs.fetch(folder, list(record.get("files", {})))  # says which of them is damaged
+                disk.fetch(folder, list(record.get("files", {})))  # says which of them is damaged
                 run.remove_checkpoints()
                 cli.say("This run is finished already: nothing is left to do.")
                 card.print_result(record, folder)
@@ -348,7 +349,7 @@ def finish(run, model, corpus, plan, floors, bill, seconds):
     """Writes what the run leaves behind. A kill in here loses nothing: the last checkpoint goes only when all is written."""
     import torch
     import text
-    runs.sync(run.folder / "log.jsonl")
+    disk.sync(run.folder / "log.jsonl")
     log = run.read_log()
     validations = [row for row in log if "val_terms" in row]
     run.write_record(strategy=run.settings["strategy"], seed=run.settings["seed"], flops_budget=plan.flops_budget, **floors,
@@ -363,9 +364,9 @@ def finish(run, model, corpus, plan, floors, bill, seconds):
     model.save_pretrained(run.folder)
     text.save_tokenizer(corpus.tokenizer, run.folder, model.config.max_position_embeddings)
     card.draw_curve(run.folder, log, run.record)
-    runs.write_file(run.folder / "README.md", card.model_card(run.record, corpus.name))
+    disk.write_file(run.folder / "README.md", card.model_card(run.record, corpus.name))
     files = ("config.json", "model.safetensors", "tokenizer.json", "log.jsonl")
-    run.write_record(finished=True, files={name: runs.file_sha256(run.folder / name) for name in files})
+    run.write_record(finished=True, files={name: disk.file_sha256(run.folder / name) for name in files})
     run.remove_checkpoints()
     return run.record
 

@@ -24,6 +24,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import card  # noqa: E402
 import cli  # noqa: E402
+import disk  # noqa: E402
 import runs  # noqa: E402
 from cli import UserError  # noqa: E402
 
@@ -104,7 +105,7 @@ def train(number, path):
         run("-", out / "teacher", TEACHER)
         more += ["--teacher", str(out / "teacher")] + (["--temperature", "2"] if strategy == "kd" else [])  # at 1 half of its mistakes are none
     source = path or FILES[number]
-    mine = out / f"{number}-{runs.file_sha256(source)[:8]}"  # another text of the function is another run
+    mine = out / f"{number}-{disk.file_sha256(source)[:8]}"  # another text of the function is another run
     run("-", out / f"{strategy}-reference", [*TRAIN, *more])
     run(str(source), mine, [*TRAIN, *more])
     curves = {}
@@ -132,7 +133,7 @@ def draw(curves, name, path):
     axes.set_title(name, fontsize=9)
     axes.legend(frameon=False)
     card.open_axes(axes)
-    runs.replace(path, lambda temporary: figure.savefig(temporary, format="png"))
+    disk.replace(path, lambda temporary: figure.savefig(temporary, format="png"))
     card.pyplot().close(figure)
 
 
@@ -161,7 +162,7 @@ def grade(folder, seconds, jobs, out):
                 # After each student: what is stopped keeps what it has.
                 text = io.StringIO()
                 csv.writer(text, lineterminator="\n").writerows(rows)
-                runs.write_file(out, text.getvalue())
+                disk.write_file(out, text.getvalue())
                 points = sum(result["points"] for result in found.values())
                 cli.say(f"{student.name:20} {points:3} of {POINTS * len(FILES)}   " + " ".join(f"{number}:{result['points']}" for number, result in found.items()), bar.write)
         finally:

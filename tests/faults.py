@@ -25,7 +25,7 @@ from pathlib import Path
 import children
 from children import Child, Kill, PowerLoss
 sys.path.insert(0, str(children.ROOT))
-import runs  # noqa: E402
+import disk  # noqa: E402
 from cli import UserError  # noqa: E402
 
 TINY = ("--flops", "3e8", "--model", "1x32h2", "--seq-len", "16", "--batch-size", "8", "--dropout", "0.1")
@@ -81,18 +81,18 @@ def saved(job, out):
     """What a folder holds of unfinished work: the seconds of each finished fine-tuning, or the step of the newest whole checkpoint."""
     if job == "glue":
         try:
-            return [cell["seconds"] for cell in runs.read_json(out / "glue.json")["cells"]]
+            return [cell["seconds"] for cell in disk.read_json(out / "glue.json")["cells"]]
         except (OSError, UserError):
             return []
     try:
-        if runs.read_json(out / "run.json").get("finished"):
+        if disk.read_json(out / "run.json").get("finished"):
             return 0
     except (OSError, UserError):
         pass
     steps = [0]
     for path in out.glob("checkpoint-*.safetensors") if out.is_dir() else ():
         try:
-            steps.append(int(runs.load_tensors(path)[1]["step"]))
+            steps.append(int(disk.load_tensors(path)[1]["step"]))
         except UserError:
             pass
     return max(steps)
@@ -347,9 +347,9 @@ def not_a_number(world):
         teacher = world.new("teacher")
         shutil.copytree(world.teacher, teacher)
         (teacher / "run.json").unlink()
-        tensors, metadata = runs.load_tensors(teacher / "model.safetensors")
+        tensors, metadata = disk.load_tensors(teacher / "model.safetensors")
         tensors[world.random.choice([name for name in tensors if "encoder" in name])].view(-1)[0] = value
-        runs.save_tensors(teacher / "model.safetensors", tensors)
+        disk.save_tensors(teacher / "model.safetensors", tensors)
         line = [teacher if argument == world.teacher else argument for argument in line]
     else:
         def spoil_once():
@@ -370,7 +370,7 @@ def not_a_number(world):
     if child.wait() != 2 or child.complaint:
         raise Wrong(f"{kind} {value} {number}: {child.line}: {child.complaint or 'it did not notice'}")
     for path in out.glob("checkpoint*"):
-        if not all(tensor.isfinite().all() for tensor in runs.load_tensors(path)[0].values()):
+        if not all(tensor.isfinite().all() for tensor in disk.load_tensors(path)[0].values()):
             raise Lost(f"{kind} {value} {number}: {child.line}: {path.name} holds it")
     if inside:  # whatever it was, it is over: the last good checkpoint goes on
         world.ends_alike(job, out)
@@ -432,8 +432,7 @@ def ranks(world):
     plain = world.folder / f"{job}-plain"
     if not (plain / "README.md").exists():
         Child(*line[:-1], plain).wait()
-    import runs
-    found, wanted = (runs.load_tensors(folder / "model.safetensors")[0] for folder in (out, plain))
+    found, wanted = (disk.load_tensors(folder / "model.safetensors")[0] for folder in (out, plain))
     if not all((found[name] - wanted[name]).abs().max() < 1e-4 for name in wanted):
         raise Lost(f"{again[0].line}: ended with other weights than one process")
     shutil.rmtree(out)

@@ -4,7 +4,7 @@ import csv
 import pytest
 
 import compare
-import runs
+import disk
 from cli import UserError
 from glue import GRIDS
 
@@ -30,15 +30,15 @@ def hand_in(tmp_path):
         for (strategy, seed), accuracy in students.items():
             cell = folder / "cells" / f"{strategy}-1.00e12-all-seed{seed}"
             cell.mkdir(parents=True)
-            runs.write_json(cell / "run.json", {
+            disk.write_json(cell / "run.json", {
                 "finished": True, "val_loss": 2.0, "unigram_loss": 4.0, "neighbour_loss": 1.3, "tokens": 10 ** 6, "epochs": 0.0, "seconds": 9.0, "flops_spent": 10 ** 12 - 5,
                 "bill": {"student_forward": 1, "student_backward": 2, "teacher_forward": 0, "loss": 0}, "machine": "m", "threads": 1,
                 "settings": {"strategy": strategy, "flops_budget": 10 ** 12, "unique_tokens": None, "seed": seed, "lr": 1e-3, "seq_len": 32, "batch_size": 32, "betas": [0.9, 0.98], "dtype": "fp32"}})
-            runs.write_json(cell / "glue.json", {"cells": [
+            disk.write_json(cell / "glue.json", {"cells": [
                 {"task": "rte", "lr": lr * (768 / 128 if grid.get("by_width") else 1), "batch_size": batch_size, "epochs": grid["epochs"], "seed": 0, "seq_len": 128, "pool": "cls",
                  "model_sha256": "0" * 16, "data": "elsewhere", "dtype": "bf16", "device": "cuda", "examples_sha256": task.fingerprint, "seconds": 1.0,
                  "scores": {"dev": {"accuracy": accuracy}}} for lr in grid["lr"] for batch_size in grid["batch_size"]]})
-        runs.write_json(folder / "compare.json", fixed)
+        disk.write_json(folder / "compare.json", fixed)
         return str(folder)
     return make
 
@@ -93,9 +93,9 @@ def test_a_comparisons_own_report_is_not_written_over(hand_in, tmp_path):
 
 
 def edit(path, change):
-    record = runs.read_json(path)
+    record = disk.read_json(path)
     change(record)
-    runs.write_json(path, record)
+    disk.write_json(path, record)
 
 
 def test_fine_tunings_that_the_comparison_did_not_ask_for_count_for_nothing(hand_in, tmp_path):
@@ -124,7 +124,7 @@ def test_a_renamed_student_is_noticed(hand_in, tmp_path):
 def test_what_cannot_be_collected_ends_in_one_line(hand_in, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "old").mkdir()
-    runs.write_json(tmp_path / "old" / "compare.json", {"tasks": "rte"})
+    disk.write_json(tmp_path / "old" / "compare.json", {"tasks": "rte"})
     for folder, message in ((str(tmp_path / "empty"), "is no comparison's folder"), (str(tmp_path / "old"), "does not say model"),
                             (hand_in("grid", {("scratch", 10): 0.5}, lr_grid="[0.001, 0.002]"), "need one rate"), (hand_in("none", {}), "no student of these comparisons"), (hand_in("kd", {("kd", 10): 0.5}), "no student from scratch")):
         with pytest.raises(UserError, match=message):

@@ -5,8 +5,8 @@ import pytest
 import torch
 import transformers
 
+import disk
 import distill
-import runs
 from budget import size
 from cli import UserError
 from distill import lesson
@@ -92,7 +92,7 @@ def test_the_projection_is_trained_and_not_saved_with_the_student(tmp_path):
     adamw(learner).step()
     assert not torch.equal(before, learner.projection.weight)
     learner.model.save_pretrained(tmp_path)
-    assert not any("projection" in key for key in runs.load_tensors(tmp_path / "model.safetensors")[0])
+    assert not any("projection" in key for key in disk.load_tensors(tmp_path / "model.safetensors")[0])
 
 
 def test_minilm_leaves_the_last_layers_feed_forward_and_output_projection_alone():

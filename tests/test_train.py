@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import budget
-import runs
+import disk
 import train
 from model import Bert
 
@@ -290,13 +290,13 @@ def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(finished, bo
     process.send_signal(signal.SIGINT)
     process.communicate()
     path = max((tmp_path / "run").glob("checkpoint-*"))
-    tensors, metadata = runs.load_tensors(path)
+    tensors, metadata = disk.load_tensors(path)
     good, told = {key: tensor.clone() for key, tensor in tensors.items()}, {key: value for key, value in metadata.items() if key not in ("format", "sha256")}
     tensors["model.layers.1.qkv.weight"][3, 5] = math.nan  # as a weight would be after a gradient overflowed
-    runs.save_tensors(path, tensors, **told)
+    disk.save_tensors(path, tensors, **told)
     status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
     assert status == 2 and f"the loss is nan at step {int(metadata['step']):,}" in err and "--lr" in err and "Traceback" not in err
-    runs.save_tensors(path, good, **told)
+    disk.save_tensors(path, good, **told)
     status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
     assert status == 0 and weights(tmp_path / "run") == weights(finished[0])
 
