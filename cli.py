@@ -66,7 +66,7 @@ class Parser(argparse.ArgumentParser):
         for word in sys.argv[1:] if argv is None else argv:
             flag = str(word).split("=")[0]
             if flag.startswith("--") and flag != "--" and " " not in flag and flag not in self._option_string_actions:  # argparse would first name what is missing
-                near = difflib.get_close_matches(flag, self._option_string_actions, 1)
+                near = difflib.get_close_matches(flag, self._option_string_actions, 1, 0.7)
                 self.error(f"there is no option {flag}" + (f": did you mean {near[0]}?" if near else ""))
         return super().parse_args(argv, namespace)
 

@@ -185,8 +185,8 @@ def main():
             if run.finished:
                 disk.fetch(folder, list(record.get("files", {})))  # says which of them is damaged
                 run.remove_checkpoints()
-                cli.say("This run is finished already: nothing is left to do.")
                 card.print_result(record, folder)
+                cli.say("It was finished before: nothing was left to do.")
     record = processes.from_first(record)
     if record.get("finished"):
         processes.leave()

@@ -211,3 +211,13 @@ def test_nohup_is_heeded_and_a_closed_terminal_stops(tmp_path):
     assert done.returncode == 129 and done.stdout == ""
     done = subprocess.run([sys.executable, "-c", "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout == "went on\n"
+
+
+@pytest.mark.parametrize("typed, meant", [("--flop", "--flops"), ("--modle", "--model"), ("--flpos=1e11", "--flops")])
+def test_a_mistyped_option_is_named_and_not_what_is_missing(typed, meant):
+    parser = cli.Parser(prog="x")
+    parser.add_argument("--flops", required=True)
+    parser.add_argument("--model")
+    with pytest.raises(UserError, match=f"there is no option {typed.split('=')[0]}: did you mean {meant}"):
+        parser.parse_args([typed, "1"])
+    assert parser.parse_args(["--flops=1", "--model", "--x y"]).model == "--x y"  # a value with a space is none

@@ -341,7 +341,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(book, tmp_path):
     (["--flops", "1e13", "--vocab-size", "4"], "--vocab-size"), (["--flops", "1e13", "--dtype", "fp8"], "--dtype"),
     (["--flops", "1e13", "--device", "cuda:7"], "--device"), (["--flops", "1e13", "--device", "abacus"], "--device"),
     (["--flops", "1e13", "--data", "nothing/here.txt"], "no such file"), (["--flops", "1e13", "--out", "LICENSE/x"], "--out"),
-    (["--flops", "1e13", "--unique-tokens", "100"], "one batch"), (["--flops", "1e13", "--nonsense"], "unrecognized"),
+    (["--flops", "1e13", "--unique-tokens", "100"], "one batch"), (["--flops", "1e13", "--nonsense"], "there is no option --nonsense"),
     (["--flops", "1e13", "--strategy", "magic"], "--strategy"), (["--flops", "1e13", "--lr", "nan"], "--lr"),
 ])
 def test_bad_input_ends_in_one_line_before_anything_is_written(tmp_path, arguments, message):
