@@ -312,7 +312,7 @@ def folders(world):
         elif kind in ("another teacher", "no teacher"):
             shutil.rmtree(teacher)
             if kind == "another teacher":
-                shutil.copytree(world.base / "scratch", teacher)
+                shutil.copytree(world.base / "kd", teacher)  # scratch's is the teacher itself: the same command
         elif kind == "a loop":
             shutil.rmtree(out)
             out.symlink_to(out)
