@@ -52,6 +52,8 @@ def plan_text(args, plan, size, parameters, corpus, device, dtype, rate, floors,
               f"knowing both neighbours",
               f"machine     {device}, {dtype}{' autocast' if dtype == 'bf16' else ''}, {budget.flops(rate)} FLOP/s measured: about {budget.duration(seconds)}",
               f"folder      {folder}"]
+    if plan.epochs > 40:
+        lines += [f"The text is read {plan.epochs:.0f} times: a student may learn so few words by heart, and its validation loss rise again. More text, or fewer FLOPs."]
     if seconds > 3600:
         lines += ["That is long. It can be stopped at any time (Ctrl-C, or the power) and is continued by the same command."]
     return "\n".join(lines)

@@ -324,6 +324,9 @@ def test_limited_data_is_repeated(tmp_path):
     status, out, err = run("--flops", "2e10", "--model", "2x64", "--batch-size", "8", "--unique-tokens", "3200", "--out", tmp_path / "run")
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert status == 0 and record["epochs"] == record["tokens"] / 3200 > 2
+    for flops, warned in (("2e10", False), ("1e12", True)):
+        status, out, err = run("--flops", flops, "--model", "2x64", "--batch-size", "8", "--unique-tokens", "3200", "--dry-run")
+        assert status == 0 and ("times: a student may learn so few words by heart" in out) == warned
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(book, tmp_path):
