@@ -60,17 +60,17 @@ class Processes:
         if self.world > 1:
             with together():
                 self.store = next(dist.rendezvous("env://"))[0]
-                self.meet(datetime.timedelta(days=30))
+                self.meet(30 * 24 * 3600)
                 dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=self.store, rank=self.rank,
                                         world_size=self.world, timeout=patience())
 
-    def meet(self, patience=datetime.timedelta(minutes=30)):
-        """Waits for all, after work that one of them does alone, like writing a checkpoint to a slow disk."""
+    def meet(self, seconds):
+        """Waits for all, after work of about so many `seconds` at most that one of them does alone, like writing a checkpoint to a slow disk."""
         if self.world > 1:
             self.meetings += 1
             with together():
                 self.store.set(f"meeting {self.meetings}, {self.rank}", "here")
-                self.store.wait([f"meeting {self.meetings}, {rank}" for rank in range(self.world)], patience)
+                self.store.wait([f"meeting {self.meetings}, {rank}" for rank in range(self.world)], patience() + datetime.timedelta(seconds=seconds))
 
     def leave(self):
         if dist.is_initialized():

@@ -226,7 +226,7 @@ def main():
             if "memory" in str(failure):
                 raise
             raise UserError(f"the layers cannot be compiled here ({type(failure).__name__}): give --compile off") from None
-        processes.meet()
+        processes.meet(1800)  # some compilers take long
     parts = budget.bill(size, V, T, lesson, taught_by), budget.bill(size, V, T)
     first, last = (plan.steps - plan.finish_steps) * B, plan.finish_steps * B  # sequences
     bill = {part: first * parts[0][part] + last * parts[1][part] for part in parts[0]}
@@ -259,8 +259,9 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors, proces
     device, steps, B = validation[0].device, plan.steps, args.batch_size
     switch = steps - plan.finish_steps  # from this step on plain MLM, in a phase with its own warmup and decay
     optimizer = adamw(learner, args.betas, args.weight_decay)
+    cost = 12 * sum(p.numel() for p in learner.parameters()) / 5e8  # seconds of a save: three fp32 numbers a parameter; then those of the last one
     loaded = run.load_checkpoint()
-    processes.meet()
+    processes.meet(100 * cost)  # a disk may be slower than most; longer is a hang
     step, seconds, sums, logged = restore(processes.from_first(loaded), learner, optimizer)
     run.rewind_log()
     if step:
@@ -268,7 +269,6 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors, proces
     log_every, save_every = max(1, min(100, steps // 500)), max(1, steps // 20)
     validate_at = {round(i * steps / 10) for i in range(11)} | {switch}
     began = saved = time.perf_counter()
-    cost = 12 * sum(p.numel() for p in learner.parameters()) / 5e8  # seconds of a save: three fp32 numbers a parameter; then those of the last one
     mark = (step, began)  # of the last log line, or of the end of a validation or a save: what the logged speed leaves out
 
     def save():
@@ -276,7 +276,7 @@ def train(run, learner, corpus, plan, args, autocast, validation, floors, proces
         start = time.perf_counter()
         if processes.first:
             run.save_checkpoint(step, checkpoint(learner, optimizer, seconds + time.perf_counter() - began, sums, logged))
-        processes.meet()
+        processes.meet(100 * cost)
         saved = time.perf_counter()
         cost = saved - start
 

@@ -409,7 +409,6 @@ def ranks(world):
         port = free.getsockname()[1]
     line = [argument if argument != "0.1" else "0" for argument in world.lines[job]] + ["--dtype", "fp32", "--out", out]
 
-
     def start():
         return [Child(*line, environment={"ISOFLOP_PATIENCE": "5", "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
                                                            "MASTER_PORT": str(port)}) for rank in range(2)]

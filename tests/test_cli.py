@@ -221,3 +221,18 @@ def test_a_mistyped_option_is_named_and_not_what_is_missing(typed, meant):
     with pytest.raises(UserError, match=f"there is no option {typed.split('=')[0]}: did you mean {meant}"):
         parser.parse_args([typed, "1"])
     assert parser.parse_args(["--flops=1", "--model", "--x y"]).model == "--x y"  # a value with a space is none
+
+
+def test_a_signal_that_a_destructor_swallows_comes_again():
+    program = """
+import cli, os, signal, time
+class Thing:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)
+def main():
+    Thing()
+    time.sleep(20)
+cli.program(main)"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=15)
+    assert done.returncode == 143 and done.stderr == ""

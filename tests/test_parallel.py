@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -191,3 +192,27 @@ def test_a_process_that_dies_or_hangs_ends_the_run_within_a_minute_and_the_same_
     assert any(f"continuing at step {saved:,} of" in line for line in iter(alone.stdout.readline, ""))
     os.killpg(alone.pid, signal.SIGTERM)
     done(alone, 143)
+
+
+def test_one_that_never_comes_to_a_meeting_is_waited_for_no_longer_than_its_work_may_take(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = """
+import parallel, sys, time, torch
+processes = parallel.Processes()
+processes.join(torch.device("cpu"))
+if not processes.first:
+    time.sleep(60)
+began = time.monotonic()
+try:
+    processes.meet(1)
+except parallel.UserError as failure:
+    print("died or hangs" in str(failure), time.monotonic() - began)
+"""
+    pair = [subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={
+        **ALONE, "ISOFLOP_PATIENCE": "2", "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}) for rank in range(2)]
+    said = pair[0].communicate(timeout=60)[0].split()
+    pair[1].kill()
+    pair[1].wait()
+    assert said[0] == "True" and 2.5 < float(said[1]) < 15
