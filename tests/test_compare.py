@@ -87,6 +87,24 @@ def test_an_edited_cell_and_another_grid_in_the_folder_are_refused(tiny):
     assert status == 2 and "another comparison (teacher_flops was 20000000000" in err
 
 
+def test_a_damaged_record_beside_a_checkpoint_is_a_cell_to_continue(tmp_path):
+    args = compare.arguments(["--out", str(tmp_path)])
+    cell = compare.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "run.json").write_text("{")
+    with pytest.raises(compare.disk.Damaged):
+        compare.outcome(cell, args)
+    (cell.folder / "checkpoint-000000000010.safetensors").touch()
+    assert compare.outcome(cell, args) is None
+
+
+def test_a_comparison_that_was_killed_in_its_first_write_goes_on(tiny, tmp_path):
+    (tmp_path / ".compare.json.123.tmp").write_text("{")
+    folder, line = tiny
+    status, out, err = run(*line, "--teacher", tmp_path / "none", "--teacher-model", "1x64", "--out", tmp_path)
+    assert status == 2 and "is no hub id" in err  # the next thing that is wrong, not "holds other files"
+
+
 def test_cells_are_lines_of_shell_teachers_first(tiny):
     folder, line = tiny
     status, out, err = run(*line, "--out", "runs/x", "--list")
@@ -117,7 +135,7 @@ def test_the_papers_study_has_a_price(tiny):
 @pytest.mark.parametrize("arguments, message", [
     (["--strategies", "scratch,magic"], "'magic' is none of"), (["--strategies", "kd,minilm"], "has no scratch"), (["--preset", "huge"], "--preset"),
     (["--budgets", "lots"], "--budgets"), (["--teacher-flops", "1000"], "is no training for a teacher"), (["--seeds", "0"], "--seeds"),
-    (["--model", "3x128"], "1, 2, 4 layers")])
+    (["--model", "3x128"], "1, 2, 4 layers"), (["--train-options", "'--seq-len 64"], "No closing quotation"), (["--data", "my books'"], "No closing quotation")])
 def test_bad_input_ends_in_one_line(tmp_path, arguments, message):
     status, out, err = run(*arguments, "--out", tmp_path / "out")
     last = err.strip().splitlines()[-1]

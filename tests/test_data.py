@@ -243,3 +243,14 @@ def test_fewer_tokens_than_one_batch_is_an_error(book):
     corpus.check(10)
     with pytest.raises(UserError, match="one batch of 11 x 16 needs 176 tokens"):
         corpus.check(11)
+
+
+def test_the_fingerprint_is_of_what_is_validated_on_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
+    found = []
+    for word in ("moon", "star"):
+        (tmp_path / "texts").mkdir(exist_ok=True)
+        (tmp_path / "texts" / "text-train.txt").write_text("the sun is warm and red today.\n" * 200)
+        (tmp_path / "texts" / "text-val.txt").write_text(f"the {word} is cold and far away.\n" * 100)
+        found.append(data.open_corpus([str(tmp_path / "texts")], 8, 0, vocab_size=60).fingerprint)
+    assert found[0] != found[1]
