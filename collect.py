@@ -13,6 +13,7 @@ from pathlib import Path
 import budget
 import cli
 import disk
+import distill
 import glue
 import report
 from cli import UserError
@@ -91,7 +92,6 @@ def write(args):
     strategies = {cell.strategy for cell in outcomes}
     if "scratch" not in strategies:
         raise UserError("--collect: no student from scratch is among them, and there is nothing to compare with")
-    import distill
     args.strategies = [name for name in distill.STRATEGIES if name in strategies]
     args.budgets = sorted({cell.flops for cell in outcomes})
     args.unique_tokens = sorted({cell.unique_tokens for cell in outcomes}, key=lambda n: -1 if n is None else n)

@@ -11,7 +11,6 @@ of --list trains the teacher: the others wait for it.
 import contextlib
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -26,6 +25,7 @@ import cli
 import disk
 import distill
 import machine
+import runs
 from cli import UserError
 
 EXAMPLES = """examples:
@@ -195,7 +195,7 @@ def outcome(cell, args):
     try:
         record = disk.read_json(path)
     except disk.Damaged:
-        if any(cell.folder.glob("checkpoint-*")):
+        if runs.checkpoints(cell.folder):
             return None  # its own command takes run.json from the checkpoint
         raise
     settings = record.get("settings", {})
@@ -358,8 +358,8 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / "compare.json"
     # Cells of --list that ran elsewhere come without compare.json; each is compared with its name before it counts.
-    ours = re.compile(r"teacher|cells|logs|lock|\.compare\.json\.\d+\.tmp")
-    if not path.exists() and not all(ours.fullmatch(entry.name) for entry in args.out.iterdir()):
+    leftover = disk.leftovers(r"compare\.json")
+    if not path.exists() and not all(entry.name in ("teacher", "cells", "logs", "lock") or leftover.fullmatch(entry.name) for entry in args.out.iterdir()):
         raise UserError(f"{args.out} holds other files, and no comparison: choose another --out")
     import report
     with disk.locked(args.out / "lock", "compares in the same folder") as args.lock:  # its cells hold it, too: should this be killed, the next waits for them

@@ -33,6 +33,11 @@ def replace(path, write):
         raise
 
 
+def leftovers(names):
+    """A pattern of the temporary names in `replace` of files whose names match `names`: of a process that died while it wrote."""
+    return re.compile(rf"\.({names})\.\d+\.tmp")
+
+
 def sync(path):
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -197,6 +202,9 @@ def locked(path, what):
         yield lock
 
 
+HUB_ID = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"
+
+
 def fetch(name, files):
     """The folder of a model or tokenizer: `name` itself where it is a local folder, else the hub's, downloaded.
 
@@ -215,7 +223,7 @@ def fetch(name, files):
         return folder
     if folder.exists():
         raise UserError(f"{name} is a file, not a folder")
-    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(name), re.ASCII):
+    if not re.fullmatch(HUB_ID, str(name), re.ASCII):
         raise UserError(f"{name} does not exist, and is no hub id")
     try:
         from huggingface_hub import snapshot_download

@@ -100,7 +100,7 @@ def rows_of(args, outcomes):
                              "verdict": verdict(difference, half, len(paired)) if paired else "",
                              "multiplier": compute_multiplier(curve, flops, mean) if strategy != "scratch" and curve else None,
                              "val_loss": loss, "loss_half": loss_half, "loss_by_seed": losses, "tokens": first["tokens"], "epochs": first["epochs"],
-                             "bill": first["bill"], "plateau": any(records[seed]["val_loss"] is not None and card.on_plateau(records[seed]) for seed in here),
+                             "bill": first["bill"], "plateau": any(card.on_plateau(records[seed]) for seed in losses),
                              "tasks": {task: statistics.mean(100 * score_of({task: found[unique, flops, strategy, seed]["results"][task]}) for seed in here)
                                        for task in found[unique, flops, strategy, next(iter(here))]["results"]}})
     return rows

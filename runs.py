@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 
 from cli import UserError
-from disk import Damaged, load_tensors, make_folder, read_json, read_text, save_tensors, write_file, write_json
+from disk import Damaged, leftovers, load_tensors, make_folder, read_json, read_text, save_tensors, write_file, write_json
 
 
 class Run:
@@ -92,8 +92,7 @@ class Run:
     # Checkpoints: `checkpoint-000000000400.safetensors`. Two are kept, so that a damaged one falls back to the one before.
 
     def checkpoints(self):
-        """Paths, newest first."""
-        return sorted((path for path in self.folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)), reverse=True)
+        return checkpoints(self.folder)
 
     def save_checkpoint(self, step, tensors):
         self.still_ours()
@@ -101,35 +100,33 @@ class Run:
         for old in self.checkpoints()[2:]:
             old.unlink()
 
-    def newest(self):
-        """(step, tensors, metadata) of the newest whole checkpoint, (0, None, None) where there is none. One that is damaged is said, and set aside."""
+    def newest(self, settings=None):
+        """(step, tensors, metadata) of the newest whole checkpoint, with `settings` of a run with these; (0, None, None) where there is none.
+        Any other is said, and set aside."""
         for path in self.checkpoints():
+            why = "damaged"
             try:
                 tensors, metadata = load_tensors(path)
-                if path.name == f"checkpoint-{int(metadata['step']):012d}.safetensors" and {"log", "record"} <= metadata.keys():
-                    return int(metadata["step"]), tensors, metadata
+                record, step = json.loads(metadata["record"]), int(metadata["step"])
+                if path.name == f"checkpoint-{step:012d}.safetensors" and "log" in metadata:
+                    if settings is None or record.get("settings") == settings:
+                        return step, tensors, metadata
+                    why = "of a run with other settings"
             except (Damaged, KeyError, ValueError):
                 pass
-            self.set_aside(path, "damaged")
+            print(f"{path.name} is {why}: set aside as {path.name}.bad")
+            os.replace(path, f"{path}.bad")
         return 0, None, None
-
-    def set_aside(self, path, why):
-        print(f"{path.name} is {why}: set aside as {path.name}.bad")
-        os.replace(path, f"{path}.bad")
 
     def load_checkpoint(self):
         """(step, tensors) of this run's newest whole checkpoint, (0, None) where there is none: then it begins again, and says so."""
-        had = bool(self.checkpoints())
-        while True:
-            step, tensors, metadata = self.newest()
-            if tensors is None:
-                if had:
-                    print("no whole checkpoint is left: starting again from the first step")
-                return 0, None
-            if json.loads(metadata["record"]).get("settings") == self.settings:
-                self.saved_log = metadata["log"]
-                return step, tensors
-            self.set_aside(self.checkpoints()[0], "of a run with other settings")
+        had = self.checkpoints()
+        step, tensors, metadata = self.newest(self.settings)
+        if tensors is not None:
+            self.saved_log = metadata["log"]
+        elif had:
+            print("no whole checkpoint is left: starting again from the first step")
+        return step, tensors
 
     def remove_checkpoints(self):
         for path in self.folder.glob("checkpoint-*"):
@@ -155,8 +152,13 @@ class Run:
 
 
 CHECKPOINT = re.compile(r"checkpoint-\d{12}\.safetensors")
-LEFTOVER = re.compile(r"\.(run\.json|log\.jsonl|config\.json|tokenizer(_config)?\.json|README\.md|curve\.png|model\.safetensors|"
-                      r"checkpoint-\d+\.safetensors)\.\d+\.tmp")  # the temporary names of what a run writes
+LEFTOVER = leftovers(r"run\.json|log\.jsonl|config\.json|tokenizer(_config)?\.json|README\.md|curve\.png|model\.safetensors|"
+                     r"checkpoint-\d+\.safetensors")  # of what a run writes
+
+
+def checkpoints(folder):
+    """Paths, newest first."""
+    return sorted((path for path in folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)), reverse=True)
 
 
 def check_writable(folder):
@@ -169,7 +171,7 @@ def check_writable(folder):
 def refuse_foreign(folder):
     """Raises UserError where `folder` holds files and is no run's folder: somebody's home is not written into."""
     folder = Path(folder)
-    if folder.is_dir() and not (folder / "run.json").exists() and not any(CHECKPOINT.fullmatch(path.name) for path in folder.iterdir()):
+    if folder.is_dir() and not (folder / "run.json").exists() and not checkpoints(folder):
         others = sorted(entry.name for entry in folder.iterdir() if entry.name != "lock" and not LEFTOVER.fullmatch(entry.name))
         if others:
             raise UserError(f"{folder} holds other files ({', '.join(others[:3])}{', ...' if others[3:] else ''}) and is no run's "

@@ -203,7 +203,7 @@ def load(data, names):
     if data == "stories":
         return [embedded(name) for name in wanted], []
     folder, found, skipped = disk.path_of(data), [], []
-    if not folder.exists() and not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", data, re.ASCII):
+    if not folder.exists() and not re.fullmatch(disk.HUB_ID, data, re.ASCII):
         raise UserError(f"--data {data}: there is no such folder, and it is no hub id")
     official = folder.is_dir() and any((folder / form.folder).is_dir() for form in GLUE.values())
     for name in wanted:

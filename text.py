@@ -32,7 +32,7 @@ def open_source(data, text_column=None):
     missing = [str(path) for path in paths if not path.exists()]
     if not missing:
         return FileSource(data, paths, text_column)
-    is_id = len(data) == 1 and re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]*){0,2}", data[0], re.ASCII)
+    is_id = len(data) == 1 and re.fullmatch(disk.HUB_ID + r"(:[\w.-]*){0,2}", data[0], re.ASCII)
     if not is_id or Path(data[0]).suffix in LOADERS.keys() | COMPRESSED:
         raise UserError(f"no such file or folder: {', '.join(missing)}")
     return HubSource(data[0], text_column)
@@ -301,11 +301,12 @@ def tokenizer_from(text, name="the tokenizer"):
 def load_tokenizer(name):
     """From a tokenizer.json file, a folder that holds one, or a hub id."""
     path = disk.path_of(name)
-    if not path.is_file():
+    if path.is_file():
+        disk.fetch(path.parent, [path.name])  # a run's own is compared with what the run left
+    else:
         path = disk.fetch(name, ["tokenizer.json"]) / "tokenizer.json"
     if not path.exists():
         raise UserError(f"{name} has no tokenizer.json")
-    disk.fetch(path.parent, [path.name])  # a run's own is compared with what the run left
     return tokenizer_from(disk.read_text(path), name)
 
 

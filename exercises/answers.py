@@ -272,8 +272,7 @@ MLM = Exercise(
      ("in bits", lambda z, y: distill.mlm_loss(z, y) / math.log(2), "losses are in nats: the natural logarithm")],
     swap(distill, "mlm_loss"), tuple(f"test_distill.py::test_{name}" for name in (
         "mlm_loss_is_the_mean_surprise_at_the_labelled_positions", "mlm_loss_is_torchs_cross_entropy", "the_gradient_is_the_prediction_less_the_truth", "two_tokens_by_hand",
-        "uniform_logits_give_log_V", "a_position_without_a_label_does_not_count", "huge_logits_do_not_overflow", "bf16_logits_are_summed_in_fp32")), learns=(0,), hints={
-            "out of bounds": "-100 is no word: take positions without a label out before you index", "out of range": "-100 is no word: take positions without a label out before you index"})
+        "uniform_logits_give_log_V", "a_position_without_a_label_does_not_count", "huge_logits_do_not_overflow", "bf16_logits_are_summed_in_fp32")), learns=(0,), hints=dict.fromkeys(("out of bounds", "out of range"), "-100 is no word: take positions without a label out before you index"))
 
 
 def cross_entropy(p, z, dim=1):

@@ -180,7 +180,8 @@ def diagnose(exercise, function, path=""):
             found = raised(failure, path, "when it is called")
         return found, float(found is None)
     cases = exercise.cases()
-    wanted = [numbers(exercise.right(*copy.deepcopy(arguments))) for _, arguments in cases]
+    correct_answers = [exercise.right(*copy.deepcopy(arguments)) for _, arguments in cases]
+    wanted = [numbers(answer) for answer in correct_answers]
     found, right, first, answers = [], 0, None, answers_of(function, cases)
     for (sizes, arguments), answer, correct in zip(cases, answers, wanted):
         named = sizes or dict(zip(inspect.signature(exercise.right).parameters, arguments))
@@ -200,16 +201,16 @@ def diagnose(exercise, function, path=""):
         if not equal(got, correct) and first is None:
             first = f"In the case {spelled} it gives {spell_answer(got, exercise.parts)}, and {spell_answer(correct, exercise.parts)} is right"
     if first is None:
-        problems = [precision(answer, exercise.right(*arguments)) for (_, arguments), answer in zip(cases, answers)]
+        problems = [precision(answer, correct) for answer, correct in zip(answers, correct_answers)]
         problem = next((problem for problem in problems if problem), None) or gradient(exercise, function, cases[0][1], path)
         return problem, 0.9 if problem else 1.0
     wrong = [arguments for (_, arguments), got, correct in zip(cases, found, wanted) if not equal(got, correct)]
     if all("bfloat16" in repr(arguments) for arguments in wrong):
         return f"computed in bf16. {first}. bf16 has 8 binary digits: turn such tensors into fp32 first", right / len(cases)
     # A student's inf and NaN may come from another place than the mistake: where no mistake has them, too, they are passed over.
+    known = [(name, advice, [numbers(answer) for answer in answers_of(mistake, cases)]) for name, mistake, advice in exercise.mistakes]
     for passed_over in (False, True):
-        for name, mistake, advice in exercise.mistakes:
-            theirs = [numbers(answer) for answer in answers_of(mistake, cases)]
+        for name, advice, theirs in known:
             same = [answer is not None and equal(answer, got, 1e-4) for answer, got in zip(theirs, found)]
             if all(alike or passed_over and not all(isinstance(x, int) or math.isfinite(x) for x in got) for alike, got in zip(same, found)) and sum(same) > 1:
                 return f"{name}. {first}. Reread: {advice}", right / len(cases)
