@@ -7,11 +7,11 @@ import math
 import statistics
 from typing import Callable, NamedTuple, Optional
 
+import torch
+
 import budget
 import data
 import distill
-import report
-import torch
 
 
 class Exercise(NamedTuple):
@@ -450,11 +450,11 @@ MINILM = Exercise(
 # ---------------------------------------------------------------------------------------------------------------------
 # 8. The comparison
 
-def logarithmic(curve, C, score, real=report.compute_multiplier):
+def logarithmic(curve, C, score, real=statistics.compute_multiplier):
     return real(curve, C, score)[1]
 
 
-def isoflop(student, scratch, curve, C, sign=1, paired=True, s=statistics.stdev, t=report.t_975, root=True, df=lambda n: n - 1, multiplier=logarithmic):
+def isoflop(student, scratch, curve, C, sign=1, paired=True, s=statistics.stdev, t=statistics.t_975, root=True, df=lambda n: n - 1, multiplier=logarithmic):
     n, x = len(student), [sign * (a - b) for a, b in zip(student, scratch)]
     spread = s(x) if paired else math.sqrt(s(student) ** 2 + s(scratch) ** 2)
     return statistics.mean(x), t(df(n)) * spread / (math.sqrt(n) if root else 1), multiplier(curve, C, statistics.mean(student))
@@ -475,14 +475,14 @@ def iso_cases():
 def install_isoflop(student):
     flat = [(1.0, -1e9), (2.0, 1e9)]
 
-    def interval(values, real=report.interval):
+    def interval(values, real=statistics.interval):
         return student(list(values), [0.0] * len(values), flat, 1.0)[:2] if len(values) > 1 else real(values)
 
-    def compute_multiplier(curve, C, score, real=report.compute_multiplier):
+    def compute_multiplier(curve, C, score, real=statistics.compute_multiplier):
         sign, kappa = real(curve, C, score)
         rising = sorted(curve) == sorted(curve, key=lambda point: point[1])
         return (sign, student([score, score], [score, score], sorted(curve), C)[2]) if sign == "=" and rising else (sign, kappa)
-    report.interval, report.compute_multiplier = interval, compute_multiplier
+    statistics.interval, statistics.compute_multiplier = interval, compute_multiplier
 
 
 ISOFLOP = Exercise(

@@ -19,14 +19,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from plumbing import cli, disk, runs
+from plumbing.cli import UserError
+
+from tqdm import tqdm
+
+from reporting import card
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-import card  # noqa: E402
-import cli  # noqa: E402
-import disk  # noqa: E402
-import runs  # noqa: E402
-from cli import UserError  # noqa: E402
 
 TITLES = {"1_block": "What does one block of the encoder cost?", "2_budget": "What does a budget buy?", "3_masking": "Which words does BERT hide?",
           "4_mlm": "How surprised is the model?", "5_kd": "Learning from all the teacher's opinions.", "6_tinybert": "Learning from the teacher's layers.",
@@ -138,7 +140,6 @@ def draw(curves, name, path):
 
 
 def grade(folder, seconds, jobs, out):
-    from tqdm import tqdm
     if not folder.is_dir():
         raise UserError(f"--grade {folder}: there is no such folder; wanted is one with a folder for each student")
     students = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

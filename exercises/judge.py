@@ -17,6 +17,12 @@ import sys
 import traceback
 from pathlib import Path
 
+from plumbing import cli
+
+import torch
+
+import train
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "exercises"), str(ROOT / "tests")]
 MEMORY = 4 * 2 ** 30
@@ -57,7 +63,6 @@ def raised(failure, path, when):
 
 def numbers(answer):
     """An answer as a flat list of numbers, or None where it is none."""
-    import torch
     if isinstance(answer, torch.Tensor):
         return answer.detach().double().flatten().tolist() if answer.dim() == 0 else None
     if isinstance(answer, (tuple, list)):
@@ -99,7 +104,6 @@ def spell_answer(values, parts):
 
 def form(answer, wanted, sizes):
     """What is wrong with the form of an answer, with the names of its sizes; or None."""
-    import torch
     if answer is None:
         return "it returns nothing: every way through the function should end in `return ...`"
     if isinstance(answer, torch.Tensor) and answer.dim():
@@ -116,7 +120,6 @@ def form(answer, wanted, sizes):
 
 def precision(answer, correct):
     """What is wrong with the type of an answer whose numbers are right; or None."""
-    import torch
     whole = [isinstance(x, int) for x in numbers(correct)]
     if any(wanted and not isinstance(x, int) for wanted, x in zip(whole, numbers(answer))):
         return "right, but as floats, which lose digits above 2^53: whole numbers are wanted, so divide with //"
@@ -131,7 +134,6 @@ def precision(answer, correct):
 
 def slopes(function, arguments, learns):
     """The answer's gradients by the student's tensors, which stand in the arguments number `learns`; None where it has none."""
-    import torch
     arguments, tensors = list(copy.deepcopy(arguments)), []
     for i in learns:
         parts = arguments[i] if isinstance(arguments[i], (list, tuple)) else [arguments[i]]
@@ -144,7 +146,6 @@ def slopes(function, arguments, learns):
 
 def gradient(exercise, function, arguments, path):
     """What is wrong with the gradient of an answer that is right; or None."""
-    import torch
     if not exercise.learns:
         return None
     right = slopes(exercise.right, arguments, exercise.learns)
@@ -262,15 +263,12 @@ def main():
     from answers import EXERCISES
     exercise = EXERCISES[number]
     if mode == "--train":
-        import cli
-        import train
         if sys.argv[2] != "-":
             (exercise.install_loop or exercise.install)(load(path, exercise.function))
         sys.argv = ["train.py", *sys.argv[4:]]
         cli.program(train.main)
     result = {"passed": False, "share": 0.0}
     try:
-        import transformers  # noqa: F401: what the tests need, before anything is forbidden
         limit()
         sys.addaudithook(forbid)
         function = load(path, exercise.function)

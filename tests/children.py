@@ -15,6 +15,8 @@ import time
 import traceback
 from pathlib import Path
 
+from plumbing import cli, hardware
+
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("budget", "train", "glue", "compare", "bench")
 
@@ -23,16 +25,14 @@ def prepare():
     """Imports what children need. No thread may run here before a fork: torch and tokenizers start theirs when they first compute."""
     sys.path.insert(0, str(ROOT))
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    import machine  # noqa: F401: before torch
-    import torch
-    import datasets  # noqa: F401: its import takes a second
-    import torch._dynamo  # noqa: F401: torch.optim imports it when it is first used
     import matplotlib
+    import torch
+    import torch._dynamo  # noqa: F401: torch.optim imports it when it is first used
     matplotlib.use("Agg")
     import matplotlib.pyplot  # noqa: F401
     for name in (*PROGRAMS, "baselines", "data", "learner", "model", "parallel", "report", "tasks", "gate"):
         importlib.import_module(name)
-    machine.peak = lambda *_, **__: 1e11  # what is printed of speed is not tested: this saves half a second a child
+    hardware.peak = lambda *_, **__: 1e11  # what is printed of speed is not tested: this saves half a second a child
     torch.set_num_threads(1)
 
 
@@ -58,7 +58,6 @@ class Child:
             sys.argv = [program, *map(str, arguments)]
             if inside:
                 inside()
-            import cli
             cli.program(sys.modules[program.removesuffix(".py")].main)
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -22,11 +22,13 @@ import time
 import traceback
 from pathlib import Path
 
+from plumbing import disk, parallel
+from plumbing.cli import UserError
+
 import children
 from children import Child, Kill, PowerLoss
+
 sys.path.insert(0, str(children.ROOT))
-import disk  # noqa: E402
-from cli import UserError  # noqa: E402
 
 TINY = ("--flops", "3e8", "--model", "1x32h2", "--seq-len", "16", "--batch-size", "8", "--dropout", "0.1")
 
@@ -338,7 +340,6 @@ def folders(world):
 
 def not_a_number(world):
     """NaN and infinity in a gradient, in the weights, in the teacher."""
-    import parallel
     import torch
     kind, job, out = world.random.choice(["gradient", "weights", "teacher"]), world.random.choice(["scratch", "kd", "minilm"]), world.new()
     value, number = world.random.choice([float("nan"), float("inf"), -float("inf")]), world.random.randint(0, 12)

@@ -26,9 +26,9 @@ def flags_of(program):
 
 def command_lines(world):
     """100 command lines that `hypothesis` makes of the programs' own flags, of junk, and of any text."""
+    from faults import Wrong
     from hypothesis import HealthCheck, Phase, given, seed, settings
     from hypothesis import strategies as st
-    from faults import Wrong
     value = st.one_of(st.sampled_from(JUNK), st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=20),
                       st.integers().map(str), st.floats().map(str))
     fixed = {"train": ["--dry-run"], "compare": ["--dry-run"], "glue": [], "budget": [], "bench": ["--rounds", "1"]}

@@ -4,8 +4,7 @@ import math
 import numpy as np
 import pytest
 
-import baselines
-
+from measure import baselines
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Unigram

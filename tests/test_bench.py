@@ -1,13 +1,14 @@
 """The benchmark compares like with like. No speed is asserted here: a busy machine would decide."""
 import json
 
+from plumbing import hardware
+
 import pytest
 import torch
 
-import bench
 import budget
 import distill
-import machine
+from tools import bench
 
 CPU = torch.device("cpu")
 
@@ -37,7 +38,7 @@ def test_turns_alternate_and_the_warm_up_does_not_count():
     called = []
     found = bench.interleaved({"ours": lambda: called.append("ours"), "theirs": lambda: called.append("theirs")}, rounds=3)
     assert called == ["ours", "theirs"] * 4 and found.keys() == {"ours", "theirs"}
-    machine.keep_memory()
+    hardware.keep_memory()
 
 
 def test_a_ratio_is_their_time_by_ours():

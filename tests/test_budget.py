@@ -4,6 +4,9 @@ import random
 import re
 from fractions import Fraction
 
+from plumbing import cli
+from plumbing.cli import UserError
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,11 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import budget
 import distill
-from budget import Lesson, Reads, Size
-from cli import UserError
-from learner import Learner
+from budget import Size
+from distill import Lesson, Reads
 from model import Bert, BertConfig
-
+from train import Learner
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The formula
@@ -279,12 +281,12 @@ def test_the_ladder_climbs():
 @pytest.mark.parametrize("n, text", [(0, "0"), (7, "7"), (999, "999"), (12345, "1.23e4"), (6_981_000_000, "6.98e9"),
                                      (10 ** 17, "1.00e17"), (10 ** 30, "1.00e30"), (283284216.5, "2.83e8")])
 def test_flops_have_three_digits(n, text):
-    assert budget.flops(n) == text
+    assert cli.flops(n) == text
 
 
 def test_flops_are_written_one_way_and_read_back_within_half_a_percent():
     for n in [*range(1, 20000, 7), *(random.Random(0).randint(1, 10 ** e) for e in range(4, 31))]:
-        text = budget.flops(n)
+        text = cli.flops(n)
         assert re.fullmatch(r"\d{1,4}|\d\.\d\de[1-9]\d?", text), text  # 42 or 5000, and 1.23e4: never 5e+03
         assert float(text) == pytest.approx(n, rel=0.0051)
 
@@ -294,7 +296,7 @@ def test_flops_are_written_one_way_and_read_back_within_half_a_percent():
     (3600, "1 h 0 min"), (26400, "7 h 20 min"), (47 * 3600, "47 h 0 min"), (48 * 3600, "2 days 0 h"),
     (12 * 86400 + 3 * 3600, "12 days 3 h"), (400 * 86400, "400 days 0 h"), (1900 * 365.25 * 86400, "1,900 years")])
 def test_durations_in_words(seconds, text):
-    assert budget.duration(seconds) == text
+    assert cli.duration(seconds) == text
 
 
 # ---------------------------------------------------------------------------------------------------------------------

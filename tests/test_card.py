@@ -1,9 +1,10 @@
 """card.py: what a run says of itself is true."""
+from plumbing import options
+
 import pytest
 
-import card
-import train
 from budget import size
+from reporting import card
 
 
 def record(val_loss, unigram_loss=6.33, neighbour_loss=3.37):
@@ -33,7 +34,7 @@ def test_a_run_that_is_above_the_unigram_loss_is_told_so():
 
 def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():
     lines = [[], ["--seed", "1"], ["--flops", "2e13"], ["--data", "a/book.txt"], ["--unique-tokens", "1e5"], ["--lr", "0.01"]]
-    names = {card.default_name(train.arguments(["--flops", "1e13", *line]), size("2x128")) for line in lines}
+    names = {card.default_name(options.train(["--flops", "1e13", *line]), size("2x128")) for line in lines}
     assert len(names) == len(lines) and "scratch-2x128-1.00e13-stories-32x32-seed0" in names
     assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
 

@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from plumbing import cli
+from plumbing.cli import UserError
 
-import cli
-from cli import UserError
+import pytest
 
 ROOT = Path(cli.__file__).parent
 

@@ -1,12 +1,13 @@
 """collect.py: comparisons of many people, made by hand here, become one report; what does not belong together is refused."""
 import csv
 
+from plumbing import disk, options
+from plumbing.cli import UserError
+from plumbing.options import GRIDS
+
 import pytest
 
-import compare
-import disk
-from cli import UserError
-from glue import GRIDS
+from reporting import cells, collect
 
 FIXED = {"model": "2x128", "teacher": "None", "teacher_model": "4x128", "teacher_flops": "3000000000000", "data": "stories", "glue_grid": "quick", "tasks": "rte",
          "glue_seeds": "1", "lr": "None", "lr_grid": "None", "train_options": "", "distil_options": ""}
@@ -24,7 +25,7 @@ def hand_in(tmp_path):
     def make(name, students, **fixed):
         folder = tmp_path / name
         fixed = {**FIXED, "glue_data": str(tmp_path / "glue"), **fixed}
-        task, = compare.cached_tasks(fixed["glue_data"], "rte")
+        task, = cells.cached_tasks(fixed["glue_data"], "rte")
         grid = GRIDS["quick"]
         folder.mkdir()
         for (strategy, seed), accuracy in students.items():
@@ -44,8 +45,7 @@ def hand_in(tmp_path):
 
 
 def collect_into(out, *folders):
-    import collect
-    collect.write(compare.arguments(["--collect", *folders, "--out", str(out)]))
+    collect.write(options.compare(["--collect", *folders, "--out", str(out)]))
     return (out / "report.md").read_text(), list(csv.DictReader((out / "results.csv").open()))
 
 

@@ -7,9 +7,12 @@ import sys
 import time
 from pathlib import Path
 
+from plumbing import options
+
 import pytest
 
 import compare
+from reporting import cells
 
 ROOT = Path(compare.__file__).parent
 
@@ -88,14 +91,14 @@ def test_an_edited_cell_and_another_grid_in_the_folder_are_refused(tiny):
 
 
 def test_a_damaged_record_beside_a_checkpoint_is_a_cell_to_continue(tmp_path):
-    args = compare.arguments(["--out", str(tmp_path)])
-    cell = compare.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
+    args = options.compare(["--out", str(tmp_path)])
+    cell = cells.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
     cell.folder.mkdir(parents=True)
     (cell.folder / "run.json").write_text("{")
     with pytest.raises(compare.disk.Damaged):
-        compare.outcome(cell, args)
+        cells.outcome(cell, args)
     (cell.folder / "checkpoint-000000000010.safetensors").touch()
-    assert compare.outcome(cell, args) is None
+    assert cells.outcome(cell, args) is None
 
 
 def test_a_comparison_that_was_killed_in_its_first_write_goes_on(tiny, tmp_path):
@@ -115,8 +118,8 @@ def test_cells_are_lines_of_shell_teachers_first(tiny):
 
 
 def test_all_but_the_strategy_is_equal():
-    args = compare.arguments(["--strategies", "scratch,kd,tinybert", "--seeds", "1", "--unique-tokens", "inf"])
-    cells = compare.grid(args, "T", dict.fromkeys(args.strategies))
+    args = options.compare(["--strategies", "scratch,kd,tinybert", "--seeds", "1", "--unique-tokens", "inf"])
+    grid = cells.grid(args, "T", dict.fromkeys(args.strategies))
     def rest(cell):
         words = list(cell.commands[0])
         for flag in ("--strategy", "--teacher", "--tokenizer", "--out"):

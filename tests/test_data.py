@@ -4,15 +4,17 @@ import subprocess
 import sys
 import threading
 
+from plumbing import text, tokens, wordpiece
+from plumbing.cli import UserError
+
 import numpy as np
 import pytest
 
 import data
-import text
 from budget import masked_positions
-from cli import UserError
+from world import source
 
-VOCABULARY = text.Vocabulary(1000, *range(5))
+VOCABULARY = wordpiece.Vocabulary(1000, *range(5))
 
 
 @pytest.fixture
@@ -172,7 +174,7 @@ def test_stories_are_endless_addressable_and_held_out(cache):
 
 
 def corpus_documents():
-    return text.StorySource(tokens=20000, validation_tokens=2000).documents()
+    return source.StorySource(tokens=20000, validation_tokens=2000).documents()
 
 
 def test_the_maker_of_stories_ends_when_its_reader_is_killed(cache):
@@ -215,9 +217,9 @@ def test_a_process_killed_while_it_tokenizes_leaves_no_half_cache(book, cache, m
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
-            data.cached(source, tokenizer)
+            tokens.cached(source, tokenizer)
     assert not list(cache.glob("tokens-*/"))
-    assert data.cached(source, tokenizer).exists()
+    assert tokens.cached(source, tokenizer).exists()
 
 
 def test_two_processes_tokenize_a_text_once(book, cache):

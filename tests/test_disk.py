@@ -1,12 +1,12 @@
 """disk.py: a file is whole or absent, and damage is noticed."""
 import os
 
+from plumbing import disk
+from plumbing.cli import UserError
+
 import pytest
 import torch
 from safetensors.torch import load_file
-
-import disk
-from cli import UserError
 
 
 def test_tensors_come_back_as_they_were_and_the_library_reads_the_file(tmp_path):

@@ -1,15 +1,25 @@
 """The losses, against float64 numpy, torch's own, and numbers computed by hand; the strategies and what they read."""
 import math
 
+from plumbing.cli import UserError
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import distill
-from budget import Reads, size
-from cli import UserError
-from distill import kd_loss, kd_released_loss, minilm_loss, minilm_released_loss, minilm_v1_loss, mlm_loss, tinybert_loss
+from budget import size
+from distill import (
+    Reads,
+    kd_loss,
+    kd_released_loss,
+    minilm_loss,
+    minilm_released_loss,
+    minilm_v1_loss,
+    mlm_loss,
+    tinybert_loss,
+)
 
 
 def softmax(z):

@@ -4,8 +4,11 @@ import subprocess
 import sys
 
 import pytest
-
 from children import ROOT
+
+import budget
+import distill
+from model import Bert, BertConfig
 
 sys.path.insert(0, str(ROOT / "exercises"))
 import check  # noqa: E402
@@ -87,10 +90,7 @@ def test_an_overflow_does_not_hide_the_mistake_beside_it():
 
 def test_in_the_loop_the_student_maps_tinyberts_layers(tmp_path):
     # A student that takes the teacher's first layers must not train like the project.
-    import budget
-    import distill
     import torch
-    from model import Bert, BertConfig
     before = dict(distill.STRATEGIES)
     torch.manual_seed(0)
     small, large = budget.size("1x64"), budget.size("2x64")
@@ -171,8 +171,6 @@ def test_titles_are_those_of_the_files():
 
 
 def test_the_worksheets_table_is_the_formulas():
-    import budget
-    import distill
     student, teacher = budget.size("2x128"), budget.size("4x128")
     page = (ROOT / "exercises" / "teacher_cost.md").read_text(encoding="utf-8")
     scratch = None

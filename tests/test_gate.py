@@ -1,13 +1,15 @@
 """gate.py: what a task must show before strategies are compared by it."""
+from plumbing import wordpiece
+from plumbing.wordpiece import SPECIAL, save_tokenizer
+
 import pytest
 import torch
 
 import budget
-import gate
-import stories
-import tasks
+import glue
 from model import Bert, BertConfig
-from text import SPECIAL, save_tokenizer, wordpiece
+from tools import gate
+from world import stories, tasks
 
 
 def rows(*pairs):
@@ -45,7 +47,7 @@ def test_minimal_pairs_are_scored_by_the_head_and_left_out_without_one(tmp_path)
         for word, value in (("were", 50.0), ("was", -50.0)):
             bert.mlm_head.bias[vocabulary.index(word)] = value
     bert.save_pretrained(tmp_path)
-    found = gate.zero_shot(tmp_path)
+    found = glue.zero_shot(tmp_path)
     assert found["agreement"] == pytest.approx(sum(right == "were" for _, right, _ in tasks.minimal_pairs()["agreement"]) / 200)
     Bert(bert.config, mlm_head=False).save_pretrained(tmp_path)
-    assert gate.zero_shot(tmp_path) == {}
+    assert glue.zero_shot(tmp_path) == {}

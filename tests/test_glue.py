@@ -10,6 +10,9 @@ import time
 import zipfile
 from pathlib import Path
 
+from plumbing import gluefiles, options, wordpiece
+from plumbing.wordpiece import SPECIAL, save_tokenizer
+
 import numpy as np
 import pytest
 import torch
@@ -17,9 +20,8 @@ import transformers
 
 import budget
 import glue
-import taskdata
+from measure import scores
 from model import Bert, BertConfig
-from text import SPECIAL, save_tokenizer, wordpiece
 
 ROOT = Path(glue.__file__).parent
 WORDS = ["good", "bad", *(f"w{i}" for i in range(20))]
@@ -176,10 +178,10 @@ def test_texts_longer_than_the_position_table_are_cut_and_said(model, tmp_path):
 
 
 def test_the_best_setting_is_chosen_by_the_first_part_and_its_seeds_are_averaged():
-    task = taskdata.Task("t", {"train": [("a", None, 0)], "dev": [("a", None, 0)], "test": [("a", None, 0)]}, ("no", "yes"), (), ("dev", "test"))
+    task = gluefiles.Task("t", {"train": [("a", None, 0)], "dev": [("a", None, 0)], "test": [("a", None, 0)]}, ("no", "yes"), (), ("dev", "test"))
     def cell(lr, seed, dev, test):
         return {"lr": lr, "batch_size": 16, "epochs": 2, "seed": seed, "scores": {"dev": {"accuracy": dev}, "test": {"accuracy": test}}, "seconds": 1.0}
-    best = glue.summary(task, [cell(1, 0, 0.9, 0.1), cell(1, 1, 0.5, 0.2), cell(2, 0, 0.8, 0.6), cell(2, 1, 0.7, 0.4)])
+    best = scores.summary(task, [cell(1, 0, 0.9, 0.1), cell(1, 1, 0.5, 0.2), cell(2, 0, 0.8, 0.6), cell(2, 1, 0.7, 0.4)])
     assert best["lr"] == 2 and best["settings_tried"] == 2  # (0.8 + 0.7) / 2 beats (0.9 + 0.5) / 2, whatever the test says
     assert best["score"]["test"] == [pytest.approx(0.5), pytest.approx(np.std([0.6, 0.4], ddof=1))]
 
@@ -187,14 +189,14 @@ def test_the_best_setting_is_chosen_by_the_first_part_and_its_seeds_are_averaged
 def test_the_papers_average_is_over_its_seven_tasks_and_another_one_says_what_it_is():
     def result(value):
         return {"score": {"dev": [value, None]}}
-    seven = {task: result(i / 10) for i, task in enumerate(taskdata.PAPER_SEVEN)}
-    assert glue.average({**seven, "wnli": result(0.0)}) == ("average of the paper's seven tasks, development sets", pytest.approx(0.3))
-    assert glue.average({"cola": result(0.5), "rte": result(0.7)}) == ("average over these 2 tasks, development sets", pytest.approx(0.6))
+    seven = {task: result(i / 10) for i, task in enumerate(gluefiles.PAPER_SEVEN)}
+    assert scores.average({**seven, "wnli": result(0.0)}) == ("average of the paper's seven tasks, development sets", pytest.approx(0.3))
+    assert scores.average({"cola": result(0.5), "rte": result(0.7)}) == ("average over these 2 tasks, development sets", pytest.approx(0.6))
 
 
 def test_the_papers_grid_is_8_cells_of_5_epochs_whatever_the_width():
-    args = glue.arguments(["m", "--grid", "paper", "--seeds", "2"])
-    task = taskdata.Task("t", {}, None, (), ())
+    args = options.glue(["m", "--grid", "paper", "--seeds", "2"])
+    task = gluefiles.Task("t", {}, None, (), ())
     task = task._replace(parts={"train": []})
     def settings(h):
         return [cell for _, cell in glue.cells_of(args, [task], h, "0" * 64, "fp32", "cpu")]

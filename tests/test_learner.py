@@ -1,18 +1,20 @@
 """learner.py: a student and its teacher on one batch; the teacher stays as it is, and the student comes closer to it."""
 import json
 
+from plumbing import disk, wordpiece
+from plumbing.cli import UserError
+from plumbing.teacher import check_pair, load_teacher, tokenizer_of
+from plumbing.wordpiece import SPECIAL, save_tokenizer
+
 import pytest
 import torch
 import transformers
 
-import disk
 import distill
 from budget import size
-from cli import UserError
 from distill import lesson
-from learner import PLAIN, Learner, adamw, check_pair, copied_layers, copy_teacher, load_teacher, tokenizer_of
 from model import Bert, BertConfig
-from text import SPECIAL, save_tokenizer, wordpiece
+from train import PLAIN, Learner, adamw, copied_layers, copy_teacher
 
 V, T, B = 40, 12, 8
 

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-import metrics
+from measure import metrics
 
 RNG = np.random.default_rng(0)
 BINARY = [(RNG.integers(0, 2, n), RNG.integers(0, 2, n)) for n in (1, 2, 3, 10, 100, 1000) for _ in range(5)]

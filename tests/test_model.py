@@ -5,14 +5,16 @@ import random
 import time
 import warnings
 
+from plumbing.cli import UserError
+
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers
 from safetensors.torch import load_file, save_file
 
-from budget import Reads, Size
-from cli import UserError
+from budget import Size
+from distill import Reads
 from model import Bert, BertConfig
 
 

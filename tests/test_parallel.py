@@ -9,13 +9,17 @@ import subprocess
 import sys
 import time
 
+from plumbing import hardware, parallel
+
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 
 import budget
-import parallel
-from conftest import ROOT
+import distill
+from model import Bert, BertConfig
+from train import Learner
 
 LINE = ["--flops", "2e10", "--model", "1x64", "--dtype", "fp32", "--batch-size", "15"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -82,10 +86,7 @@ class Alone(parallel.Processes):
 
 @pytest.mark.parametrize("strategy", ["scratch", "kd", "tinybert", "minilm"])
 def test_gradients_of_all_shares_are_those_of_the_batch_whatever_the_loss(strategy):
-    import distill
     from contextlib import nullcontext
-    from learner import Learner
-    from model import Bert, BertConfig
     torch.manual_seed(0)
     sizes = budget.size("2x16h2"), budget.size("4x24h2")
     student, teacher = (Bert(BertConfig.of(size, vocab_size=40, max_position_embeddings=20, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
@@ -127,8 +128,6 @@ def test_each_row_belongs_to_one_process():
 @pytest.mark.parametrize("strategy, size, teacher, V, T", [("scratch", "4x256", None, 1000, 128), ("scratch", "1x64", None, 30000, 64), ("minilm", "2x128", "4x128", 1000, 128)])
 def test_a_row_takes_no_more_memory_than_is_reckoned(monkeypatch, strategy, size, teacher, V, T):
     """Too low an estimate would end in an out of memory error; too high a one only in smaller portions."""
-    import distill
-    import machine
     program = f"""if True:
         import bench, budget, torch
         def step(B):
@@ -138,7 +137,7 @@ def test_a_row_takes_no_more_memory_than_is_reckoned(monkeypatch, strategy, size
         few = step(32)
         print((step(160) - few) / 128)"""
     found = float(subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=ALONE, capture_output=True, text=True, check=True).stdout)
-    monkeypatch.setattr(machine, "free_memory", lambda device: 2 * 10 ** 12)
+    monkeypatch.setattr(hardware, "free_memory", lambda device: 2 * 10 ** 12)
     student, master = budget.size(size), teacher and budget.size(teacher)
     estimate = 10 ** 12 / parallel.portion_that_fits(student, V, T, distill.lesson(strategy, student, master), master, torch.device("cpu"), 10 ** 9)
     assert found < 1.2 * estimate and estimate < 4 * found, (found, estimate)

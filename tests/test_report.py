@@ -9,20 +9,21 @@ import numpy as np
 import pytest
 import scipy.stats
 
-import report
 from budget import size
-from compare import Cell
+from measure import statistics
+from reporting import report
+from reporting.cells import Cell
 
 
 @pytest.mark.parametrize("df", [*range(1, 31), 31, 40, 60, 100, 1000])
 def test_the_quantiles_are_scipys(df):
-    assert report.t_975(df) == pytest.approx(scipy.stats.t.ppf(0.975, df), rel=5e-5)
+    assert statistics.t_975(df) == pytest.approx(scipy.stats.t.ppf(0.975, df), rel=5e-5)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_interval_is_scipys(seed):
     values = np.random.default_rng(seed).normal(3, 2, size=2 + seed * 5).tolist()
-    mean, half = report.interval(values)
+    mean, half = statistics.interval(values)
     low, high = scipy.stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=scipy.stats.sem(values))
     assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-4)
 
@@ -32,14 +33,14 @@ def test_a_verdict_is_given_where_the_paired_t_test_finds_a_difference(seed):
     draw = np.random.default_rng(seed)
     scratch = draw.normal(50, 5, size=4)
     student = scratch + draw.normal(2.0, 1.5, size=4)
-    words = report.verdict(*report.interval((student - scratch).tolist()), 4)
+    words = statistics.verdict(*statistics.interval((student - scratch).tolist()), 4)
     p = scipy.stats.ttest_rel(student, scratch).pvalue
     assert (words == "ahead of scratch") == (p < 0.05 and student.mean() > scratch.mean()) and ("not told apart" in words) == (p >= 0.05)
 
 
 def test_one_seed_gets_no_verdict():
-    assert report.interval([3.0]) == (3.0, None) and report.verdict(3.0, None, 1) == "one seed: no verdict"
-    assert report.verdict(-3.0, 1.0, 5) == "behind scratch"
+    assert statistics.interval([3.0]) == (3.0, None) and statistics.verdict(3.0, None, 1) == "one seed: no verdict"
+    assert statistics.verdict(-3.0, 1.0, 5) == "behind scratch"
 
 
 CURVE = [(1e12, 40.0), (1e13, 60.0), (1e14, 70.0)]
@@ -52,18 +53,18 @@ CURVE = [(1e12, 40.0), (1e13, 60.0), (1e14, 70.0)]
     (1e13, 75.0, (">", 10.0)),                  # never reached within 1e14
     (1e13, 30.0, ("<", 0.1))])                  # below all that was measured
 def test_the_compute_multiplier_is_read_off_scratchs_own_curve(C, score, expected):
-    sign, kappa = report.compute_multiplier(CURVE, C, score)
+    sign, kappa = statistics.compute_multiplier(CURVE, C, score)
     assert (sign, kappa) == (expected[0], pytest.approx(expected[1]))
 
 
 def test_a_dent_in_the_curve_takes_the_first_crossing():
-    assert report.compute_multiplier([(1e12, 40.0), (1e13, 60.0), (1e14, 50.0), (1e15, 80.0)], 1e12, 55.0)[1] == pytest.approx(10 ** 0.75)
+    assert statistics.compute_multiplier([(1e12, 40.0), (1e13, 60.0), (1e14, 50.0), (1e15, 80.0)], 1e12, 55.0)[1] == pytest.approx(10 ** 0.75)
 
 
 def test_a_teacher_pays_from_so_many_students_on():
     # Each student saves (3 - 1) 1e13 FLOPs: a teacher of 1e14 is paid by five of them, one of 1.1e14 by six.
-    assert report.break_even(1e14, 3.0, 1e13) == 5 and report.break_even(1.1e14, 3.0, 1e13) == 6
-    assert report.break_even(1e14, 0.9, 1e13) is None and report.break_even(0, 3.0, 1e13) is None
+    assert statistics.break_even(1e14, 3.0, 1e13) == 5 and statistics.break_even(1.1e14, 3.0, 1e13) == 6
+    assert statistics.break_even(1e14, 0.9, 1e13) is None and statistics.break_even(0, 3.0, 1e13) is None
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import os
 import subprocess
 import sys
 
+from plumbing import runs
+from plumbing.cli import UserError
+
 import pytest
 import torch
-
-import runs
-from cli import UserError
 
 
 def test_other_settings_are_refused_and_named(tmp_path):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from world import stories
+from world.stories import story
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import stories
-from stories import story
 
 MANY = [story(0, index) for index in range(3000)]
 SENTENCES = [[s.rstrip(".").replace(",", "").split() for s in re.findall(r"[^.]+\.", text)] for text in MANY]

@@ -1,11 +1,11 @@
-"""taskdata.py: GLUE's files with their quirks, from the official download and from the hub's layout."""
+"""gluefiles.py: GLUE's files with their quirks, from the official download and from the hub's layout."""
 import json
 from pathlib import Path
 
-import pytest
+from plumbing import gluefiles
+from plumbing.cli import UserError
 
-import taskdata
-from cli import UserError
+import pytest
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data" / "glue_data"
 
@@ -33,7 +33,7 @@ def glue(tmp_path):
 
 
 def parts(glue, name):
-    return taskdata.glue_from_folder(name, glue).parts
+    return gluefiles.glue_from_folder(name, glue).parts
 
 
 def test_cola_has_no_header_but_in_test_and_quotes_are_text(glue):
@@ -53,8 +53,8 @@ def test_labels_are_numbers_by_the_hubs_order_and_scores_are_scores(glue):
 
 def test_a_missing_task_is_an_error_by_name_and_skipped_among_all(glue):
     with pytest.raises(UserError, match="QNLI.*train.tsv is missing"):
-        taskdata.load(str(glue), "qnli")
-    found, skipped = taskdata.load(str(glue), "all")
+        glue.load(str(glue), "qnli")
+    found, skipped = glue.load(str(glue), "all")
     assert [task.name for task in found] == ["cola", "mrpc", "stsb", "rte"]
     assert len(skipped) == 5 and any("QNLI" in line for line in skipped)
 
@@ -71,18 +71,18 @@ def test_a_damaged_file_is_named_with_its_line(glue, file, text, message):
     write(glue, file, text)
     name = {"RTE": "rte", "STS-B": "stsb", "CoLA": "cola"}[file.split("/")[0]]
     with pytest.raises(UserError, match=message):
-        taskdata.load(str(glue), name)
+        glue.load(str(glue), name)
     with pytest.raises(UserError, match=message):
-        taskdata.load(str(glue), "all")  # damaged is not missing
+        glue.load(str(glue), "all")  # damaged is not missing
 
 
 def test_unknown_tasks_and_no_tasks_are_refused(glue, tmp_path_factory):
     with pytest.raises(UserError, match="'sst3' is no task"):
-        taskdata.load(str(glue), "sst3")
+        glue.load(str(glue), "sst3")
     with pytest.raises(UserError, match="'rte' is no task of stories: acceptability"):
-        taskdata.load("stories", "rte")
+        glue.load("stories", "rte")
     with pytest.raises(UserError, match="can be read"):
-        taskdata.load(str(tmp_path_factory.mktemp("empty")), "all")
+        glue.load(str(tmp_path_factory.mktemp("empty")), "all")
 
 
 def test_the_hubs_layout_gives_the_same_examples(tmp_path):
@@ -98,7 +98,7 @@ def test_the_hubs_layout_gives_the_same_examples(tmp_path):
     write(tmp_path, "README.md", "---\nconfigs:\n" + "".join(
         f"- config_name: {name}\n  data_files:\n" + "".join(f"  - split: {split}\n    path: {name}/{split}.jsonl\n" for split in ("train", "validation", "test"))
         for name in ("mrpc", "stsb")) + "---\n")
-    found, skipped = taskdata.load(str(tmp_path), "mrpc,stsb")
+    found, skipped = glue.load(str(tmp_path), "mrpc,stsb")
     assert found[0].parts == {"train": [("a", "b", 1)], "dev": [("a", "b", 1)], "test": [("x", "y", None)]}
     assert found[1].parts["dev"] == [("a", "b", 2.5)] and not skipped
 
@@ -108,15 +108,15 @@ def test_the_diagnostic_set_is_answered_by_the_model_of_mnli(glue):
     for part in ("train", "dev_matched", "dev_mismatched"):
         write(glue, f"MNLI/{part}.tsv", columns + "0\t1\ta\tb\tneutral\tcontradiction\n")
     write(glue, "diagnostic/diagnostic.tsv", "index\tsentence1\tsentence2\n0\tp\tq\n")
-    task = taskdata.glue_from_folder("mnli", glue)
+    task = gluefiles.glue_from_folder("mnli", glue)
     assert task.parts["train"] == [("a", "b", 2)] and task.parts["diagnostic"] == [("p", "q", None)]
     assert task.submissions["diagnostic"] == ("AX.tsv", 1104) and task.spell(1.0) == "neutral"
 
 
 def test_the_leaderboard_gets_names_numbers_and_scores_from_0_to_5(glue):
-    assert taskdata.glue_from_folder("rte", glue).spell(1.0) == "not_entailment"
-    assert taskdata.glue_from_folder("cola", glue).spell(1.0) == "1"
-    assert [taskdata.glue_from_folder("stsb", glue).spell(value) for value in (-0.2, 3.14159, 6)] == ["0.000", "3.142", "5.000"]
+    assert gluefiles.glue_from_folder("rte", glue).spell(1.0) == "not_entailment"
+    assert gluefiles.glue_from_folder("cola", glue).spell(1.0) == "1"
+    assert [gluefiles.glue_from_folder("stsb", glue).spell(value) for value in (-0.2, 3.14159, 6)] == ["0.000", "3.142", "5.000"]
 
 
 @pytest.mark.parametrize("name, train, dev, test", [("cola", 8551, 1043, 1063), ("sst2", 67349, 872, 1821), ("mrpc", 3667, 408, 1725),
@@ -124,11 +124,11 @@ def test_the_leaderboard_gets_names_numbers_and_scores_from_0_to_5(glue):
 def test_the_real_files_have_their_known_sizes(name, train, dev, test):
     if not REAL.is_dir():
         pytest.skip("GLUE's real files are not here")
-    task = taskdata.glue_from_folder(name, REAL)
+    task = gluefiles.glue_from_folder(name, REAL)
     assert [len(task.parts[part]) for part in ("train", "dev", "test")] == [train, dev, test]
     assert [rows for _, rows in task.submissions.values()] == [test]  # what the leaderboard wants
 
 
 def test_the_majority_answer_is_the_training_sets_most_frequent_label(glue):
-    task = taskdata.glue_from_folder("mrpc", glue)
+    task = gluefiles.glue_from_folder("mrpc", glue)
     assert task.majority["dev"] == {"accuracy": 0.0, "f1": 0.0}  # always 1 (the first of two equally frequent), and dev has a 0

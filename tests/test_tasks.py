@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-import stories
-import tasks
+from world import stories, tasks
 
 PARTS = {task: {part: tasks.examples(task, part) for part in tasks.SIZES} for task in tasks.TASKS}
 

@@ -4,11 +4,11 @@ import gzip
 import json
 import lzma
 
+from plumbing import text, wordpiece
+from plumbing.cli import UserError
+
 import pytest
 import zstandard
-
-import text
-from cli import UserError
 
 DOCUMENTS = [f"Document number {i}: the quick brown fox jumps over lazy dog {i % 7}." for i in range(50)]
 
@@ -131,7 +131,7 @@ def test_transformers_bert_cuts_text_as_our_wordpiece_does(tmp_path):
     transformers = pytest.importorskip("transformers")
     write(tmp_path / "a.txt")
     tokenizer = text.open_source([str(tmp_path / "a.txt")]).tokenizer(vocab_size=120)
-    text.save_tokenizer(tokenizer, tmp_path, longest=128)
+    wordpiece.save_tokenizer(tokenizer, tmp_path, longest=128)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for one, two in [("The quick FOX!", "caf\u00e9, 42 unheard-of w\u00f6rds"), ("[MASK] jumps", "a\tb\u00a0c"), ("", "dog")]:
         ours, both = tokenizer.encode(one, two), theirs(one, two)
@@ -153,17 +153,17 @@ def test_words_of_the_stories_are_one_token_each():
 def test_a_file_that_is_no_tokenizer_is_said(tmp_path, content, message):
     (tmp_path / "tokenizer.json").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        text.load_tokenizer(str(tmp_path))
+        wordpiece.load_tokenizer(str(tmp_path))
 
 
 def test_a_tokenizer_whose_numbers_have_no_end_is_refused():
-    vocab = {word: 10 ** 7 * i for i, word in enumerate([*text.SPECIAL, "cat"])}
+    vocab = {word: 10 ** 7 * i for i, word in enumerate([*wordpiece.SPECIAL, "cat"])}
     with pytest.raises(UserError, match="numbers its 6 words up to 50,000,001"):
-        text.tokenizer_from(text.wordpiece(vocab).to_str())
+        wordpiece.tokenizer_from(wordpiece.wordpiece(vocab).to_str())
 
 
 def test_a_tokenizer_without_mask_is_not_berts(tmp_path):
     from tokenizers import Tokenizer, models
     Tokenizer(models.WordPiece({"[UNK]": 0, "[CLS]": 1}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match=r"no \[PAD\] \[SEP\] \[MASK\]"):
-        text.load_tokenizer(str(tmp_path / "tokenizer.json"))
+        wordpiece.load_tokenizer(str(tmp_path / "tokenizer.json"))

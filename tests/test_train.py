@@ -11,12 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+from plumbing import disk, teacher
+
 import numpy as np
 import pytest
 import torch
 
 import budget
-import disk
+import data
 import train
 from model import Bert
 
@@ -104,7 +106,6 @@ def test_what_a_run_leaves_opens_in_transformers(finished):
 
 def test_the_validation_loss_is_what_transformers_computes(finished, book):
     transformers = pytest.importorskip("transformers")
-    import data
     corpus = data.open_corpus([str(book)], 16, 0, vocab_size=200)
     _, (inputs, positions, labels) = corpus.validation()
     model = transformers.AutoModelForMaskedLM.from_pretrained(finished[0]).eval()
@@ -237,10 +238,8 @@ def test_a_distilled_student_obeys_its_budget_and_survives_kills_bit_for_bit(fin
 
 def test_all_strategies_see_the_same_batches_whatever_they_are(finished, book):
     # The blocks and masks of a step depend on (seed, step) and the text: a strategy has no say in them.
-    import data
-    import learner
     corpora = [data.open_corpus([str(book)], 16, 0, tokenizer) for tokenizer in
-               (str(finished[0]), learner.tokenizer_of(learner.load_teacher(finished[0], 16), None))]
+               (str(finished[0]), teacher.tokenizer_of(teacher.load_teacher(finished[0], 16), None))]
     for step in (0, 7):
         first, second = (train.masked_batch(corpus, 0, step, 8, torch.device("cpu")) for corpus in corpora)
         assert all(torch.equal(a, b) for a, b in zip(first, second))
@@ -369,7 +368,7 @@ def test_the_rate_rises_for_6_percent_then_falls_to_zero():
 
 
 def test_help_comes_without_importing_torch():
-    program = "import sys, train\ntry: train.arguments(['--help'])\nexcept SystemExit: print('torch' in sys.modules, 'datasets' in sys.modules)"
+    program = "import sys, train\ntry: options.train(['--help'])\nexcept SystemExit: print('torch' in sys.modules, 'datasets' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True).stdout.endswith("False False\n")
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-
 from children import ROOT
 
 BLOCK = re.compile(r"```(bash|python)\n(.*?)```\n```text\n(.*?)```", re.S)

@@ -80,3 +80,10 @@ def seen(words, counts, word):
     """The count of one word in a row of Counts."""
     place = np.searchsorted(words, word)
     return counts[place] if place < len(words) and words[place] == word else 0
+
+
+def counting_losses(sample, blocks, inputs, positions, labels, V):
+    """{"unigram_loss", "neighbour_loss"} of a masked validation set, by counts in a sample."""
+    p = unigram(sample, V)
+    return {"unigram_loss": unigram_loss(p, labels),
+            "neighbour_loss": neighbour_loss(sample, blocks, positions, labels, p)}

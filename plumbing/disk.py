@@ -10,8 +10,7 @@ import os
 import re
 from pathlib import Path
 
-import machine  # noqa: F401: before torch, since it says how torch's threads wait, and how memory is kept
-from cli import UserError
+from plumbing.cli import UserError
 
 
 class Damaged(UserError):
@@ -83,7 +82,7 @@ def write_json(path, value):
 
 def digest(tensors, metadata):
     """SHA-256 over names, types, shapes and bytes of a dict of tensors, and over what is told beside them."""
-    import torch
+    import torch  # here: programs without tensors read and write files, too
     told = {key: value for key, value in metadata.items() if key not in ("format", "sha256")}
     total = hashlib.sha256(json.dumps(told, sort_keys=True).encode() if told else b"")
     for name in sorted(tensors):
@@ -101,7 +100,7 @@ def save_tensors(path, tensors, **metadata):
 
     The format is 8 bytes of header length, a JSON header, the tensors' bytes. It is written here because the library orders
     the metadata at random, and the same weights shall be the same file, byte for byte."""
-    import torch
+    import torch  # here: programs without tensors read and write files, too
     tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
     metadata = {"format": "pt", **{key: str(value) for key, value in metadata.items()}}
     header, end = {"__metadata__": {**metadata, "sha256": digest(tensors, metadata)}}, 0
@@ -231,3 +230,8 @@ def fetch(name, files):
     except Exception as failure:  # the hub's client has many: no network, no such id, no permission
         raise UserError(f"there is no folder {name}, and the hub did not give a model of that id "
                         f"({type(failure).__name__}): check the name and the network") from None
+
+
+def fingerprint(value):
+    """A short name for anything that JSON can write."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]

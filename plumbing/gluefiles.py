@@ -8,13 +8,14 @@ A label is a number: an index into `task.labels`, or for STS-B a score from 0 to
 import collections
 import math
 import re
+import zipfile
 from typing import NamedTuple, Optional
 
-import metrics
-import tasks as world
-import disk
-import text
-from cli import UserError
+from plumbing import cli, disk
+from plumbing.cli import UserError
+
+from measure import metrics
+from world import tasks as world_tasks
 
 
 class Missing(UserError):
@@ -32,7 +33,7 @@ class Task(NamedTuple):
 
     @property
     def fingerprint(self):
-        return text.fingerprint([self.parts["train"], *(self.parts[part] for part in self.scored)])
+        return disk.fingerprint([self.parts["train"], *(self.parts[part] for part in self.scored)])
 
     @property
     def majority(self):
@@ -157,7 +158,7 @@ def glue_from_hub(name, data):
     try:
         loaded = datasets.load_dataset(data, name)
     except Exception as failure:  # the hub's client and Arrow have many
-        raise Missing(f"{data} has no {name} that can be read ({type(failure).__name__}: {text.one_line(failure)}): check the name and the "
+        raise Missing(f"{data} has no {name} that can be read ({type(failure).__name__}: {cli.one_line(failure)}): check the name and the "
                         f"network") from None
     first, second, label = form.hub_columns or form.columns
     for split, rows in loaded.items():
@@ -180,21 +181,57 @@ def glue_task(name, parts):
     return Task(name, parts, form.labels, form.metrics, form.dev, form.submissions, spells_names=form.labels is not None and form.labels != BINARY)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The embedded world's, and which are meant
+def read_task(name, data, folder):
+    """The Task called `name` in the official download's layout, where `folder` has it, else from the
+    hub's data set called `data`. Raises Missing where it is in neither."""
+    is_official = folder.is_dir() and any((folder / form.folder).is_dir() for form in GLUE.values())
+    return glue_from_folder(name, folder) if is_official else glue_from_hub(name, data)
 
-EMBEDDED = {"acceptability": metrics.matthews, "sentiment": metrics.accuracy, "paraphrase": (metrics.accuracy, metrics.f1),
-            "entailment": metrics.accuracy}
+
+def write_submission(folder, tasks, predictions):
+    """Writes glue-submission.zip: a file a task, header `index prediction`, label names where GLUE
+    wants names. predictions: {task: {part: values}}. Returns what to say of it."""
+    files, remarks = {}, []
+    for task in tasks:
+        if not predictions[task.name]:
+            remarks += [f"{task.name} has no test set"]
+        for part, values in predictions[task.name].items():
+            file, rows = task.submissions[part]
+            lines = [f"{i}\t{task.spell(value)}\n" for i, value in enumerate(values)]
+            files[file] = "index\tprediction\n" + "".join(lines)
+            if len(lines) != rows:
+                remarks += [f"{file} has {len(lines):,} rows, and the leaderboard wants {rows:,}"]
+    missing = [file for file in SUBMISSION_FILES if file not in files]
+    if missing:
+        remarks += [f"the leaderboard also wants {', '.join(missing)}"]
+
+    def write(temporary):
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file, contents in files.items():
+                archive.writestr(file, contents)
+    path = folder / "glue-submission.zip"
+    disk.replace(path, write)
+    return "\n".join([f"wrote {path}: {', '.join(files) or 'nothing'}", *remarks])
+
+
+# --------------------------------------------------------------------------------------------------
+# Which tasks are meant
+
+EMBEDDED = {"acceptability": (metrics.matthews,), "sentiment": (metrics.accuracy,),
+            "paraphrase": (metrics.accuracy, metrics.f1), "entailment": (metrics.accuracy,)}
 
 
 def embedded(name):
-    of = EMBEDDED[name]
-    return Task(name, {part: world.examples(name, part) for part in world.SIZES}, ("no", "yes"), of if isinstance(of, tuple) else (of,),
-                ("dev", "test"))
+    """One of the embedded world's own tasks."""
+    parts = {part: world_tasks.examples(name, part) for part in world_tasks.SIZES}
+    return Task(name, parts, ("no", "yes"), EMBEDDED[name], ("dev", "test"))
 
 
-def load(data, names):
-    """(Tasks, why others were skipped). A task that is asked for by name must be there; of `all`, those that are."""
+def load_tasks(data, names):
+    """([Task], why others were skipped). data: "stories", a folder, or a hub id.
+
+    Raises UserError where there is no such task, or where a task that is asked for by name cannot
+    be read. Of "all" those count that are there."""
     known = EMBEDDED if data == "stories" else GLUE
     wanted = list(known) if names == "all" else list(dict.fromkeys(names.split(",")))
     for name in wanted:
@@ -205,10 +242,9 @@ def load(data, names):
     folder, found, skipped = disk.path_of(data), [], []
     if not folder.exists() and not re.fullmatch(disk.HUB_ID, data, re.ASCII):
         raise UserError(f"--data {data}: there is no such folder, and it is no hub id")
-    official = folder.is_dir() and any((folder / form.folder).is_dir() for form in GLUE.values())
     for name in wanted:
         try:
-            found.append(glue_from_folder(name, folder) if official else glue_from_hub(name, data))
+            found.append(read_task(name, data, folder))
         except Missing as failure:
             if names != "all":
                 raise

@@ -5,12 +5,12 @@ Only files are read here: what is no BERT, is damaged, or is a pickle ends in on
 """
 import dataclasses
 import re
+import warnings
 
-import disk  # before torch: it says how torch's threads wait
+from plumbing import disk
+from plumbing.cli import UserError
 
 import torch
-
-from cli import UserError
 
 
 def read_config(folder, BertConfig):
@@ -58,6 +58,52 @@ def read_weights(folder):
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(f"{path} holds NaN or infinity in {name[:80]}: whatever trained it had failed")
     return from_hugging_face(tensors, folder)
+
+
+def check_head(name, tensors, wanted):
+    """Whether the checkpoint has an MLM head. Raises UserError where one is demanded (`wanted` is
+    True) and there is none; warns where it is None."""
+    has_head = any(key.startswith("mlm_head.") for key in tensors)
+    if wanted and not has_head:
+        raise UserError(f"{name} has no masked-language-model head (no cls.predictions.* in its "
+                        "model.safetensors): use a checkpoint that was saved with one, like a "
+                        "BertForMaskedLM")
+    if wanted is None and not has_head:
+        warnings.warn(f"{name} has no masked-language-model head: it gives hidden states, and no "
+                      "logits", stacklevel=3)
+    return has_head
+
+
+def check_sizes(name, tensors, config):
+    """Raises UserError where the tensors have other sizes than the config. It is called before
+    anything is built, so that a config of absurd sizes costs nothing."""
+    layers = {key.split(".")[1] for key in tensors if key.startswith("layers.")}
+    first_tensors = {"hidden_size": "embeddings.norm.weight",
+                     "vocab_size": "embeddings.word_embeddings.weight",
+                     "max_position_embeddings": "embeddings.position_embeddings.weight",
+                     "type_vocab_size": "embeddings.token_type_embeddings.weight",
+                     "intermediate_size": "layers.0.feed_forward_in.weight"}
+    sizes = {"num_hidden_layers": len(layers)}
+    for field, key in first_tensors.items():
+        shape = tuple(tensors[key].shape) if key in tensors else ()
+        sizes[field] = (shape or (0,))[0]
+    wrong = [f"{field} is {getattr(config, field):,} in config.json and {n:,} in model.safetensors"
+             for field, n in sizes.items() if getattr(config, field) != n]
+    if wrong:
+        raise UserError(f"{name} is damaged or not a BERT: {'; '.join(wrong)}")
+
+
+def check_shapes(name, tensors, expected, ignore_head):
+    """Raises UserError unless the tensors have the names and shapes of the model's, which are
+    `expected`. ignore_head: tensors of an MLM head that the model was built without."""
+    for key in sorted(expected.keys() | tensors.keys()):
+        if key.startswith("mlm_head.") and ignore_head:
+            continue
+        shape, wanted = (tuple(one[key].shape) if key in one else None
+                         for one in (tensors, expected))
+        if shape != wanted:
+            raise UserError(f"{name} is damaged or not a BERT: the weight for {key} has shape "
+                            f"{shape or 'missing'}, expected {wanted or 'none of that name'}")
 
 
 # Our names, and the original BERT's. Layers and the three parts of `qkv` are handled below.

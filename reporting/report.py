@@ -5,71 +5,18 @@ Their mean has a 95% interval by Student's t, and a verdict is given only where 
 """
 import csv
 import io
-import math
 import platform
 import shlex
 import statistics
 from importlib.metadata import version
 
-import budget
-import card
-import cli
-import disk
-import distill
-import glue
-from compare import spell
+from plumbing import cli, disk
 
-# 97.5% points of Student's t for 1 to 30 degrees of freedom; above, the first terms of its expansion around the normal's.
-T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199,
-         2.1098, 2.1009, 2.0930, 2.0860, 2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423)
-COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")  # Okabe and Ito's, for all eyes
-MARKERS = "osD^vPX*"
-
-
-def t_975(df):
-    """The 97.5% point of Student's t with df degrees of freedom: between it and its negative lie 95%."""
-    z = 1.959964
-    return T_975[df - 1] if df <= 30 else z + (z ** 3 + z) / (4 * df) + (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (96 * df ** 2)
-
-
-def interval(values):
-    """(mean, half the width of its 95% interval by Student's t); the half is None for a single value."""
-    n = len(values)
-    return statistics.mean(values), t_975(n - 1) * statistics.stdev(values) / math.sqrt(n) if n > 1 else None
-
-
-def verdict(mean, half, n):
-    """A difference to scratch in words."""
-    if half is None:
-        return "one seed: no verdict"
-    if abs(mean) <= half or mean == 0:
-        return f"not told apart from scratch with {n} seeds"
-    return "ahead of scratch" if mean > 0 else "behind scratch"
-
-
-def score_of(results, chosen_on=False):
-    """A student's score: the mean over tasks of each one's `glue.headline`."""
-    return statistics.mean(glue.headline(result, chosen_on) for result in results.values())
-
-
-def compute_multiplier(curve, C, score):
-    """How many times the budget C scratch needs to reach `score`: ("=", kappa), or, beyond what was measured, (">", bound) or ("<", bound).
-
-    curve: scratch's [(FLOPs, score)]; between two points it is a straight line over log FLOPs, and the first crossing counts."""
-    curve = sorted(curve)
-    if score <= curve[0][1]:
-        return ("=" if score == curve[0][1] else "<"), curve[0][0] / C
-    for (C0, s0), (C1, s1) in zip(curve, curve[1:]):
-        if s0 < score <= s1:
-            share = (score - s0) / (s1 - s0)
-            return "=", math.exp(math.log(C0) + share * (math.log(C1) - math.log(C0))) / C
-    return ">", curve[-1][0] / C
-
-
-def break_even(teacher_flops, kappa, C):
-    """From how many students on a teacher pays that costs C_teacher: each saves (kappa - 1) C. None where it never does."""
-    return math.ceil(teacher_flops / ((kappa - 1) * C)) if kappa > 1 and teacher_flops else None
-
+from measure.scores import score_of
+from measure.statistics import break_even, compute_multiplier, interval, verdict
+from reporting.card import on_plateau
+from reporting.figures import draw_bill, draw_scores
+from reporting.words import pm, setting, spell
 
 # ---------------------------------------------------------------------------------------------------------------------
 # The table
@@ -100,18 +47,14 @@ def rows_of(args, outcomes):
                              "verdict": verdict(difference, half, len(paired)) if paired else "",
                              "multiplier": compute_multiplier(curve, flops, mean) if strategy != "scratch" and curve else None,
                              "val_loss": loss, "loss_half": loss_half, "loss_by_seed": losses, "tokens": first["tokens"], "epochs": first["epochs"],
-                             "bill": first["bill"], "plateau": any(card.on_plateau(records[seed]) for seed in losses),
+                             "bill": first["bill"], "plateau": any(on_plateau(records[seed]) for seed in losses),
                              "tasks": {task: statistics.mean(100 * score_of({task: found[unique, flops, strategy, seed]["results"][task]}) for seed in here)
                                        for task in found[unique, flops, strategy, next(iter(here))]["results"]}})
     return rows
 
 
-def setting(unique):
-    return "unlimited data" if unique is None else f"{budget.flops(unique)} distinct tokens"
 
 
-def pm(value, half, digits=1):
-    return "" if value is None else f"{value:.{digits}f}" + ("" if half is None else f" +- {half:.{digits}f}")
 
 
 def table(rows, tasks):
@@ -121,7 +64,7 @@ def table(rows, tasks):
         told_apart = row["verdict"].startswith(("ahead", "behind"))  # else it is within the noise
         sign, kappa = row["multiplier"] or ("", 0)
         multiplier = f"{'' if sign == '=' else sign + ' '}{kappa:.2g}" if told_apart and kappa else ""
-        lines.append(f"| {setting(row['unique_tokens'])} | {budget.flops(row['flops'])} | {row['strategy']} | {budget.flops(row['tokens'])} | "
+        lines.append(f"| {setting(row['unique_tokens'])} | {cli.flops(row['flops'])} | {row['strategy']} | {cli.flops(row['tokens'])} | "
                      f"{row['epochs']:.3g} | {pm(row['val_loss'], None, 3) or 'no head'}{' (plateau)' if row['plateau'] else ''} | "
                      + " | ".join(f"{row['tasks'][task]:.1f}" for task in tasks) + f" | {pm(row['score'], row['half'])} | "
                      f"{pm(row['difference'], row['difference_half'])} | {row['verdict']} | {multiplier} |")
@@ -147,88 +90,12 @@ def results_csv(outcomes):
 # ---------------------------------------------------------------------------------------------------------------------
 # Figures
 
-def save(figure, folder, name):
-    figure.tight_layout()
-    for kind in ("png", "svg"):
-        metadata = {"Date": None} if kind == "svg" else None
-        disk.replace(folder / f"{name}.{kind}", lambda temporary, kind=kind: figure.savefig(temporary, format=kind, dpi=150, metadata=metadata))
-    card.pyplot().close(figure)
 
 
-def draw_scores(rows, args, folder):
-    """scores.png: score (and masked-word loss, where there is one) against FLOPs; a line, its 95% band and a dot for each student, by
-    strategy, in a panel a data setting. The axes show all dots; with few seeds a band may go beyond."""
-    figure, axes = card.pyplot().subplots(2, len(args.unique_tokens), figsize=(5 * len(args.unique_tokens), 7), sharex=True, sharey="row", squeeze=False)
-    named = []  # (axes, where the lines end): names come when the limits are known
-    for column, unique in enumerate(args.unique_tokens):
-        for top, key, half, by_seed in ((0, "score", "half", "by_seed"), (1, "val_loss", "loss_half", "loss_by_seed")):
-            ax, ends = axes[top][column], []
-            named.append((ax, ends))
-            for strategy in args.strategies:
-                i = list(distill.STRATEGIES).index(strategy)  # the same colour in all figures
-                here = [row for row in rows if row["unique_tokens"] == unique and row["strategy"] == strategy and row[key] is not None]
-                if not here:
-                    continue
-                x, y = [row["flops"] for row in here], [row[key] for row in here]
-                ax.plot(x, y, color=COLOURS[i % 8], marker=MARKERS[i % 8], linewidth=1.6, markersize=5)
-                dots = [(row["flops"], value) for row in here for value in row[by_seed].values()]
-                ax.plot(*zip(*dots), color=COLOURS[i % 8], marker=MARKERS[i % 8], linestyle="", markersize=3, alpha=0.4)
-                if all(row[half] is not None for row in here):
-                    low, high = [v - row[half] for v, row in zip(y, here)], [v + row[half] for v, row in zip(y, here)]
-                    ax.fill_between(x, low, high, color=COLOURS[i % 8], alpha=0.12, linewidth=0)
-                ends.append((y[-1], x[-1], strategy, COLOURS[i % 8]))
-            ax.set_xscale("log")
-            card.open_axes(ax)
-        axes[0][column].set_title(setting(unique), fontsize=11)
-        axes[1][column].set_xlabel("FLOPs, the teacher's passes included")
-        axes[1][column].set_xticks(args.budgets, [spell(C) for C in args.budgets])
-        axes[1][column].minorticks_off()
-    left, right = axes[0][0].get_xlim()  # all panels share it: room for the names at the right
-    axes[0][0].set_xlim(left, right * max(1.8, (right / left) ** 0.25))
-    for top, by_seed in ((0, "by_seed"), (1, "loss_by_seed")):
-        values = [value for row in rows for value in row[by_seed].values()]
-        if values:
-            margin = 0.06 * (max(values) - min(values)) or 1.0
-            axes[top][0].set_ylim(min(values) - margin, max(values) + margin)
-    for ax, ends in named:
-        label_ends(ax, ends)
-    axes[0][0].set_ylabel("score (mean over tasks)")
-    axes[1][0].set_ylabel("masked-word loss (nats)")
-    save(figure, folder, "scores")
 
 
-def label_ends(ax, ends):
-    """The strategies' names beside the ends of their lines, pushed apart where they would overlap."""
-    if not ends:
-        return
-    low, high = ax.get_ylim()
-    step, last = (high - low) * 0.055, -math.inf
-    for y, x, name, colour in sorted(ends):
-        last = max(y, last + step)
-        ax.annotate(name, (x, y), xytext=(x * 1.12, last), textcoords="data", color=colour, fontsize=9, va="center", annotation_clip=False)
 
 
-def draw_bill(rows, args, folder):
-    """bill.png: what each strategy's budget was spent on."""
-    parts = (("student_forward", "student, forward", "#56b4e9", ""), ("student_backward", "student, backward", "#0072b2", ""),
-             ("teacher_forward", "teacher, forward", "#d55e00", "//"), ("loss", "products in the loss", "#999999", ".."))
-    bills = {row["strategy"]: row["bill"] for row in rows}
-    figure, ax = card.pyplot().subplots(figsize=(7, 0.6 + 0.5 * len(bills) + 0.8))
-    for y, (strategy, bill) in enumerate(bills.items()):
-        left, total = 0.0, sum(bill.values())
-        for key, label, colour, hatch in parts:
-            share = 100 * bill[key] / total
-            ax.barh(y, share, left=left, color=colour, hatch=hatch, edgecolor="white", label=label if y == 0 else None)
-            if share > 6:
-                ax.text(left + share / 2, y, f"{share:.0f}%", ha="center", va="center", fontsize=9, color="white" if colour == "#0072b2" else "black",
-                        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
-            left += share
-    ax.set_yticks(range(len(bills)), list(bills))
-    ax.invert_yaxis()
-    ax.set_xlabel("share of the budget (%)")
-    ax.legend(frameon=False, ncols=2, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    card.open_axes(ax)
-    save(figure, folder, "bill")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -240,7 +107,7 @@ def answers(rows, args, teacher_flops):
     for row in rows:
         if row["strategy"] == "scratch":
             continue
-        text = f"- **{row['strategy']}, {setting(row['unique_tokens'])}, {budget.flops(row['flops'])} FLOPs**: {row['verdict']}"
+        text = f"- **{row['strategy']}, {setting(row['unique_tokens'])}, {cli.flops(row['flops'])} FLOPs**: {row['verdict']}"
         if row["difference"] is not None:
             text += f" ({pm(row['difference'], row['difference_half'])} points)"
         if row["multiplier"] is None:
@@ -273,11 +140,11 @@ def released(args, outcomes):
                      if (unique, C, seed, "kd") in scores and (unique, C, seed, "kd-released") in scores]
             if pairs:
                 words = verdict(*interval(pairs), len(pairs)).replace("scratch", "kd-released")
-                lines.append(f"- kd against kd-released, {setting(unique)}, {budget.flops(C)} FLOPs: {words} ({pm(*interval(pairs))} points)")
+                lines.append(f"- kd against kd-released, {setting(unique)}, {cli.flops(C)} FLOPs: {words} ({pm(*interval(pairs))} points)")
     return lines
 
 
-def write(args, teacher, teacher_cell, cells, outcomes, tried, failed, command=None):
+def write(args, teacher_cell, cells, outcomes, tried, failed, command=None):
     """report.md, results.csv and the figures, from the finished cells; says on screen what the report says first."""
     rows = rows_of(args, outcomes)
     if not rows:
@@ -296,8 +163,8 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed, command=N
                "lr-grid": args.lr_grid and ",".join(f"{lr:g}" for lr in args.lr_grid), "train-options": args.train_options or None,
                "distil-options": args.distil_options or None, "out": args.out}
     command = command or shlex.join(["python", "compare.py", *(f"--{name}={value}" for name, value in options.items() if value is not None)])
-    chosen = ["## Learning rates", "", f"Chosen by development score at {budget.flops(args.budgets[0])} FLOPs, {setting(args.unique_tokens[0])}, seed 0 "
-              f"({budget.flops(len(tried) * args.budgets[0])} FLOPs of tries).", "", "| strategy | rate | development score |", "|---|---|---|",
+    chosen = ["## Learning rates", "", f"Chosen by development score at {cli.flops(args.budgets[0])} FLOPs, {setting(args.unique_tokens[0])}, seed 0 "
+              f"({cli.flops(len(tried) * args.budgets[0])} FLOPs of tries).", "", "| strategy | rate | development score |", "|---|---|---|",
               *(f"| {strategy} | {lr:g} | {100 * score:.1f} |" for strategy, lr, score in tried), ""] if tried else []
     settings = example["settings"]
     seconds = {}
@@ -309,7 +176,7 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed, command=N
     text = "\n".join([
         "# From scratch or distilled, at equal compute?", "",
         f"Student BERT {args.model}, teacher BERT {args.teacher_model} "
-        f"({args.teacher or f'trained here with {budget.flops(args.teacher_flops)} FLOPs'}), text: {args.data}, tasks: {', '.join(tasks)}. All students see the same blocks and masks in the same order, begin with the same weights for a seed, and are fine-tuned "
+        f"({args.teacher or f'trained here with {cli.flops(args.teacher_flops)} FLOPs'}), text: {args.data}, tasks: {', '.join(tasks)}. All students see the same blocks and masks in the same order, begin with the same weights for a seed, and are fine-tuned "
         f"alike; a distilled one pays for its teacher's forward passes. {len(outcomes)} of {len(cells)} cells.", "",
         "## Answers", "", answers(rows, args, args.teacher_flops), "", *released(args, outcomes), "",
         "Where the teacher exists already, or serves many students, its training need not be charged; where it must be, the break-even says how many "
@@ -334,6 +201,6 @@ def write(args, teacher, teacher_cell, cells, outcomes, tried, failed, command=N
     width = max(len(row["strategy"]) for row in rows)
     for row in rows:
         loss = "" if row["val_loss"] is None else f"loss {row['val_loss']:.3f}"
-        cli.say(f"{setting(row['unique_tokens']):22} {budget.flops(row['flops']):>7} {row['strategy']:{width}} {pm(row['score'], row['half']):>14} {loss:11} "
+        cli.say(f"{setting(row['unique_tokens']):22} {cli.flops(row['flops']):>7} {row['strategy']:{width}} {pm(row['score'], row['half']):>14} {loss:11} "
                 f"{pm(row['difference'], row['difference_half']):>14} {row['verdict']}")
     cli.say(f"report      {args.out / 'report.md'} (scores.png, bill.png, results.csv beside it)")

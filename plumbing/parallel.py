@@ -17,13 +17,14 @@ import os
 import sys
 import time
 
-import machine  # before torch: it says how torch's threads wait
+from plumbing import hardware
+from plumbing.cli import UserError
 
 import torch
 import torch.distributed as dist
 
 from budget import masked_positions
-from cli import UserError
+
 
 def environment(name, otherwise, kind=int):
     """A number from the environment. Raises UserError where it is none."""
@@ -58,17 +59,17 @@ class Processes:
     def join(self, device):
         """Waits, as long as it takes, until all are here: one may have tokenized for hours where another found the tokens."""
         if self.world > 1:
-            with together():
+            with explained():
                 self.store = next(dist.rendezvous("env://"))[0]
-                self.meet(30 * 24 * 3600)
+                self.barrier(30 * 24 * 3600)
                 dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=self.store, rank=self.rank,
                                         world_size=self.world, timeout=patience())
 
-    def meet(self, seconds):
+    def barrier(self, seconds):
         """Waits for all, after work of about so many `seconds` at most that one of them does alone, like writing a checkpoint to a slow disk."""
         if self.world > 1:
             self.meetings += 1
-            with together():
+            with explained():
                 self.store.set(f"meeting {self.meetings}, {self.rank}", "here")
                 self.store.wait([f"meeting {self.meetings}, {rank}" for rank in range(self.world)], patience() + datetime.timedelta(seconds=seconds))
 
@@ -80,34 +81,34 @@ class Processes:
         """This process's share of n rows, a slice; all of them where there are fewer than processes."""
         return slice(n * self.rank // self.world, n * (self.rank + 1) // self.world) if n >= self.world else slice(0, n)
 
-    def sum(self, *tensors):
+    def all_reduce_sum(self, *tensors):
         """Each tensor's sum over all processes, in place."""
         if self.world > 1:
-            with together():
+            with explained():
                 for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
                     work.wait()
         return tensors
 
-    def most(self, number=0):
+    def all_reduce_max(self, number=0):
         """The largest of the numbers that they say. All must ask."""
         if self.world == 1:
             return number
         word = torch.tensor(number)
-        with together():
+        with explained():
             dist.all_reduce(word, dist.ReduceOp.MAX)
         return int(word)
 
-    def from_first(self, value=None):
+    def broadcast(self, value=None):
         """What the first process gave, in all of them."""
         box = [value]
         if self.world > 1:
-            with together():
+            with explained():
                 dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
         return box[0]
 
 
 @contextlib.contextmanager
-def together():
+def explained():
     """Turns the failure of a conversation into one line. Whoever died has said why; the first to notice may be any of the others."""
     try:
         yield
@@ -118,47 +119,67 @@ def together():
 
 
 class Follower:
-    """The run's folder for all processes but the first: they write nothing, and get the checkpoint from the first."""
+    """The run's folder for a process that writes nothing: all but the first, and a dry run."""
 
     def __init__(self, folder):
         self.folder, self.record = folder, {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    @property
+    def finished(self):
+        return bool(self.record.get("finished"))
 
     def nothing(self, *_, **__):
         return []
 
     log = rewind_log = read_log = save_checkpoint = write_record = load_checkpoint = nothing
+    remove_checkpoints = nothing
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # A step's gradients
 
-def backward(learner, batch, lesson, autocast, processes, portion):
-    """Adds the gradients of the whole batch's loss to the learner's parameters -> {term: its value over the whole batch}.
 
-    batch: blocks (B, T), inputs (B, T), positions (N,), labels (N,). portion: rows that a pass computes at once."""
+def backward(learner, batch, lesson, session):
+    """Adds the gradients of the whole batch's loss to the learner's parameters. Returns
+    {term: its value over the whole batch}.
+
+    batch: blocks (B, T), inputs (B, T), positions (N,), labels (N,). The session says which rows
+    this process works on, and how many of them a pass computes at once."""
+    processes = session.processes
     blocks, inputs, positions, labels = batch
-    (B, T), n = inputs.shape, len(positions) // len(inputs)  # n masked positions in each row
-    mine, words, sums, most = processes.rows(B), (labels >= 0).sum(), {}, math.ceil(B / processes.world)  # rows of a process
-    for begun in range(0, most, portion):
-        rows = slice(mine.start + begun, min(mine.start + begun + portion, mine.stop))
-        if begun:
-            processes.most()  # still here
-        if rows.start >= rows.stop:  # another process has a row more
+    (B, T), k = inputs.shape, len(positions) // len(inputs)  # k masked positions in each row
+    mine, all_labels, sums = processes.rows(B), (labels >= 0).sum(), {}
+    for start in range(0, math.ceil(B / processes.world), session.micro_batch):
+        begin, end = mine.start + start, min(mine.start + start + session.micro_batch, mine.stop)
+        if start:
+            processes.all_reduce_max()  # still here
+        if begin >= end:  # another process has a row more
             continue
-        masked = slice(rows.start * n, rows.stop * n)
-        with autocast():
-            terms = learner(blocks[rows], inputs[rows], positions[masked] - rows.start * T, labels[masked], lesson)
-        # A term is a mean, over labelled words or over rows: the batch's is the sum over portions of share times mean.
-        parts = {name: value * ((labels[masked] >= 0).sum() / words if name == "mlm" else (rows.stop - rows.start) / B)
+        rows, masked = slice(begin, end), slice(begin * k, end * k)
+        with session.autocast():
+            terms = learner(blocks[rows], inputs[rows], positions[masked] - begin * T,
+                            labels[masked], lesson)
+        # A term is a mean, over labels or over rows. The batch's is the sum over micro-batches of
+        # share times mean.
+        share_of_labels = (labels[masked] >= 0).sum() / all_labels
+        share_of_rows = (end - begin) / B
+        parts = {name: value * (share_of_labels if name == "mlm" else share_of_rows)
                  for name, value in terms.items()}
         sum(parts.values()).backward()
         sums = {name: sums.get(name, 0.0) + value.detach() for name, value in parts.items()}
     values = torch.stack(list(sums.values()))
-    processes.sum(values, *(p.grad for p in learner.parameters() if p.grad is not None))
+    gradients = [p.grad for p in learner.parameters() if p.grad is not None]
+    processes.all_reduce_sum(values, *gradients)
     return dict(zip(sums, values))
 
 
-def portion_that_fits(size, V, T, lesson, teacher, device, rows):
+def micro_batch_that_fits(size, V, T, lesson, teacher, device, rows):
     """How many of `rows` rows a forward and backward pass may take at once, by what it keeps in memory and what is free."""
     L, h, A, f = size
     n = masked_positions(T) if lesson.student.logits else 0
@@ -168,5 +189,5 @@ def portion_that_fits(size, V, T, lesson, teacher, device, rows):
         read = lesson.teacher
         numbers += T * (8 * teacher.h + 2 * teacher.f) + 2 * n * V + len(read.hidden) * T * teacher.h
         numbers += (len(read.scores) * teacher.A + 5 * read.relations * (1 + h // 16)) * T * T  # relation heads have a width of 16
-    room = machine.free_memory(device) // 2 // (int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if device.type == "cpu" else 1)
+    room = hardware.free_memory(device) // 2 // (int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if device.type == "cpu" else 1)
     return max(1, min(rows, int(room // (4 * 1.5 * numbers))))

@@ -15,7 +15,23 @@ pears" comes what the pears are like; a feeling is said in the sentence of its e
 from functools import cache
 from random import Random
 
-from stories import ANIMALS, BOYS, COLOURS, DEEDS, EVENTS, GIRLS, KIND_OF, KINDS, NAMES, PLACES, PLURAL, PRONOUN, WAYS
+from plumbing import cli
+
+from world.stories import (
+    ANIMALS,
+    BOYS,
+    COLOURS,
+    DEEDS,
+    EVENTS,
+    GIRLS,
+    KIND_OF,
+    KINDS,
+    NAMES,
+    PLACES,
+    PLURAL,
+    PRONOUN,
+    WAYS,
+)
 
 SIZES = {"train": 1500, "dev": 500, "test": 1000}
 
@@ -209,7 +225,6 @@ def blank(right, wrong):
 
 
 def main():
-    import cli
     cli.Parser(description="Examples of the embedded world's tasks.", epilog="example:\n  python tasks.py").parse_args()
     for task in TASKS:
         print(f"{task}: {TASKS[task].__doc__.split(chr(10))[0]}")
@@ -222,5 +237,4 @@ def main():
 
 
 if __name__ == "__main__":
-    import cli
     cli.program(main)

@@ -8,26 +8,21 @@ Validation text is held out by document, by a rule that reads nothing but the do
 document is held out too, and no text is on both sides.
 """
 import contextlib
-import hashlib
-import json
 import re
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
-import disk
-import stories
-from cli import UserError
+from plumbing import disk, wordpiece
+from plumbing.cli import UserError, one_line
+from plumbing.disk import fingerprint
+from plumbing.wordpiece import SPECIAL, tokenizer_from
 
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LOADERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}  # .zst by the package zstandard
 
 
 def open_source(data, text_column=None):
     """What `--data` names: ["stories"], files and folders, or a hub id. Raises UserError where it is nothing of these."""
-    if data == ["stories"]:
-        return StorySource()
     paths = [disk.path_of(entry) for entry in data]
     missing = [str(path) for path in paths if not path.exists()]
     if not missing:
@@ -38,33 +33,6 @@ def open_source(data, text_column=None):
     return HubSource(data[0], text_column)
 
 
-class StorySource:
-    """Stories of one stream, as many as hold `tokens` tokens, and the held-out ones of a stream that no run trains on."""
-    name = "stories"
-    held_out = 16  # one story in 16: they are short and without end
-
-    def __init__(self, seed=2 ** 32, tokens=2 ** 20, validation_tokens=2 ** 16):
-        self.seed, self.tokens, self.validation_tokens = seed, tokens, validation_tokens
-        world = hashlib.sha256(Path(stories.__file__).read_bytes()).hexdigest()
-        self.key = ["stories", world, seed, tokens, validation_tokens]
-
-    def tokenizer(self, vocab_size=None):
-        """Whole words: the world's own, which are few."""
-        pieces = SPECIAL + list(stories.WORDS)
-        if vocab_size not in (None, len(pieces)):
-            raise UserError(f"stories have a vocabulary of {len(pieces)} whole words: leave --vocab-size out, or give a --tokenizer")
-        return wordpiece({piece: i for i, piece in enumerate(pieces)})
-
-    def stream(self, seed, first, part):
-        return (text for text in stories.stories(seed, first) if (checksum(text) % self.held_out == 0) == (part == "validation"))
-
-    def documents(self):
-        for part, seed, wanted in (("train", self.seed, self.tokens), ("validation", 2 ** 32 + 1, self.validation_tokens)):
-            for text in self.stream(seed, 0, part):
-                yield part, text
-                wanted -= len(text.split())  # a word is at least one token
-                if wanted <= 0:
-                    break
 
 
 class TextSource:
@@ -223,8 +191,6 @@ def checksum(text):
     return zlib.crc32(text.encode("utf-8", "replace"))
 
 
-def one_line(failure):
-    return " ".join(str(failure).split())[:200]
 
 
 def first_characters(documents, limit):
@@ -235,85 +201,18 @@ def first_characters(documents, limit):
             return
 
 
-def fingerprint(value):
-    """A short name for anything that JSON can write."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Tokenizers
 
-class Vocabulary(NamedTuple):
-    """What masking must know of a tokenizer: its size and the ids of the special tokens."""
-    size: int
-    pad: int
-    unk: int
-    cls: int
-    sep: int
-    mask: int
-
-    @property
-    def special(self):
-        return list(self[1:])
 
 
-def vocabulary_of(tokenizer, name="the tokenizer"):
-    ids = [tokenizer.token_to_id(token) for token in SPECIAL]
-    missing = [token for token, i in zip(SPECIAL, ids) if i is None]
-    if missing:
-        raise UserError(f"{name} has no {' '.join(missing)}: it is not a BERT tokenizer")
-    vocab = tokenizer.get_vocab(with_added_tokens=True)
-    size = max(vocab.values()) + 1
-    if size > 2 * len(vocab) + 1000:  # a few gaps there may be
-        raise UserError(f"{name} numbers its {len(vocab):,} words up to {size:,}: it is damaged")
-    return Vocabulary(size, *ids)
 
 
-def wordpiece(vocab):
-    """BERT's uncased WordPiece over a vocabulary {piece: id}."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
-    tokenizer.add_special_tokens(SPECIAL)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
-    return tokenizer
 
 
-def tokenizer_from(text, name="the tokenizer"):
-    """A tokenizers.Tokenizer from the text of a tokenizer.json. Raises UserError where it is none, or not BERT's kind."""
-    from tokenizers import Tokenizer
-    try:
-        tokenizer = Tokenizer.from_str(text)
-    except Exception as failure:  # the library raises plain Exception
-        raise UserError(f"{name} is not a tokenizer.json ({one_line(failure)})") from None
-    tokenizer.no_truncation()  # files often carry a limit of 512 tokens: documents are longer
-    tokenizer.no_padding()
-    vocabulary_of(tokenizer, name)
-    try:
-        tokenizer.encode("a \u2603")  # a word that it may not know
-    except Exception as failure:
-        raise UserError(f"{name} cannot cut text into tokens ({one_line(failure)})") from None
-    return tokenizer
 
 
-def load_tokenizer(name):
-    """From a tokenizer.json file, a folder that holds one, or a hub id."""
-    path = disk.path_of(name)
-    if path.is_file():
-        disk.fetch(path.parent, [path.name])  # a run's own is compared with what the run left
-    else:
-        path = disk.fetch(name, ["tokenizer.json"]) / "tokenizer.json"
-    if not path.exists():
-        raise UserError(f"{name} has no tokenizer.json")
-    return tokenizer_from(disk.read_text(path), name)
 
 
-def save_tokenizer(tokenizer, folder, longest):
-    """`tokenizer.json`, and the `tokenizer_config.json` with which transformers' AutoTokenizer opens it."""
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest,
-              "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-              **{f"{token[1:-1].lower()}_token": token for token in SPECIAL}}
-    disk.write_file(Path(folder) / "tokenizer.json", tokenizer.to_str(pretty=True))
-    disk.write_file(Path(folder) / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")

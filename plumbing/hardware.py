@@ -1,6 +1,6 @@
 """What this machine is: where to compute and in which numbers, how fast it multiplies, how much fits.
 
-    device, dtype = hardware("auto", "auto")       # (torch.device, "fp32" or "bf16")
+    device, dtype = select("auto", "auto")       # (torch.device, "fp32" or "bf16")
     peak(device, dtype)                             # FLOP/s of a large square matrix product, measured
 
 Imported before torch, since some settings are read when torch is.
@@ -11,12 +11,9 @@ import os
 import time
 from pathlib import Path
 
-from cli import UserError
+from plumbing.cli import UserError
 
-# How long torch's threads spin before they sleep, when they wait for each other. GNU OpenMP's default of 300,000 turns makes
-# training ten times slower on a machine that does other work too; with 3,000 an idle one loses nothing (LOG.md). It is read when
-# torch is imported, so it stands here, and this file is imported before torch.
-os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+import torch
 
 
 def keep_memory(keep=True):
@@ -35,10 +32,9 @@ keep_memory()
 
 
 
-def hardware(device, dtype):
+def select(device, dtype):
     """(torch.device, "fp32" or "bf16"). The one dtype rule: bf16 autocast where the hardware multiplies bf16 (any recent GPU;
     on CPU AVX512-BF16 or AMX), else fp32: without the instructions bf16 is ten times slower. Raises UserError."""
-    import torch
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -68,13 +64,11 @@ def hardware(device, dtype):
 
 def autocast(device, dtype):
     """The context in which a forward pass multiplies in `dtype`, as `hardware` named it."""
-    import torch
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
 
 
 def peak(device, dtype, seconds=0.3):
     """FLOP/s of a large square matrix product in `dtype`: what any training is measured by. The best of some, never a table of names."""
-    import torch
     n = 2048 if device.type == "cpu" else 8192
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32)
     best, began = float("inf"), time.perf_counter()
@@ -87,7 +81,6 @@ def peak(device, dtype, seconds=0.3):
 
 def free_memory(device):
     """Bytes that are free on a device (on a CPU: of this machine or container)."""
-    import torch
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # where nothing better is known
@@ -98,3 +91,21 @@ def free_memory(device):
         cached = next(int(line.split()[1]) for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines() if line.startswith("inactive_file"))
         free = min(free, limit - used + cached)  # copies of files in memory give way
     return free
+
+
+def measure_speed(learner, batch, autocast, flops_per_sequence, rows):
+    """FLOP/s of this machine, from a few measured forward and backward passes on some rows of a batch. Leaves no trace."""
+    blocks, inputs, positions, labels = batch
+    if inputs.device.type == "cpu":
+        rows = min(rows, max(1, int(1e11 // flops_per_sequence)))  # about a second's work on a laptop
+    n = len(positions) // len(inputs) * rows
+    times, began = [], time.perf_counter()
+    while len(times) < 3 or (time.perf_counter() - began < 1 and len(times) < 30):
+        start = time.perf_counter()
+        with autocast():
+            terms = learner(blocks[:rows], inputs[:rows], positions[:n], labels[:n])
+        sum(terms.values()).backward()
+        learner.model.embeddings.word_embeddings.weight.grad[0, 0].item()  # waits until a GPU has done its work
+        times.append(time.perf_counter() - start)
+    learner.zero_grad()
+    return rows * flops_per_sequence / sorted(times[1:])[len(times[1:]) // 2]

@@ -19,11 +19,19 @@ import tempfile
 import time
 from pathlib import Path
 
+from plumbing import cli, disk, gluefiles, hardware
+from plumbing.cli import UserError
+from plumbing.parallel import Processes, backward
+
+import torch
+import torch.nn.functional as F
+
 import budget
-import cli
-import disk
-import machine
-from cli import UserError
+import data
+import distill
+import glue
+from model import Bert, BertConfig
+from train import Learner, adamw
 
 HERE = Path(__file__).parent
 EXAMPLES = """examples:
@@ -57,11 +65,11 @@ def interleaved(works, rounds):
     times = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
-            machine.keep_memory(name != "theirs")
+            hardware.keep_memory(name != "theirs")
             began = time.perf_counter()
             work()
             times[name] += [time.perf_counter() - began] if turn else []
-    machine.keep_memory()
+    hardware.keep_memory()
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -92,11 +100,6 @@ def row(name, ours=None, theirs=None, wanted=None, **more):
 
 def our_step(strategy, size, teacher, B, dtype, device, V=V, T=T, compiled=False):
     """A function that makes one optimizer step, the loop's own code; and what the step costs in FLOPs."""
-    import torch
-    import distill
-    from learner import Learner, adamw
-    from model import Bert, BertConfig
-    from parallel import Processes, backward
     lesson, processes, batch = distill.lesson(strategy, size, teacher), Processes(), random_batch(B, V, T, device)
     sizes = {"vocab_size": V, "max_position_embeddings": T, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     learner = Learner(Bert(BertConfig.of(size, **sizes), mlm_head=lesson.student.logits), lesson,
@@ -106,7 +109,7 @@ def our_step(strategy, size, teacher, B, dtype, device, V=V, T=T, compiled=False
     optimizer = adamw(learner)
 
     def step():
-        terms = backward(learner, batch, None, lambda: machine.autocast(device, dtype), processes, B)
+        terms = backward(learner, batch, None, lambda: hardware.autocast(device, dtype), processes, B)
         optimizer.step()
         optimizer.zero_grad()
         torch.stack(list(terms.values())).tolist()  # waits until a GPU has done its work
@@ -115,8 +118,6 @@ def our_step(strategy, size, teacher, B, dtype, device, V=V, T=T, compiled=False
 
 def their_step(strategy, size, teacher, B, dtype, device, V=V, T=T):
     """The step as one writes it with transformers: whole models, logits of all positions, all hidden states and scores."""
-    import torch
-    import torch.nn.functional as F
     transformers = peers()
     blocks, inputs, positions, words = random_batch(B, V, T, device)
     labels = torch.full((B * T,), -100, device=device).index_copy(0, positions, words).view(B, T)
@@ -141,7 +142,7 @@ def their_step(strategy, size, teacher, B, dtype, device, V=V, T=T):
         return (x @ x.transpose(2, 3) / x.shape[3] ** 0.5).float().log_softmax(3)
 
     def step():
-        with machine.autocast(device, dtype):
+        with hardware.autocast(device, dtype):
             if strategy == "scratch":
                 loss = student(inputs, labels=labels).loss
             elif strategy == "kd":
@@ -171,7 +172,6 @@ def their_step(strategy, size, teacher, B, dtype, device, V=V, T=T):
 
 
 def random_batch(B, V, T, device):
-    import torch
     n = budget.masked_positions(T)
     positions = torch.stack([torch.randperm(T)[:n].sort().values + T * b for b in range(B)]).flatten()  # (B, n) -> (N,)
     blocks, words = torch.randint(5, V, (B, T)), torch.randint(5, V, (B * n,))
@@ -180,13 +180,13 @@ def random_batch(B, V, T, device):
 
 def steps(args, name, strategy, size, teacher=None, wanted=None, share=None, V=V, T=T, B=None):
     """Rows of one kind of step, one for each precision that this machine has."""
-    device, fast = machine.hardware("auto", "auto")
+    device, fast = hardware.select("auto", "auto")
     size, teacher, B = budget.size(size), teacher and budget.size(teacher), B or args.batch_size
     for dtype in ["fp32", "bf16"] if fast == "bf16" else ["fp32"]:
         work, flops = our_step(strategy, size, teacher, B, dtype, device, V, T, args.compile)
         peaks = []
         found = interleaved({"ours": work, "theirs": their_step(strategy, size, teacher, B, dtype, device, V, T),
-                             "peak": lambda: peaks.append(machine.peak(device, dtype))}, args.rounds if flops > 1e11 else 10 * args.rounds)
+                             "peak": lambda: peaks.append(hardware.peak(device, dtype))}, args.rounds if flops > 1e11 else 10 * args.rounds)
         peak = statistics.median(peaks)
         yield row(f"{name}, {size}{f' from {teacher}' if teacher else ''}, V {V:,}, T {T}, B {B}, {dtype}", found["ours"], found["theirs"], wanted,
                   flops_per_second=flops / found["ours"], peak=peak, share=flops / found["ours"] / peak,
@@ -219,11 +219,7 @@ def taught(args):
 def finetune(args):
     """An epoch of fine-tuning on made-up texts as long as those of RTE and SST-2, against transformers' Trainer."""
     import numpy as np
-    import torch
-    import glue
-    import taskdata
-    from model import Bert, BertConfig
-    transformers, (device, dtype) = peers(), machine.hardware("auto", "auto")
+    transformers, (device, dtype) = peers(), hardware.select("auto", "auto")
     with tempfile.TemporaryDirectory() as folder:
         Bert(BertConfig.of(budget.size("4x128"), vocab_size=V, max_position_embeddings=128), mlm_head=False, pooler=True).save_pretrained(folder)
         for name, mean, spread, n in (("RTE", 4.1, 0.55, 1200), ("SST-2", 2.3, 0.6, 3000)):  # log of a text's tokens
@@ -231,7 +227,7 @@ def finetune(args):
             lengths = np.exp(rng.normal(mean, spread, n)).clip(5, 128).astype(int)
             texts = [(rng.integers(5, V, length).tolist(), [0] * length) for length in lengths]
             labels = rng.integers(0, 2, n).tolist()
-            task = taskdata.Task(name, {"train": [("", None, label) for label in labels], "dev": [("", None, 0)]}, ("0", "1"), (), ("dev",))
+            task = gluefiles.Task(name, {"train": [("", None, label) for label in labels], "dev": [("", None, 0)]}, ("0", "1"), (), ("dev",))
             rows_of_theirs = [{"input_ids": ids, "token_type_ids": types, "labels": label} for (ids, types), label in zip(texts, labels)]
 
             def collate(rows):
@@ -254,8 +250,6 @@ def finetune(args):
 
 def text(args):
     """From files of text to tokens in the cache, against `tokenizers` alone on the same documents."""
-    import data
-    import stories
     documents = [" ".join(stories.story(0, 50 * i + j) for j in range(50)) for i in range(400)]
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "text.txt").write_text("\n\n".join(documents), encoding="utf-8")
@@ -278,8 +272,7 @@ def text(args):
 
 def stories(args):
     """Blocks of stories in the time of the training steps that use them: the loop never waits."""
-    import data
-    device, dtype = machine.hardware("auto", "auto")
+    device, dtype = hardware.select("auto", "auto")
     step, _ = our_step("scratch", budget.size("2x128"), None, 32, dtype, device, 201, 32)
 
     def batches():  # of more than two shards, by a maker that has made none before
@@ -320,7 +313,6 @@ def start(args):
 
 def gpu(args):
     """Steps on a GPU: tokens a second, share of the measured peak, memory."""
-    import torch
     if not torch.cuda.is_available():
         raise UserError("--gpu: torch finds no CUDA GPU here")
     device = torch.device("cuda")
@@ -328,7 +320,7 @@ def gpu(args):
         torch.cuda.reset_peak_memory_stats()
         step, flops = our_step(strategy, budget.size(size), teacher and budget.size(teacher), args.batch_size, "bf16", device, compiled=args.compile)
         peaks = []
-        found = interleaved({"ours": lambda: [step() for _ in range(10)], "peak": lambda: peaks.append(machine.peak(device, "bf16"))}, args.rounds)
+        found = interleaved({"ours": lambda: [step() for _ in range(10)], "peak": lambda: peaks.append(hardware.peak(device, "bf16"))}, args.rounds)
         yield row(f"{strategy} {size}{f' from {teacher}' if teacher else ''}, V {V:,}, T {T}, B {args.batch_size}, bf16{', compiled' if args.compile else ''}",
                   found["ours"] / 10, tokens_per_second=10 * args.batch_size * T / found["ours"], share=10 * flops / found["ours"] / statistics.median(peaks),
                   share_wanted=0.5 if strategy == "scratch" else 0.4, peak=statistics.median(peaks), memory=torch.cuda.max_memory_allocated())
@@ -352,16 +344,15 @@ def line_of(found):
 
 def main():
     args = arguments()
-    import torch
     if args.peak_memory:
-        machine.keep_memory(args.peak_memory == "ours")
+        hardware.keep_memory(args.peak_memory == "ours")
         size, device = budget.size("6x768"), torch.device("cpu")
         step = our_step("scratch", size, None, args.batch_size, "fp32", device)[0] if args.peak_memory == "ours" else \
             their_step("scratch", size, None, args.batch_size, "fp32", device)
         step(), step()
         print(high_water())
         return
-    device, dtype = machine.hardware("auto", "auto")
+    device, dtype = hardware.select("auto", "auto")
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
     setting = {"machine": name, "torch": torch.__version__, "fast dtype": dtype, "rounds": args.rounds, "compiled": args.compile}
     found = []

@@ -86,7 +86,7 @@ class Stopped(BaseException):
         self.status = 128 + signum  # the shell's convention: 130, 143 and 129
 
 
-def heeded():
+def stopping_signals():
     """The signals that stop a program: not a SIGHUP that `nohup` has it ignore."""
     return [signum for signum in SIGNALS if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN]
 
@@ -107,11 +107,11 @@ def program(main):
         stopped.clear()
         threading.Timer(0.01, os.kill, (os.getpid(), failure.exc_value.status - 128)).start()
     sys.unraisablehook = swallowed
-    for signum in heeded():
+    for signum in stopping_signals():
         signal.signal(signum, stop)
-    streams()
+    repair_streams()
     try:
-        status = ending(main)
+        status = exit_status(main)
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)  # too late to stop anything
     except Stopped as end:
@@ -122,7 +122,7 @@ def program(main):
     sys.exit(stopped[0][0].status if stopped else status)
 
 
-def ending(main):
+def exit_status(main):
     """The exit status of main(), after the line that says why."""
     try:
         main()
@@ -170,7 +170,7 @@ class Patient:
         return getattr(self.stream, name)
 
 
-def streams():
+def repair_streams():
     """stdout and stderr as a program wants them: there (a daemon may have closed them), and able to spell any name."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name) or open(os.devnull, "w")
@@ -207,7 +207,7 @@ class Signals:
     def __enter__(self):
         self.stopped = None
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self.before = {signum: signal.signal(signum, self.note) for signum in heeded()}
+            self.before = {signum: signal.signal(signum, self.note) for signum in stopping_signals()}
         else:
             self.before = {}
         return self
@@ -218,3 +218,25 @@ class Signals:
     def __exit__(self, *_):
         for signum, handler in self.before.items():
             signal.signal(signum, handler)
+
+
+def flops(n):
+    """6981000000 -> '6.98e9': three significant digits."""
+    return f"{n:.0f}" if n < 1e4 else f"{n:.2e}".replace("e+0", "e").replace("e+", "e")
+
+
+def duration(seconds):
+    """Seconds in words: '4.2 s', '42 s', '3 min 5 s', '7 h 20 min', '12 days 3 h', '1,900 years'."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    units = (("min", 60, 60 * 60), ("h", 3600, 48 * 3600), ("days", 86400, 2 * 31557600))
+    for (unit, length, below), (small, small_length) in zip(units, (("s", 1), ("min", 60), ("h", 3600))):
+        if seconds < below:
+            return f"{int(seconds // length):,} {unit} {int(seconds % length // small_length)} {small}"
+    return f"{seconds / 31557600:,.0f} years"
+
+
+def one_line(failure):
+    return " ".join(str(failure).split())[:200]

@@ -23,6 +23,9 @@ from itertools import count
 from random import Random
 from textwrap import fill
 
+from plumbing import cli
+from plumbing.cli import Parser, number, whole
+
 # ---------------------------------------------------------------------------------------------------------------------
 # The world: what never changes. Lists are tuples and dicts, because the order of a set differs from run to run.
 
@@ -322,7 +325,6 @@ def stories(seed, first=0):
 # The command line
 
 def main():
-    from cli import Parser, number, whole
     parser = Parser(description="An endless source of short English stories.",
                     epilog="example:\n  python stories.py --tokens 1e6 --seed 7 > stories.txt")
     parser.add_argument("--tokens", type=number, metavar="N", help="print stories, one a line, until N tokens are printed")
@@ -343,5 +345,4 @@ def main():
 
 
 if __name__ == "__main__":
-    import cli
     cli.program(main)

@@ -16,8 +16,20 @@ import os
 import re
 from pathlib import Path
 
-from cli import UserError
-from disk import Damaged, leftovers, load_tensors, make_folder, read_json, read_text, save_tensors, write_file, write_json
+from plumbing.cli import UserError
+from plumbing.disk import (
+    Damaged,
+    leftovers,
+    load_tensors,
+    make_folder,
+    read_json,
+    read_text,
+    save_tensors,
+    write_file,
+    write_json,
+)
+
+import torch
 
 
 class Run:
@@ -69,7 +81,7 @@ class Run:
             elif self.record is not None:
                 raise self.record
         if self.record is not None:
-            compare(self.folder, self.record.get("settings"), self.settings)
+            check_same_settings(self.folder, self.record.get("settings"), self.settings)
         self.record = self.record or {"finished": False, "settings": self.settings}
         if recovered or not path.exists():
             self.write_record()
@@ -168,6 +180,14 @@ def check_writable(folder):
         raise UserError(f"--out {folder} cannot be written: {existing} is {'read-only for you' if existing.is_dir() else 'a file'}")
 
 
+def check_out(out):
+    """Raises UserError where --out (None: runs/) cannot be written, or is no run's folder. That is
+    said before hours of tokenizing."""
+    check_writable(Path(out or "runs"))
+    if out:
+        refuse_foreign(out)
+
+
 def refuse_foreign(folder):
     """Raises UserError where `folder` holds files and is no run's folder: somebody's home is not written into."""
     folder = Path(folder)
@@ -178,7 +198,7 @@ def refuse_foreign(folder):
                             f"folder: choose another --out")
 
 
-def compare(folder, old, new):
+def check_same_settings(folder, old, new):
     """Raises UserError, naming the differences, unless a run in `folder` was begun with the settings it now gets."""
     if not isinstance(old, dict):
         raise UserError(f"{folder}/run.json is damaged: it has no settings")
@@ -191,3 +211,44 @@ def compare(folder, old, new):
     if different:
         raise UserError(f"{folder} holds a run with other settings ({'; '.join(different)}): "
                         f"give the same settings to continue it, or another --out")
+
+
+def checkpoint(learner, optimizer, seconds, sums, logged):
+    """All that the next step depends on, as tensors: weights, AdamW's two moments and its step (none yet for a part that no loss
+    has reached); and the log's running sums of the loss's terms."""
+    tensors = dict(learner.state_dict())
+    for name, p in learner.named_parameters():
+        tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[p].items()}
+    return tensors | {"seconds": torch.tensor(seconds, dtype=torch.float64), "sums": sums, "logged": torch.tensor(logged)}
+
+
+def restore(loaded, learner, optimizer):
+    """(step, seconds, running sums of the terms, their number) of a loaded checkpoint, whose weights and moments are put in place."""
+    device, (step, tensors) = next(learner.parameters()).device, loaded
+    if tensors is None:
+        return 0, 0.0, torch.zeros(0, device=device), 0
+    learner.load_state_dict({name: tensor for name, tensor in tensors.items() if name.startswith(("model.", "projection."))})
+    for name, p in learner.named_parameters():
+        if f"optimizer.{name}.step" in tensors:
+            optimizer.state[p] = {key: tensors[f"optimizer.{name}.{key}"].to(device if key != "step" or device.type == "cuda" else "cpu")
+                                  for key in ("step", "exp_avg", "exp_avg_sq")}
+    return step, tensors["seconds"].item(), tensors["sums"].to(device), tensors["logged"].item()
+
+
+def settings_of(args, student, corpus, teacher, config, session):
+    """What makes two runs the same. A run's folder is continued with equal settings only."""
+    names = ("strategy", "data", "text_column", "unique_tokens", "seq_len", "batch_size", "lr",
+             "betas", "weight_decay", "warmup", "dropout", "seed")
+    settings = {name: getattr(args, name) for name in names}
+    settings |= {"flops_budget": args.flops, "model": str(student.size),
+                 "vocab_size": config.vocab_size, "initializer_range": config.initializer_range,
+                 "dtype": session.dtype, "device": session.device.type,
+                 "text_sha256": corpus.fingerprint}
+    if teacher is None:
+        settings["tokenizer"] = args.tokenizer or "made from the text"
+        return settings
+    return settings | {
+        "tokenizer": args.tokenizer or "the teacher's", "teacher_sha256": teacher.sha256,
+        "teacher_model": str(teacher.model.config.size), "init": args.init,
+        "mlm_finish": args.mlm_finish, "temperature": args.temperature,
+        "relation_heads": args.relation_heads, "teacher_layer": args.teacher_layer}

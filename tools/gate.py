@@ -9,12 +9,16 @@ their budget, and the seeds of fine-tuning agree. The bounds stand in `passes`.
 import shlex
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
-import cli
-import disk
-from cli import UserError
+from plumbing import cli, disk
+from plumbing.cli import UserError
+from plumbing.huggingface import read_config
+
+import torch
+
+import glue
+from model import Bert, BertConfig
 
 # Weakest first. The last one is the teacher: twice the layers, and much longer trained.
 MODELS = {"runs/gate-scratch-3e12": "--flops 3e12 --model 2x128", "runs/gate-scratch-1e13": "--flops 1e13 --model 2x128",
@@ -24,9 +28,6 @@ MODELS = {"runs/gate-scratch-3e12": "--flops 3e12 --model 2x128", "runs/gate-scr
 def untrained(like, folder):
     """A BERT of the size of `like`, with its tokenizer and with fresh weights of seed 0, in `folder`."""
     import shutil
-    import torch
-    from model import Bert, BertConfig
-    from huggingface import read_config
     source = disk.fetch(like, ["config.json", "tokenizer.json"])
     torch.manual_seed(0)
     Bert(read_config(source, BertConfig)).save_pretrained(folder)
@@ -42,36 +43,9 @@ def passes(rows):
             "seeds agree within 3 points (untrained and teacher)": max(spreads[0], spreads[-1]) <= 3}
 
 
-def zero_shot(name):
-    """{kind of minimal pair: how often the model finds the right word at the [MASK] likelier than the wrong one}, where it has an
-    MLM head, else {}. No fine-tuning (as in BLiMP, Warstadt et al. 2020)."""
-    import glue
-    import tasks
-    import text
-    import torch
-    from model import Bert
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model, tokenizer = Bert.from_pretrained(name), text.load_tokenizer(str(name))
-    if model.mlm_head is None:
-        return {}
-    vocabulary, found = text.vocabulary_of(tokenizer), {}
-    for kind, pairs in tasks.minimal_pairs().items():
-        pairs = [pair for pair in pairs if None not in (tokenizer.token_to_id(pair[1]), tokenizer.token_to_id(pair[2]))]
-        if not pairs:  # another vocabulary cuts these words into pieces
-            continue
-        encoded = glue.encode([(sentence, None, None) for sentence, _, _ in pairs], tokenizer, model.config.max_position_embeddings)[0]
-        ids, mask, types = glue.collate(encoded, range(len(pairs)), vocabulary.pad, "cpu")
-        with torch.no_grad():
-            z = model(ids, mask, types, positions=(ids == vocabulary.mask).flatten().nonzero()[:, 0]).logits  # (pairs, V)
-        right, wrong = (torch.tensor([tokenizer.token_to_id(pair[which]) for pair in pairs]) for which in (1, 2))
-        better = z.gather(1, right[:, None]) > z.gather(1, wrong[:, None])
-        found[kind] = better.float().mean().item()
-    return found
 
 
 def run(args):
-    import glue
     if args.data != "stories":
         raise UserError("--gate is for the embedded tasks: leave --data out")
     if args.seeds < 2:

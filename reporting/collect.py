@@ -10,14 +10,15 @@ import re
 import shlex
 from pathlib import Path
 
+from plumbing import cli, disk, gluejson, options
+from plumbing.cli import UserError
+
 import budget
-import cli
-import disk
 import distill
 import glue
-import report
-from cli import UserError
-from compare import Cell, cell_of, tasks_of
+from measure.scores import results_of as results_of_cells
+from reporting import report
+from reporting.cells import Cell, cell_of, tasks_of
 
 NAME = re.compile(r"(?P<strategy>[a-z0-9-]+)-(?P<flops>[\d.e]+)-(?P<unique>all|[\d.e]+)-seed(?P<seed>\d+)(?:-lr(?P<lr>[\d.e-]+))?")
 EQUAL = ("model", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid", "tasks", "glue_seeds", "lr", "lr_grid", "train_options", "distil_options")
@@ -39,7 +40,7 @@ def students(folder):
         match = NAME.fullmatch(cell.name)
         if match is None or not (cell / "glue.json").exists() or not (cell / "run.json").exists():
             continue
-        record, kept = disk.read_json(cell / "run.json"), glue.kept_cells(cell / "glue.json")
+        record, kept = disk.read_json(cell / "run.json"), gluejson.read(cell / "glue.json")
         settings = record.get("settings", {})
         key = Cell(match["strategy"], cli.number(match["flops"]), None if match["unique"] == "all" else cli.number(match["unique"]), int(match["seed"]),
                    float(match["lr"]) if match["lr"] else None, cell, ())
@@ -52,10 +53,10 @@ def students(folder):
 
 def results_of(cell, kept, args):
     """{task: summary} from the fine-tunings that the comparison asked for, on whatever machine they ran; None while one of them is missing."""
-    scoring = glue.arguments(cell_of(args, "", *cell[:5]).commands[1][1:])
+    scoring = options.glue(cell_of(args, "", *cell[:5]).commands[1][1:])
     asked = [(task, {key: value for key, value in settings.items() if key not in ("model_sha256", "data", "dtype", "device")})
              for task, settings in glue.cells_of(scoring, tasks_of(args), args.model.h, "", "", "")]
-    return glue.results_of(tasks_of(args), asked, kept)
+    return results_of_cells(tasks_of(args), [(task, gluejson.find(kept, one)) for task, one in asked])
 
 
 def write(args):
@@ -101,4 +102,4 @@ def write(args):
     args.out.mkdir(parents=True, exist_ok=True)
     cli.say(f"{len(outcomes)} students of {len(args.collect)} comparisons, {args.seeds} seeds")
     command = ["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]
-    report.write(args, "", None, list(outcomes), outcomes, [], {}, shlex.join(command))
+    report.write(args, None, list(outcomes), outcomes, [], {}, shlex.join(command))

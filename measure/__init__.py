@@ -1,0 +1,1 @@
+"""Small pure functions that measure: counting losses, metrics, scores, statistics."""

@@ -1,0 +1,83 @@
+"""What a teacher must be, before it teaches: whole, long enough, with the student's tokenizer."""
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+from plumbing import disk, wordpiece
+from plumbing.cli import UserError
+
+from model import Bert
+
+
+class Teacher(NamedTuple):
+    model: Bert
+    folder: Path
+    sha256: str  # of its model.safetensors
+
+
+def load_teacher(name, seq_len):
+    """A run's folder, a BERT's folder or a hub id -> Teacher.
+
+    Raises UserError where there is none, or where its position table is shorter than seq_len."""
+    folder = fetch(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that there is no head: not every strategy reads it
+        model = Bert.from_pretrained(folder)
+    longest = model.config.max_position_embeddings
+    if longest < seq_len:
+        raise UserError(f"--teacher {name} knows {longest} positions, and --seq-len is {seq_len}: "
+                        "lower --seq-len")
+    return Teacher(model, folder, disk.file_sha256(folder / "model.safetensors"))
+
+
+def fetch(name):
+    """The folder of a teacher: a run's folder, a BERT's folder, or a hub id, which is downloaded.
+    Raises UserError where there is none, or where it is a run that is not finished."""
+    folder = disk.fetch(name, ["config.json", "model.safetensors", "tokenizer.json"])
+    if (folder / "run.json").exists() and not (folder / "model.safetensors").exists():
+        raise UserError(f"--teacher {name} is a run that is not finished: give its own command "
+                        "again, and it continues")
+    return folder
+
+
+def tokenizer_of(folder, V, name=None):
+    """The tokenizer of the student of a teacher in `folder`, whose vocabulary has V words: the
+    teacher's own, or the one called `name` if it has the same words.
+
+    Raises UserError where they differ, where there is none, or where it has not V words."""
+    has_own = (folder / "tokenizer.json").exists()
+    if name is None and not has_own:
+        raise UserError(f"--teacher {folder} has no tokenizer.json: say with --tokenizer which "
+                        "tokenizer it was trained with")
+    tokenizer = wordpiece.load_tokenizer(name or str(folder))
+    if name is not None and has_own:
+        own = wordpiece.load_tokenizer(str(folder))
+        if tokenizer.get_vocab() != own.get_vocab():
+            raise UserError(f"--tokenizer {name} has other words than the teacher's: leave it out, "
+                            "and the student takes the teacher's")
+    words = wordpiece.vocabulary_of(tokenizer).size
+    if V != words:
+        raise UserError(f"the tokenizer has {words:,} words, and the teacher {folder} has {V:,}: "
+                        "it was trained with another one")
+    return tokenizer
+
+
+def check_pair(lesson, student, teacher, has_head, copies):
+    """Raises UserError where a teacher (its Size) lacks the MLM head that the lesson reads, or the
+    layers that --init teacher copies into a student (its Size)."""
+    if lesson.teacher.logits and not has_head:
+        raise UserError("this strategy reads the teacher's predictions, and the teacher has no "
+                        "masked-language-model head: give one that was saved with it (a "
+                        "BertForMaskedLM), or choose tinybert or minilm, which read none")
+    if not copies:
+        return
+    names = ("the hidden size", "the number of heads", "the feed-forward size")
+    for name, own, theirs in zip(names, student[1:], teacher[1:]):
+        if own != theirs:
+            fitting = f"{student.L}x{str(teacher).split('x')[1]}"
+            raise UserError(f"--init teacher copies layers, and {name} is {own:,} in the student "
+                            f"and {theirs:,} in the teacher: give --model {fitting}, or --init "
+                            "random")
+    if student.L > teacher.L:
+        raise UserError(f"--init teacher: the student has {student.L} layers, and the teacher "
+                        f"{teacher.L} to copy")

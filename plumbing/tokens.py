@@ -1,0 +1,127 @@
+"""The cache of tokens: a text is tokenized once, into a folder outside the checkout.
+
+    folder = cached(source, tokenizer)       # train.bin, validation.bin, info.json
+
+A source has a `name`, a `key` that tells it apart, and `documents()`: (part, text) pairs, where the
+part is "train" or "validation".
+"""
+import hashlib
+import itertools
+import os
+import shutil
+
+from plumbing import disk, wordpiece
+from plumbing.cli import UserError
+
+import numpy as np
+from tqdm import tqdm
+
+PIECE = 100_000  # characters: longer documents are tokenized piece by piece
+
+
+def tokenized(documents, tokenizer, dtype):
+    """(part, text) pairs -> (part, array of token ids) pairs, some hundred documents at a time.
+    [SEP] stands after each document."""
+    sep = tokenizer.token_to_id("[SEP]")
+    source = pieces(documents)
+    while batch := list(itertools.islice(source, 512)):
+        # encode_batch_fast leaves out the offsets into the text, which nobody reads here.
+        texts = [piece for _, piece, _ in batch]
+        encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        for part in ("train", "validation"):
+            ids = [encoding.ids + [sep] if ends else encoding.ids
+                   for encoding, (of, _, ends) in zip(encoded, batch) if of == part]
+            if ids:
+                yield part, np.fromiter(itertools.chain.from_iterable(ids), dtype=dtype)
+
+
+def pieces(documents):
+    """(part, text) pairs -> (part, piece, whether the document ends there): a document of gigabytes
+    is cut at spaces."""
+    for part, document in documents:
+        start = 0
+        while len(document) - start > PIECE:
+            end = document.rfind(" ", start + 1, start + PIECE)
+            end = start + PIECE if end < 0 else end
+            yield part, document[start:end], False
+            start = end
+        yield part, document[start:], True
+
+
+def cached(source, tokenizer):
+    """The folder with the source's tokens. It is made on first use, under a lock (a second process
+    waits), and renamed into place when it is whole. Its name holds everything that the tokens
+    depend on."""
+    key = [1, source.key, getattr(source, "column", None), tokenizer.to_str()]
+    folder = disk.cache_folder() / f"tokens-{disk.fingerprint(key)}"
+    with disk.locked(folder.with_suffix(".lock"), "tokenizes the same text"):
+        if folder.exists() and is_whole(folder):
+            return folder
+        building = folder.with_suffix(".tmp")
+        for leftover in (building, folder):  # of a process that died, or damaged
+            shutil.rmtree(leftover, ignore_errors=True)
+        building.mkdir()
+        try:
+            build(source, tokenizer, building)
+            os.rename(building, folder)
+            disk.sync(folder.parent)
+        except BaseException:
+            shutil.rmtree(building, ignore_errors=True)
+            raise
+    return folder
+
+
+def build(source, tokenizer, folder):
+    """Tokenizes the source into `folder`. Raises UserError where the text is too little, or the
+    tokenizer does not know it."""
+    wanted = getattr(source, "tokens", None) or 0  # of stories; of files nobody knows before
+    if 2 * wanted > shutil.disk_usage(folder).free:
+        raise UserError(f"--unique-tokens {wanted:,} would not fit on the disk of the cache: lower "
+                        "it, or leave it out, for stories without end")
+    vocabulary = wordpiece.vocabulary_of(tokenizer)
+    dtype = "uint16" if vocabulary.size <= 2 ** 16 else "uint32"
+    tokens, unknown = {"train": 0, "validation": 0}, 0
+    files = {part: open(folder / f"{part}.bin", "wb") for part in tokens}
+    digests = {part: hashlib.sha256() for part in tokens}
+    with tqdm(desc=f"tokenizing {source.name}", unit=" tokens", unit_scale=True,
+              disable=source.name == "stories") as bar:
+        for part, ids in tokenized(source.documents(), tokenizer, dtype):
+            files[part].write(ids.tobytes())
+            digests[part].update(ids.tobytes())
+            tokens[part] += len(ids)
+            unknown += int((ids == vocabulary.unk).sum())
+            bar.update(len(ids))
+    for file in files.values():
+        file.flush()
+        os.fsync(file.fileno())
+        file.close()
+    check_amounts(source.name, tokens, unknown)
+    sha256 = {part: digest.hexdigest() for part, digest in digests.items()}
+    disk.write_json(folder / "info.json", {"source": source.name, "dtype": dtype, "tokens": tokens,
+                                           "sha256": sha256})
+
+
+def check_amounts(name, tokens, unknown):
+    """Raises UserError where one part is empty, or most words are unknown to the tokenizer."""
+    total = sum(tokens.values())
+    if min(tokens.values()) == 0:
+        found = "no text" if total == 0 else "a single document"
+        raise UserError(f"{name} has {found}: validation text is held out by document, so at least "
+                        "two different ones are needed (lines, or paragraphs between empty lines)")
+    if unknown > total / 2:
+        raise UserError(f"{unknown / total:.0%} of the words of {name} are unknown to this "
+                        "tokenizer: choose another --tokenizer, or, where it is a teacher's, a "
+                        "teacher that was trained on such text")
+
+
+def is_whole(folder):
+    """Whether a cache folder holds what was written into it: its files' checksums say."""
+    try:
+        sums = disk.read_json(folder / "info.json")["sha256"]
+        for part, expected in sums.items():
+            if disk.file_sha256(folder / f"{part}.bin") != expected:
+                raise UserError("checksum")
+        return True
+    except (UserError, OSError, KeyError, AttributeError):
+        print(f"the cached tokens in {folder} are damaged: making them again", flush=True)
+        return False

@@ -1,0 +1,1 @@
+"""What a run and a comparison tell people: plans, cards, figures, reports."""

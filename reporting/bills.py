@@ -1,0 +1,50 @@
+"""The bill and the plan of budget.py as text."""
+from plumbing import cli
+from plumbing.cli import flops
+
+
+def table(size, V, T, B, k, rows, bought, rate=None):
+    """The bill of masked language modelling, line by line, and what the budget buys.
+
+    rows: the forward pass of one sequence, [(name, formula, FLOPs)]. bought: the budget's Plan."""
+    total, step, C = sum(cost for _, _, cost in rows), bought.flops_per_step, bought.flops_budget
+    per_weight = bought.tokens / size.encoder_parameters
+    lines = [
+        f"BERT {size}: L = {size.L} layers, h = {size.h}, A = {size.A} heads, f = {size.f}, "
+        f"V = {V:,} words, T = {T} tokens, k = {k} masked", "",
+        f"{'forward, one sequence':24} {'formula':12} {'FLOPs':>22} {'share':>7}",
+        *(f"{name:24} {formula:12} {cost:22,} {cost / total:7.1%}" for name, formula, cost in rows),
+        f"{'forward':24} {'F':12} {total:22,} {1:7.1%}", "",
+        f"{'forward + backward':24} {'3 F':12} {3 * total:22,}",
+        f"{'a token':24} {'3 F / T':12} {3 * total / T:22,.0f}",
+        f"{f'a step of B = {B}':24} {'3 F B':12} {step:22,}", "",
+        f"{flops(C)} FLOPs buy {bought.steps:,} steps = {bought.tokens:,} tokens "
+        f"({per_weight:,.1f} for each of the encoder's {size.encoder_parameters:,} weights), and "
+        f"leave {C - bought.flops_spent:,} FLOPs over"]
+    if rate:
+        lines.append(f"at {flops(rate)} FLOP/s: {cli.duration(bought.flops_spent / rate)}")
+    return "\n".join(lines)
+
+
+def comparison(rows, refused, teacher, teacher_flops, students):
+    """The strategies' bills side by side."""
+    parts = ("student_forward", "student_backward", "teacher_forward", "loss")
+    heads = ("forward", "backward", "teacher", "loss", "sum", "tokens")
+    head = f"{'strategy':18} " + " ".join(f"{word:>9}" for word in heads) + f" {'of scratch':>10}"
+    lines = [f"FLOPs a token, teacher BERT {teacher}", "",
+             head + ("   with the teacher's training" if teacher_flops else "")]
+    for name, row in rows.items():
+        costs = [row[f"{part}_per_token"] for part in parts]
+        costs += [row["flops_per_token"], row["tokens"]]
+        line = f"{name:18} " + " ".join(f"{flops(cost):>9}" for cost in costs)
+        line += f" {row['share_of_scratch_tokens']:>10.1%}"
+        if "share_with_teacher_training" in row:
+            line += f" {row['share_with_teacher_training']:>10.1%}"
+        lines.append(line)
+    lines += [f"{name:18} not for this pair: {why}" for name, why in refused.items()]
+    if teacher_flops:
+        lines += ["", f"The teacher's training cost {flops(teacher_flops)} FLOPs, "
+                  f"{flops(teacher_flops // students)} for each of {students:,} "
+                  f"student{'s' if students > 1 else ''}: the last column compares with a scratch "
+                  "student that had this, too."]
+    return "\n".join(lines)

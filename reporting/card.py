@@ -1,0 +1,319 @@
+"""What a run tells people: its name, its plan, its result in words, and its model card."""
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from plumbing import cli, disk, wordpiece
+
+import torch
+
+import budget
+from reporting import figures
+
+
+def default_name(args, size, teacher=None):
+    """A readable name for the run's folder. It tells apart what is commonly varied."""
+    stem = "-".join(Path(entry).name or "text" for entry in args.data)
+    name = f"{args.strategy}-{size}-{cli.flops(args.flops)}-{stem}"
+    for flag, letters in (("unique_tokens", "unique"), ("lr", "lr"), ("dropout", "dropout"),
+                          ("mlm_finish", "finish"), ("relation_heads", "heads"),
+                          ("teacher_layer", "layer")):
+        if getattr(args, flag):
+            name += f"-{letters}{getattr(args, flag):g}"
+    if args.temperature != 1:
+        name += f"-t{args.temperature:g}"
+    if args.init == "teacher":
+        name += "-copied"
+    if teacher:
+        name += f"-by-{teacher.model.config.size}-{teacher.sha256[:6]}"
+    name += f"-{args.batch_size}x{args.seq_len}"
+    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    return safe[:120] + f"-seed{args.seed}"
+
+
+# --------------------------------------------------------------------------------------------------
+# The plan
+
+
+def plan_text(args, student, model, corpus, teacher, session, validation, folder):
+    """What a run is going to do, in lines that are printed before the first step."""
+    size, plan, counting = student.size, student.plan, validation.counting_losses
+    V, T, B = corpus.vocabulary.size, args.seq_len, args.batch_size
+    seconds = plan.flops_spent / session.flops_per_second
+    masked = budget.masked_positions(T)
+    left_over = cli.flops(plan.flops_budget - plan.flops_spent)
+    lines = [] if args.model else ladder_lines(args, size, V)
+    lines += [f"student     BERT {size}, {model.parameter_count():,} parameters, "
+              f"{size.encoder_parameters:,} of them in the encoder"]
+    if teacher:
+        lines += [f"teacher     BERT {teacher.model.config.size}, {teacher.folder}"]
+    lines += [
+        f"text        {corpus.name}, {amount(corpus)}; {V:,} words and word pieces",
+        f"a step      {B} blocks of {T} tokens, {masked} masked in each: "
+        f"{plan.flops_per_step:,} FLOPs{price_of_teacher(args, student, V)}",
+        f"budget      {cli.flops(args.flops)} FLOPs = {plan.steps:,} steps{finish_words(plan)} = "
+        f"{plan.tokens:,} tokens{epochs_words(plan, corpus)}, {left_over} FLOPs left over",
+        f"by counts   loss {counting['unigram_loss']:.3f} for word frequencies (unigram), "
+        f"{counting['neighbour_loss']:.3f} for knowing both neighbours",
+        f"machine     {session.device}, {session.dtype}"
+        f"{' autocast' if session.dtype == 'bf16' else ''}, "
+        f"{cli.flops(session.flops_per_second)} FLOP/s measured: about {cli.duration(seconds)}",
+        f"folder      {folder}"]
+    if plan.epochs > 40:
+        lines += [f"The text is read {plan.epochs:.0f} times: a student may learn so few words by "
+                  "heart, and its validation loss rise again. More text, or fewer FLOPs."]
+    if seconds > 3600:
+        lines += ["That is long. It can be stopped at any time (Ctrl-C, or the power) and is "
+                  "continued by the same command."]
+    return "\n".join(lines + session_lines(session, B))
+
+
+def ladder_lines(args, size, V):
+    """The sizes that a run without --model chooses from."""
+    lines = [f"students that {cli.flops(args.flops)} FLOPs can train (wanted: at least "
+             f"{budget.TOKENS_PER_PARAMETER} tokens for each weight of the encoder; where none has "
+             "them, the smallest is taken):"]
+    for rung, tokens, ratio in budget.ladder(args.flops, V, args.seq_len):
+        arrow = "   <- this one" if rung == size else ""
+        lines += [f"  {str(rung):8} {rung.encoder_parameters:>13,} weights {tokens:>15,} tokens "
+                  f"{ratio:>10,.1f} a weight{arrow}"]
+        if rung.encoder_parameters > 20 * size.encoder_parameters:
+            break
+    return lines
+
+
+def amount(corpus):
+    if corpus.unique is None:
+        return "without end, none seen twice"
+    return f"{corpus.unique:,} tokens"
+
+
+def price_of_teacher(args, student, V):
+    if not args.teacher:
+        return ""
+    scratch = budget.step_flops(student.size, V, args.seq_len, args.batch_size)
+    return f", {student.plan.flops_per_step / scratch:.2f} times a step from scratch"
+
+
+def finish_words(plan):
+    if not plan.finish_steps:
+        return ""
+    return (f", the last {plan.finish_steps:,} plain masked language modelling at "
+            f"{plan.flops_per_finish_step:,} FLOPs")
+
+
+def epochs_words(plan, corpus):
+    return "" if corpus.unique is None else f" = {plan.epochs:.2f} epochs"
+
+
+def session_lines(session, B):
+    """What is unusual about the session: many processes, micro-batches, compiled layers."""
+    world, lines = session.processes.world, []
+    if world > 1:
+        lines += [f"{world} processes, {B / world:g} blocks of a step for each"]
+    if session.micro_batch < B / world:
+        lines += [f"a pass computes {session.micro_batch} blocks at once (--micro-batch)"]
+    if session.compiled:
+        lines += ["layers are compiled (--compile): the first steps take a minute or two"]
+    return [f"            {line}" for line in lines]
+
+
+def begin(run, student, teacher, session):
+    """Notes in run.json how the run began."""
+    run.write_record(micro_batch=session.micro_batch, compiled=session.compiled,
+                     processes=session.processes.world, peak_flops_per_second=session.peak)
+    if teacher:
+        stops_early = student.lesson.student.depth(student.size.L).whole < student.size.L
+        run.write_record(teacher=str(teacher.folder.resolve()),
+                         untrained_end=not student.plan.finish_steps and stops_early)
+
+
+# --------------------------------------------------------------------------------------------------
+# The result
+
+
+def on_plateau(record):
+    """Whether a run has learned little but word frequencies: its loss is less than a tenth below
+    the unigram loss, and less than half way to the loss of knowing both neighbours.
+
+    On real prose the plateau lies at about 0.92 of the unigram loss, since the words of a block say
+    a little of what it is about (docs/LOG.md)."""
+    unigram = record["unigram_loss"]
+    to_neighbours = unigram - record["neighbour_loss"]
+    return unigram - record["val_loss"] < min(0.1 * unigram, 0.5 * to_neighbours)
+
+
+def verdict(record):
+    """What the validation loss means. A loss near the unigram loss looks fine, and is nothing
+    learned."""
+    loss, unigram, neighbours = (record[key] for key in ("val_loss", "unigram_loss",
+                                                         "neighbour_loss"))
+    if loss is None:
+        return own_terms(record)
+    if loss > unigram:
+        return ("It has not even learned how frequent words are: the budget is too small for this "
+                "model and batch, or --lr is far off.")
+    if on_plateau(record):
+        return ("This run ended on the plateau: it knows how frequent words are, and little more. "
+                "Spend more FLOPs, or take what leaves the plateau sooner: shorter blocks "
+                "(--seq-len 32), about 2,000 tokens a step on real text and 1,000 on stories "
+                "(--batch-size), the default --init-range, a smaller --model.")
+    if loss > neighbours:
+        share = (unigram - loss) / (unigram - neighbours)
+        return (f"It has left the plateau: {share:.0%} of the way from word frequencies to knowing "
+                "both neighbours by counts.")
+    return "Its loss is below that of knowing both neighbouring words by counts."
+
+
+def own_terms(record):
+    """The result of a strategy without an MLM term."""
+    after = record["val_terms"]
+    change = ", ".join(f"{name} from {before:.3g} to {after[name]:.3g}"
+                       for name, before in record["val_terms_before"].items())
+    if record.get("untrained_end"):
+        change += ("; the feed-forward and the output projection of its last layer are untrained, "
+                   "since the loss does not reach them (--mlm-finish 0.1 trains them)")
+    return (f"Its own loss on held-out text went: {change}. It trains no head that predicts words, "
+            "so there is no masked-word loss to compare: fine-tuning tells what it learned, or "
+            "--mlm-finish 0.1.")
+
+
+def finish(run, model, corpus, student, teacher, validation, seconds):
+    """Writes what the run leaves behind. A kill in here loses nothing: the last checkpoint goes
+    only when all is written."""
+    disk.sync(run.folder / "log.jsonl")
+    plan, log = student.plan, run.read_log()
+    validations = [row for row in log if "val_terms" in row]
+    first, last = validations[0]["val_terms"], validations[-1]["val_terms"]
+    taught = [row["val_terms"] for row in validations if row["val_terms"].keys() == first.keys()]
+    run.write_record(
+        strategy=run.settings["strategy"], seed=run.settings["seed"],
+        flops_budget=plan.flops_budget, **validation.counting_losses,
+        val_loss=validations[-1].get("val_loss"), val_terms=last, val_terms_before=first,
+        val_terms_taught=taught[-1], flops_spent=plan.flops_spent,
+        bill=whole_bill(student, corpus, teacher, run.settings["batch_size"]), steps=plan.steps,
+        tokens=plan.tokens, epochs=plan.epochs, seconds=seconds,
+        parameters=model.parameter_count(), versions=versions(),
+        threads=torch.get_num_threads(), machine=machine(model.device))
+    model.save_pretrained(run.folder)
+    wordpiece.save_tokenizer(corpus.tokenizer, run.folder, model.config.max_position_embeddings)
+    figures.draw_curve(run.folder, log, run.record)
+    disk.write_file(run.folder / "README.md", model_card(run.record, corpus.name))
+    files = ("config.json", "model.safetensors", "tokenizer.json", "log.jsonl")
+    run.write_record(finished=True,
+                     files={name: disk.file_sha256(run.folder / name) for name in files})
+    run.remove_checkpoints()
+
+
+def whole_bill(student, corpus, teacher, B):
+    """The run's bill by what it was spent on, the MLM finish included."""
+    V, T, plan = corpus.vocabulary.size, corpus.T, student.plan
+    teacher_size = teacher and teacher.model.config.size
+    own = budget.bill(student.size, V, T, student.lesson, teacher_size)
+    plain = budget.bill(student.size, V, T)
+    own_sequences, plain_sequences = (plan.steps - plan.finish_steps) * B, plan.finish_steps * B
+    return {part: own_sequences * own[part] + plain_sequences * plain[part] for part in own}
+
+
+def versions():
+    names = ("torch", "numpy", "tokenizers", "safetensors")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def machine(device):
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def print_result(record, folder):
+    """The result in words, for the screen."""
+    loss = ""
+    if record["val_loss"] is not None:
+        loss = (f"validation {record['val_loss']:.3f}, unigram {record['unigram_loss']:.3f}, both "
+                f"neighbours by counts {record['neighbour_loss']:.3f}\n            ")
+    cli.say(f"finished    {record['steps']:,} steps, {record['tokens']:,} tokens, "
+            f"{record['flops_spent']:,} FLOPs of {record['settings']['flops_budget']:,}, in "
+            f"{cli.duration(record['seconds'])}\n"
+            f"loss        {loss}{verdict(record)}\n"
+            f"folder      {folder} (curve.png shows the loss; {auto_class(record)}.from_pretrained "
+            "opens it)")
+
+
+def print_finished_before(run):
+    """Says what a run that is asked for again has found. Raises UserError where one of its files
+    is not what it left."""
+    disk.fetch(run.folder, list(run.record.get("files", {})))
+    run.remove_checkpoints()
+    print_result(run.record, run.folder)
+    cli.say("It was finished before: nothing was left to do.")
+
+
+def auto_class(record):
+    return "AutoModel" if record["val_loss"] is None else "AutoModelForMaskedLM"
+
+
+CARD = """---
+library_name: transformers
+pipeline_tag: {task}
+language: en
+tags:
+- bert
+- {task}
+- isoflop
+---
+
+# BERT {model}, {strategy}, {flops} FLOPs
+
+Pretrained by {how} within a fixed budget of FLOPs, with isoflop. {verdict}
+
+| | |
+|---|---|
+{rows}
+![loss against FLOPs](curve.png)
+
+It has no pooler: pretraining trains none. `run.json` holds every setting, `log.jsonl` the curve.
+
+```python
+{example}
+```
+"""
+FILL_MASK = """from transformers import pipeline
+pipeline("fill-mask", model="this folder")("... [MASK] ...")"""
+NO_HEAD = """from transformers import AutoModel
+AutoModel.from_pretrained("this folder")"""
+
+
+def model_card(record, text_name):
+    """README.md as the hub expects it: a header for machines, then words."""
+    settings = record["settings"]
+    strategy, has_head = settings["strategy"], record["val_loss"] is not None
+    is_scratch = strategy == "scratch"
+    return CARD.format(
+        task="fill-mask" if has_head else "feature-extraction",
+        model=settings["model"], strategy=strategy, flops=cli.flops(settings["flops_budget"]),
+        how="masked language modelling" if is_scratch else f"distillation ({strategy})",
+        verdict=verdict(record), example=FILL_MASK if has_head else NO_HEAD,
+        rows="".join(f"| {name} | {value} |\n" for name, value in card_rows(record, text_name)))
+
+
+def card_rows(record, text_name):
+    """The rows of the model card's table."""
+    settings = record["settings"]
+    rows = [("strategy", settings["strategy"])]
+    if "teacher" in record:
+        sha256 = settings["teacher_sha256"][:16]
+        rows += [("teacher", f"BERT {settings['teacher_model']}, sha256 {sha256}")]
+    rows += [("size", settings["model"]), ("parameters", f"{record['parameters']:,}"),
+             ("text", text_name),
+             ("FLOPs", f"{record['flops_spent']:,} of a budget of {settings['flops_budget']:,}"),
+             ("steps", f"{record['steps']:,} of {settings['batch_size']} x {settings['seq_len']} "
+              "tokens"),
+             ("tokens", f"{record['tokens']:,}"), ("seed", settings["seed"])]
+    terms = {**record.get("val_terms_taught", {}), **record["val_terms"]}
+    rows += [(f"validation {name}", f"{value:.4f}") for name, value in terms.items()]
+    if record["val_loss"] is not None:
+        rows += [("unigram loss", f"{record['unigram_loss']:.4f}"),
+                 ("loss of both neighbours by counts", f"{record['neighbour_loss']:.4f}")]
+    return rows

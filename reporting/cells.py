@@ -1,0 +1,292 @@
+"""The cells of a comparison: one student each, a line of shell that trains and scores it.
+
+`grid` makes the cells, `run` runs those that are not finished, and `outcome` reads what a cell left
+behind.
+"""
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from plumbing import cli, disk, gluefiles, gluejson, hardware, options, runs
+from plumbing.cli import UserError
+from plumbing.options import words_of
+
+from tqdm import tqdm
+
+import glue
+from measure import scores
+from reporting.words import spell
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Cell(NamedTuple):
+    """A student. `commands` are its argument lists, one after the other: train.py, then glue.py."""
+    strategy: str
+    flops: int
+    unique_tokens: Optional[int]
+    seed: int
+    lr: Optional[float]
+    folder: Path
+    commands: tuple
+
+    @property
+    def line(self):
+        """The cell as a line of shell."""
+        return " && ".join("python " + shlex.join(command) for command in self.commands)
+
+
+# --------------------------------------------------------------------------------------------------
+# The grid
+
+
+def teacher_of(args):
+    """(name of the teacher, the Cell that trains it, or None where it exists)."""
+    if args.teacher:
+        return args.teacher, None
+    folder, size = args.out / "teacher", args.teacher_model
+    command = ["train.py", "--strategy", "scratch", "--flops", spell(args.teacher_flops),
+               "--model", str(size), *data_options(args),
+               *words_of(args.train_options, "--train-options")]
+    lr = None
+    if args.data == "stories":
+        # A deeper model wants a smaller rate than the default of its width: 4x128 on stories ends
+        # at 0.49 with 1e-3 and at 0.81 with 2e-3 (docs/LOG.md).
+        rate = 2e-3 * (128 / size.h) ** 0.5 * (2 / max(2, size.L))
+        lr = float(f"{rate:.6g}")
+        command += ["--lr", f"{lr:g}"]
+    command += ["--out", str(folder)]
+    return str(folder), Cell("teacher", args.teacher_flops, None, 0, lr, folder, (command,))
+
+
+def data_options(args):
+    return [] if args.data == "stories" else ["--data", *words_of(args.data, "--data")]
+
+
+def cell_name(strategy, flops, unique_tokens, seed, lr):
+    """The name of a cell's folder (collect.py reads it back)."""
+    tokens = "all" if unique_tokens is None else spell(unique_tokens)
+    name = f"{strategy}-{spell(flops)}-{tokens}-seed{seed}"
+    return name + (f"-lr{lr:g}" if lr else "")
+
+
+def cell_of(args, teacher, strategy, flops, unique_tokens, seed, lr):
+    """The Cell of one student. All but what makes the strategy is equal for all strategies."""
+    folder = args.out / "cells" / cell_name(strategy, flops, unique_tokens, seed, lr)
+    train = ["train.py", "--strategy", strategy, "--flops", spell(flops), "--model",
+             str(args.model), *data_options(args), "--seed", str(seed),
+             *words_of(args.train_options, "--train-options")]
+    if unique_tokens is not None:
+        train += ["--unique-tokens", str(unique_tokens)]
+    if lr:
+        train += ["--lr", f"{lr:g}"]
+    if strategy == "scratch":  # the same tokenizer for all
+        train += ["--tokenizer", teacher]
+    else:
+        train += ["--teacher", teacher, *words_of(args.distil_options, "--distil-options")]
+    score = ["glue.py", str(folder), "--tasks", args.tasks, "--seeds", str(args.glue_seeds),
+             "--grid", args.glue_grid]
+    if args.glue_data != "stories":
+        score += ["--data", args.glue_data]
+    commands = (*train, "--out", str(folder)), tuple(score)
+    return Cell(strategy, flops, unique_tokens, seed, lr, folder, commands)
+
+
+def grid(args, teacher, rates):
+    """All cells. rates: {strategy: learning rate or None}."""
+    return [cell_of(args, teacher, strategy, flops, unique, seed, rates[strategy])
+            for flops in args.budgets for unique in args.unique_tokens
+            for seed in args.seed_numbers for strategy in args.strategies]
+
+
+# --------------------------------------------------------------------------------------------------
+# What cells left behind
+
+
+@cache
+def cached_tasks(data, names):
+    return gluefiles.load_tasks(data, names)[0]
+
+
+def tasks_of(args):
+    """The tasks that students are scored on. Raises UserError where one is not there: before
+    anything runs."""
+    return cached_tasks(args.glue_data, args.tasks)
+
+
+def outcome(cell, args):
+    """What a finished cell left: {"record": run.json, "results": {task: summary}}. None while it is
+    not finished.
+
+    Raises UserError where the folder is not what the cell made: it was edited, or it is the student
+    of another teacher."""
+    path = cell.folder / "run.json"
+    if not path.exists():
+        return None
+    try:
+        record = disk.read_json(path)
+    except disk.Damaged:
+        if runs.checkpoints(cell.folder):
+            return None  # its own command takes run.json from the checkpoint
+        raise
+    check_settings(cell, args, record.get("settings", {}))
+    if not record.get("finished"):
+        return None
+    if cell.strategy == "teacher":
+        return {"record": record, "results": {}}
+    kept = gluejson.read(cell.folder / "glue.json")
+    sha256 = disk.file_sha256(*(cell.folder / file for file in glue.FILES))
+    if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
+        raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited, "
+                        "or was scored by an earlier version; remove its glue.json, and it is "
+                        "scored again")
+    device, dtype = hardware.select("auto", "auto")
+    scoring = options.glue(cell.commands[1][1:])
+    wanted = glue.cells_of(scoring, tasks_of(args), args.model.h, sha256, dtype, device.type)
+    found = [(task, gluejson.find(kept, one)) for task, one in wanted]
+    results = scores.results_of(tasks_of(args), found)
+    return results and {"record": record, "results": results}
+
+
+def check_settings(cell, args, settings):
+    """Raises UserError where a run's settings are not what the cell asks for."""
+    is_teacher = cell.strategy == "teacher"
+    expected = {"flops_budget": cell.flops, "seed": cell.seed, "unique_tokens": cell.unique_tokens,
+                "strategy": "scratch" if is_teacher else cell.strategy,
+                "model": str(args.teacher_model if is_teacher else args.model)}
+    if cell.lr:
+        expected["lr"] = cell.lr
+    if cell.strategy not in ("scratch", "teacher"):
+        expected["teacher_sha256"] = args.teacher_sha256
+    wrong = [key for key, value in expected.items() if settings.get(key) != value]
+    if wrong:
+        raise UserError(f"{cell.folder} is not what its name says ({', '.join(wrong)}): it was "
+                        "edited; remove it, and it is made again")
+
+
+# --------------------------------------------------------------------------------------------------
+# Running them
+
+
+def cores():
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def stopping(running):
+    """Whatever ends the work here ends the cells, too: each saves where it is, and the next
+    comparison continues it."""
+    try:
+        yield
+    finally:
+        for process in running:
+            os.killpg(process.pid, signal.SIGINT)
+        for process in running:
+            process.wait()
+
+
+def run(cells, args, what):
+    """Runs the cells that are not finished, args.jobs at a time. Returns {cell's name: last line}
+    of those that failed."""
+    queue = [cell for cell in cells if outcome(cell, args) is None]
+    if not queue:
+        return {}
+    running, failed, finished = {}, {}, 0
+    (args.out / "logs").mkdir(parents=True, exist_ok=True)
+    total = sum(cell.flops for cell in queue)
+    with cli.Signals() as signals, stopping(running), tqdm(
+            total=total, unit="FLOP", unit_scale=True, dynamic_ncols=True, desc=what) as bar:
+        while (queue or running) and not signals.stopped:
+            while queue and len(running) < args.jobs:
+                cell = queue.pop(0)
+                process, output = start(cell, args)
+                running[process] = cell, output
+            time.sleep(0.2)
+            done = finished + sum(spent(cell) for cell, _ in running.values())
+            bar.update(max(0, done - bar.n))  # it never goes back, even where a log is damaged
+            for process in [process for process in running if process.poll() is not None]:
+                cell, output = running.pop(process)
+                output.close()
+                finished += cell.flops
+                if process.returncode:
+                    line = last_line(args, cell, process.returncode)
+                    failed[cell.folder.name] = line
+                    cli.say(f"failed: {cell.folder.name}: {line}", bar.write)
+        bar.update(max(0, finished - bar.n))
+        if signals.stopped:
+            cli.say("stopped: the same command continues", bar.write)
+            raise signals.stopped
+    return failed
+
+
+def log_of(args, cell):
+    """Where a cell's output goes."""
+    return args.out / "logs" / f"{cell.folder.name}.txt"
+
+
+def start(cell, args):
+    """(process, its output file) of a cell's commands. The process holds the comparison's lock,
+    too: should the comparison be killed, the next one waits for it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // args.jobs))}
+    line = " && ".join(shlex.join([sys.executable, str(ROOT / program), *words])
+                       for program, *words in cell.commands)
+    output = open(log_of(args, cell), "w")
+    # In a session of its own: Ctrl-C comes to this program, which hands it on.
+    process = subprocess.Popen(line, shell=True, stdout=output, stderr=subprocess.STDOUT,
+                               env=environment, start_new_session=True,
+                               pass_fds=[args.lock.fileno()])
+    return process, output
+
+
+def last_line(args, cell, status):
+    """The last line that a failed cell said."""
+    text = log_of(args, cell).read_text(errors="replace").replace("\r", "\n")
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else f"exit status {status}"
+
+
+def spent(cell):
+    """FLOPs of a running cell, from the last line of its log."""
+    try:
+        with open(cell.folder / "log.jsonl", "rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
+            return min(cell.flops, json.loads(log.read().splitlines()[-1])["flops"])
+    except (OSError, ValueError, LookupError, TypeError):  # no line yet, or half of one
+        return 0
+
+
+def chosen_rates(args, teacher, failed):
+    """({strategy: learning rate}, the table of --lr-grid: [(strategy, rate, development score)]).
+    Adds the cells that fail to `failed`."""
+    if not args.lr_grid:
+        return {strategy: args.lr for strategy in args.strategies}, []
+    cells = [cell_of(args, teacher, strategy, args.budgets[0], args.unique_tokens[0], 0, lr)
+             for strategy in args.strategies for lr in args.lr_grid]
+    failed |= run(cells, args, "learning rates")
+    tried = []
+    for cell in cells:
+        found = outcome(cell, args)
+        if found:
+            score = scores.score_of(found["results"], chosen_on=True)
+            tried.append((cell.strategy, cell.lr, score))
+    rates = {}
+    for strategy in args.strategies:
+        rows = [row for row in tried if row[0] == strategy]
+        if rows:
+            rates[strategy] = max(rows, key=lambda row: row[2])[1]
+    lost = [strategy for strategy in args.strategies if strategy not in rates]
+    if lost:
+        raise UserError(f"no learning rate of --lr-grid worked for {', '.join(lost)}: see "
+                        f"{args.out}/logs")
+    return rates, tried

@@ -1,0 +1,177 @@
+"""Figures: a run's curve, and of a comparison its scores and its bill."""
+import math
+from pathlib import Path
+
+from plumbing import disk
+
+import distill
+from reporting.words import setting, spell
+
+# Okabe and Ito's, for all eyes. A strategy has the same colour and marker in all figures.
+COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
+MARKERS = "osD^vPX*"
+
+
+def pyplot():
+    """matplotlib without a screen. It is imported here, since it takes a second and only the end
+    of a run needs it."""
+    import matplotlib
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "isoflop"  # the same figure is the same file
+    from matplotlib import pyplot
+    return pyplot
+
+
+def open_axes(axes):
+    """No lines at the top and at the right."""
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def style_of(strategy):
+    """(colour, marker)."""
+    i = list(distill.STRATEGIES).index(strategy) % len(COLOURS)
+    return COLOURS[i], MARKERS[i]
+
+
+def save(figure, folder, name):
+    """Writes name.png and name.svg."""
+    figure.tight_layout()
+    for kind in ("png", "svg"):
+        metadata = {"Date": None} if kind == "svg" else None
+        disk.replace(folder / f"{name}.{kind}", lambda temporary, kind=kind, metadata=metadata:
+                     figure.savefig(temporary, format=kind, dpi=150, metadata=metadata))
+    pyplot().close(figure)
+
+
+# --------------------------------------------------------------------------------------------------
+# A run
+
+
+def draw_curve(folder, log, record):
+    """curve.png: training and validation loss against FLOPs. It is the masked-word loss, with the
+    two losses of mere counting as lines; where a strategy has none, its own loss."""
+    figure, axes = pyplot().subplots(figsize=(7, 4.5), dpi=120)
+    term = next(iter(record["val_terms"]))  # "mlm" where there is one
+    styles = (("terms", "training", {"color": "0.7", "linewidth": 1}),
+              ("val_terms", "validation", {"color": "#0072b2", "marker": "o", "markersize": 4}))
+    for key, label, style in styles:
+        rows = [row for row in log if term in row.get(key, ())]
+        axes.plot([row["flops"] for row in rows], [row[key][term] for row in rows], label=label,
+                  **style)
+    if term == "mlm":
+        for key, name in (("unigram_loss", "unigram: word frequencies"),
+                          ("neighbour_loss", "both neighbours, by counts")):
+            axes.axhline(record[key], color="0.3", linewidth=1, linestyle="--")
+            axes.text(0.99, record[key], name, transform=axes.get_yaxis_transform(), ha="right",
+                      va="bottom", fontsize=8)
+    axes.set_xlabel("FLOPs spent")
+    axes.set_ylabel("masked-word loss (nats)" if term == "mlm" else f"{term} loss")
+    settings = record["settings"]
+    axes.set_title(f"{settings['strategy']}, BERT {settings['model']}", fontsize=10)
+    axes.legend(frameon=False)
+    open_axes(axes)
+    figure.tight_layout()
+    disk.replace(Path(folder) / "curve.png",
+                 lambda temporary: figure.savefig(temporary, format="png"))
+    pyplot().close(figure)
+
+
+# --------------------------------------------------------------------------------------------------
+# A comparison
+
+
+def draw_scores(rows, args, folder):
+    """scores.png: score, and masked-word loss where there is one, against FLOPs. Each strategy has
+    a line, its 95% band and a dot for each student; each data setting has a panel. The axes show
+    all dots, and with few seeds a band may go beyond."""
+    n = len(args.unique_tokens)
+    figure, axes = pyplot().subplots(2, n, figsize=(5 * n, 7), sharex=True, sharey="row",
+                                     squeeze=False)
+    panels = []  # (axes, where its lines end): names come when the limits are known
+    kinds = (("score", "half", "by_seed"), ("val_loss", "loss_half", "loss_by_seed"))
+    for column, unique in enumerate(args.unique_tokens):
+        here = [row for row in rows if row["unique_tokens"] == unique]
+        for ax, keys in zip(axes[:, column], kinds):
+            panels.append((ax, draw_panel(ax, here, args.strategies, *keys)))
+        axes[0][column].set_title(setting(unique), fontsize=11)
+        axes[1][column].set_xlabel("FLOPs, the teacher's passes included")
+        axes[1][column].set_xticks(args.budgets, [spell(C) for C in args.budgets])
+        axes[1][column].minorticks_off()
+    left, right = axes[0][0].get_xlim()  # all panels share it: room for the names at the right
+    axes[0][0].set_xlim(left, right * max(1.8, (right / left) ** 0.25))
+    for ax, (_, _, by_seed) in zip(axes[:, 0], kinds):
+        values = [value for row in rows for value in row[by_seed].values()]
+        if values:
+            margin = 0.06 * (max(values) - min(values)) or 1.0
+            ax.set_ylim(min(values) - margin, max(values) + margin)
+    for ax, ends in panels:
+        label_ends(ax, ends)
+    axes[0][0].set_ylabel("score (mean over tasks)")
+    axes[1][0].set_ylabel("masked-word loss (nats)")
+    save(figure, folder, "scores")
+
+
+def draw_panel(ax, rows, strategies, key, half, by_seed):
+    """One panel of scores.png. Returns where the strategies' lines end: [(y, x, name, colour)]."""
+    ends = []
+    for strategy in strategies:
+        colour, marker = style_of(strategy)
+        here = [row for row in rows if row["strategy"] == strategy and row[key] is not None]
+        if not here:
+            continue
+        x, y = [row["flops"] for row in here], [row[key] for row in here]
+        ax.plot(x, y, color=colour, marker=marker, linewidth=1.6, markersize=5)
+        dots = [(row["flops"], value) for row in here for value in row[by_seed].values()]
+        ax.plot(*zip(*dots), color=colour, marker=marker, linestyle="", markersize=3, alpha=0.4)
+        if all(row[half] is not None for row in here):
+            low = [value - row[half] for value, row in zip(y, here)]
+            high = [value + row[half] for value, row in zip(y, here)]
+            ax.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+        ends.append((y[-1], x[-1], strategy, colour))
+    ax.set_xscale("log")
+    open_axes(ax)
+    return ends
+
+
+def label_ends(ax, ends):
+    """The strategies' names beside the ends of their lines, pushed apart where they would
+    overlap."""
+    if not ends:
+        return
+    low, high = ax.get_ylim()
+    step, last = (high - low) * 0.055, -math.inf
+    for y, x, name, colour in sorted(ends):
+        last = max(y, last + step)
+        ax.annotate(name, (x, y), xytext=(x * 1.12, last), textcoords="data", color=colour,
+                    fontsize=9, va="center", annotation_clip=False)
+
+
+# What a budget is spent on: (key of the bill, label, colour, hatch).
+BILL_PARTS = (("student_forward", "student, forward", "#56b4e9", ""),
+              ("student_backward", "student, backward", "#0072b2", ""),
+              ("teacher_forward", "teacher, forward", "#d55e00", "//"),
+              ("loss", "products in the loss", "#999999", ".."))
+
+
+def draw_bill(rows, args, folder):
+    """bill.png: what each strategy's budget was spent on."""
+    bills = {row["strategy"]: row["bill"] for row in rows}
+    figure, ax = pyplot().subplots(figsize=(7, 0.6 + 0.5 * len(bills) + 0.8))
+    for y, bill in enumerate(bills.values()):
+        left, total = 0.0, sum(bill.values())
+        for key, label, colour, hatch in BILL_PARTS:
+            share = 100 * bill[key] / total
+            ax.barh(y, share, left=left, color=colour, hatch=hatch, edgecolor="white",
+                    label=label if y == 0 else None)
+            if share > 6:
+                ax.text(left + share / 2, y, f"{share:.0f}%", ha="center", va="center", fontsize=9,
+                        color="white" if colour == "#0072b2" else "black",
+                        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
+            left += share
+    ax.set_yticks(range(len(bills)), list(bills))
+    ax.invert_yaxis()
+    ax.set_xlabel("share of the budget (%)")
+    ax.legend(frameon=False, ncols=2, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    open_axes(ax)
+    save(figure, folder, "bill")
