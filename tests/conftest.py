@@ -1,4 +1,5 @@
-"""What all tests share: the project's folder on the path, no network, and a way to run a program as a user does."""
+"""What all tests share: the project on the path, no network, `--slow`, and a way to run a program as
+a user does."""
 import os
 import subprocess
 import sys
@@ -8,13 +9,31 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once: a test downloads nothing
+# Before huggingface_hub is imported, which reads it once: a test downloads nothing.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="run the slow tests, and only those")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --slow the quick tests run, with it the slow ones: each test once."""
+    slow = config.getoption("--slow")
+    chosen = [item for item in items if ("slow" in item.keywords) == slow]
+    named = [item for item in items if item not in chosen]
+    if any("::" in argument for argument in config.args):  # asked for by name: it runs anyhow
+        return
+    config.hook.pytest_deselected(items=named)
+    items[:] = chosen
 
 
 @pytest.fixture
 def python():
-    """python("budget.py", "--json") -> its CompletedProcess: returncode, stdout, stderr. Fails after 30 seconds."""
+    """python("budget.py", "--json") -> its CompletedProcess: returncode, stdout, stderr. It fails
+    after 30 seconds."""
     def run(*arguments, **options):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        return subprocess.run([sys.executable, *arguments], cwd=ROOT, text=True, timeout=30, **pipes)
+        return subprocess.run([sys.executable, *arguments], cwd=ROOT, text=True, timeout=30,
+                              **pipes)
     return run
