@@ -93,9 +93,7 @@ def masked_positions(T):
     return (15 * T + 50) // 100  # int(0.15 T + 0.5) in integers: 0.15 is no binary fraction
 
 
-# --------------------------------------------------------------------------------------------------
-# The formula: the forward pass of one sequence, one line a component, (name, formula, FLOPs)
-
+# ---- The formula: the forward pass of one sequence, one line a component, (name, formula, FLOPs) -
 
 def encoder_flops(size, T, reads=MLM):
     """The encoder's matrix products, as far as a loss reads the pass: [(name, formula, FLOPs)]."""
@@ -163,9 +161,7 @@ def step_flops(size, V, T, B, lesson=Lesson(), teacher=None):
     return sum(bill(size, V, T, lesson, teacher).values()) * B
 
 
-# --------------------------------------------------------------------------------------------------
-# The plan: from a budget to steps
-
+# ---- The plan: from a budget to steps ------------------------------------------------------------
 
 class Plan(NamedTuple):
     """What a budget buys. The last `finish_steps` steps are plain MLM (--mlm-finish)."""
@@ -231,9 +227,7 @@ def choose(C, V, T):
     return fitting[-1] if fitting else LADDER[0]
 
 
-# --------------------------------------------------------------------------------------------------
-# The strategies side by side, and the command line
-
+# ---- The strategies side by side, and the command line -------------------------------------------
 
 def strategies(size, C, V, T, B, teacher, teacher_flops=0, students=1):
     """({strategy: its row of the comparison}, {strategy: why this pair does not fit it})."""

@@ -26,27 +26,6 @@ import distill
 from reporting import cells, collect, report
 from reporting.words import spell
 
-# What a comparison is about. A folder holds one.
-FIXED = ("model", "teacher", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid",
-         "tasks", "glue_seeds", "lr", "lr_grid", "train_options", "distil_options")
-FILES = ("teacher", "cells", "logs", "lock")  # of a comparison whose cells ran elsewhere
-
-
-def price(args, grid):
-    """The grid's cost in FLOPs and in time, as text."""
-    total = sum(cell.flops for cell in grid)
-    what = f"the teacher {args.teacher} exists"
-    if not args.teacher:
-        total += args.teacher_flops
-        what = f"{cli.flops(args.teacher_flops)} of them the teacher's"
-    lines = [f"{len(grid)} students: {len(args.strategies)} strategies x {len(args.budgets)} "
-             f"budgets x {len(args.unique_tokens)} data settings x {args.seeds} seeds",
-             f"{cli.flops(total)} FLOPs of pretraining{';' if args.teacher else ','} {what}"]
-    for rate, where in ((1e11, "two laptop cores"), (3e14, "one H100")):
-        time = cli.duration(total / rate)
-        lines += [f"at {cli.flops(rate)} FLOP/s ({where}): {time}, and fine-tuning"]
-    return "\n".join(lines)
-
 
 def check_pairs(args, grid):
     """Raises UserError where a strategy does not fit the pair, or a budget is below one step: now,
@@ -61,38 +40,10 @@ def check_pairs(args, grid):
                             f"which costs {cli.flops(step)} at least: raise it")
 
 
-def list_cells(args, teacher_cell, grid):
-    """Prints the cells as lines of shell, the teacher's first."""
-    if args.lr_grid:
-        raise UserError("--list and --lr-grid: which cells there are depends on the rates that are "
-                        "chosen; run the choice first, and give --lr")
-    for cell in [*filter(None, [teacher_cell]), *grid]:
-        time = cli.duration(cell.flops / 1e11)
-        cli.say(f"{cell.line}  # {cli.flops(cell.flops)} FLOPs, about {time} on two cores")
-
-
-def check_folder(args, path, fixed):
-    """Raises UserError where --out holds something else, or another comparison."""
-    if path.exists():
-        old = disk.read_json(path)
-        different = [f"{key} was {old.get(key)} and is now {value}"
-                     for key, value in fixed.items() if old.get(key) != value]
-        if old != fixed:
-            raise UserError(f"{args.out} holds another comparison ({'; '.join(different)}): choose "
-                            "another --out")
-        return
-    leftover = disk.leftovers(r"compare\.json")
-    names = [entry.name for entry in args.out.iterdir()]
-    if not all(name in FILES or leftover.fullmatch(name) for name in names):
-        raise UserError(f"{args.out} holds other files, and no comparison: choose another --out")
-
-
 def run(args, teacher, teacher_cell):
     """Runs what is missing, and reports. Returns {cell's name: last line} of those that failed."""
-    fixed = {key: str(getattr(args, key)) for key in FIXED}
-    path, failed = args.out / "compare.json", {}
-    check_folder(args, path, fixed)
-    disk.write_json(path, fixed)
+    cells.claim_folder(args)
+    failed = {}
     if teacher_cell:
         jobs, args.jobs = args.jobs, 1  # one process with all threads: everything waits for it
         failed = cells.run([teacher_cell], args, "teacher")
@@ -120,8 +71,8 @@ def main():
     grid = cells.grid(args, teacher, dict.fromkeys(args.strategies, args.lr))
     check_pairs(args, grid)
     if args.list:
-        return list_cells(args, teacher_cell, grid)
-    cli.say(price(args, grid))
+        return cells.print_list(args, teacher_cell, grid)
+    cli.say(cells.price(args, grid))
     if args.dry_run:
         return
     cells.tasks_of(args)  # a task that is not there is said before anything runs

@@ -23,9 +23,7 @@ SAMPLE_TOKENS = 2 ** 20        # of training text, to count words in (measure/ba
 VALIDATION_KEY = 20240419      # of the validation masks, which are the same for all runs
 
 
-# --------------------------------------------------------------------------------------------------
-# Masking (Devlin et al. 2018, section 3.1)
-
+# ---- Masking (Devlin et al. 2018, section 3.1) ---------------------------------------------------
 
 def generator(*key):
     """The random numbers that belong to `key`, a few integers such as (seed, step)."""
@@ -60,9 +58,7 @@ def mask_tokens(blocks, rng, vocabulary):
     return inputs, positions, np.where(is_ordinary, labels, -100)
 
 
-# --------------------------------------------------------------------------------------------------
-# Order: a shuffle that needs no memory, whatever the size of the corpus
-
+# ---- Order: a shuffle that needs no memory, whatever the size of the corpus ----------------------
 
 def shuffled(i, n, *key):
     """Where each index of i, all in 0..n-1, goes in the permutation of 0..n-1 of a `key`.
@@ -89,9 +85,7 @@ def shuffled(i, n, *key):
     return x.astype(np.int64)
 
 
-# --------------------------------------------------------------------------------------------------
-# Blocks
-
+# ---- Blocks --------------------------------------------------------------------------------------
 
 class Corpus:
     """Cached tokens as blocks of T, in an order that (seed, step) alone decides, and a fixed

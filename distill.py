@@ -30,9 +30,7 @@ from typing import Callable, NamedTuple, Optional
 
 from plumbing.cli import UserError
 
-# --------------------------------------------------------------------------------------------------
-# Declarations: what a loss reads
-
+# ---- Declarations: what a loss reads -------------------------------------------------------------
 
 class Depth(NamedTuple):
     """How many layers a forward pass runs, and how far it goes in the last one.
@@ -78,9 +76,7 @@ class Lesson(NamedTuple):
     options: tuple = ()               # the fields of Options that this strategy uses
 
 
-# --------------------------------------------------------------------------------------------------
-# Losses
-
+# ---- Losses --------------------------------------------------------------------------------------
 
 def to_fp32(x):
     """bf16 and fp16 become fp32; fp32 and float64 stay as they are."""
@@ -200,9 +196,7 @@ def minilm_v1_loss(student_scores, teacher_scores, student_values, teacher_value
     return L_AT + L_VR
 
 
-# --------------------------------------------------------------------------------------------------
-# Strategies: (student's Size, teacher's Size, Options) -> Lesson
-
+# ---- Strategies: (student's Size, teacher's Size, Options) -> Lesson -----------------------------
 
 class Options(NamedTuple):
     """What may be chosen for some strategies; None stands for the strategy's own choice."""

@@ -44,9 +44,7 @@ from world import tasks as world_tasks
 WARMUP, WEIGHT_DECAY, WINDOW = 0.06, 0.01, 16
 FILES = ["config.json", "model.safetensors", "tokenizer.json"]  # of a model
 
-# --------------------------------------------------------------------------------------------------
-# Batches
-
+# ---- Batches -------------------------------------------------------------------------------------
 
 def encode(examples, tokenizer, longest):
     """Examples -> ([(ids, token types)], how many were cut to `longest` tokens)."""
@@ -85,9 +83,7 @@ def collate(encoded, chosen, pad, device):
     return ids.to(device), None if mask.all() else mask.to(device), types.to(device)
 
 
-# --------------------------------------------------------------------------------------------------
-# Fine-tuning
-
+# ---- Fine-tuning ---------------------------------------------------------------------------------
 
 class Classifier(nn.Module):
     """A BERT with a pooler (fresh, where its file has none) and a linear layer."""
@@ -172,9 +168,7 @@ def fine_tune(task, encoded, cell, setting, advance=lambda: None):
     return predict
 
 
-# --------------------------------------------------------------------------------------------------
-# The grid
-
+# ---- The grid ------------------------------------------------------------------------------------
 
 def cells_of(args, tasks, h, model_sha256, dtype, device):
     """[(task, cell)] of all fine-tunings that the command line asks for. A cell says how, with
@@ -278,9 +272,7 @@ def predict_test_sets(tasks, results, setting, folder):
     cli.say(gluefiles.write_submission(folder, tasks, predictions))
 
 
-# --------------------------------------------------------------------------------------------------
-# Without fine-tuning
-
+# ---- Without fine-tuning -------------------------------------------------------------------------
 
 def zero_shot(name):
     """{kind of minimal pair: how often the model finds the right word at the [MASK] likelier than

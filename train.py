@@ -31,9 +31,7 @@ from reporting import card
 
 PLAIN = distill.scratch(None, None, None)  # masked language modelling, also in --mlm-finish
 
-# --------------------------------------------------------------------------------------------------
-# What learns
-
+# ---- What learns ---------------------------------------------------------------------------------
 
 class Learner(nn.Module):
     """A student with its lesson and its teacher. Its parameters are what is trained: `model.*`, the
@@ -53,7 +51,7 @@ class Learner(nn.Module):
                 for module in teacher.modules():
                     if isinstance(module, nn.Linear):
                         module.to(torch.bfloat16)
-        self.not_trained = (teacher,)  # torch does not look into a tuple: nothing trains or saves it
+        self.not_trained = (teacher,)  # torch does not look into a tuple: it is never saved
 
     def forward(self, blocks, inputs, positions, labels, lesson=None):
         """One step's forward pass of student and teacher -> {term: scalar}; their sum is the loss.
@@ -122,9 +120,7 @@ def learning_rate(step, steps, peak, warmup):
     return peak * min(up, down)
 
 
-# --------------------------------------------------------------------------------------------------
-# The teacher's layers
-
+# ---- The teacher's layers ------------------------------------------------------------------------
 
 def copied_layers(L_S, L_T):
     """The teacher layers, numbered from 1, that a student of L_S layers begins with: evenly spread
@@ -146,9 +142,7 @@ def copy_teacher(student, teacher):
             own.copy_(weights[name][:len(own)])  # the student's position table may be shorter
 
 
-# --------------------------------------------------------------------------------------------------
-# The loop
-
+# ---- The loop ------------------------------------------------------------------------------------
 
 def masked_batch(corpus, seed, step, batch_size, device):
     """The batch of a step, a function of (seed, step): blocks (B, T), inputs (B, T), positions
@@ -198,9 +192,7 @@ def train(run, learner, corpus, plan, args, session, validation):
     return monitor.seconds
 
 
-# --------------------------------------------------------------------------------------------------
-# Setting up
-
+# ---- Setting up ----------------------------------------------------------------------------------
 
 class Student(NamedTuple):
     """What a run trains: its size, what its loss reads, what the budget buys."""

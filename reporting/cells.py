@@ -26,6 +26,10 @@ from measure import scores
 from reporting.words import spell
 
 ROOT = Path(__file__).resolve().parents[1]
+# What a comparison is about. A folder holds one.
+FIXED = ("model", "teacher", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid",
+         "tasks", "glue_seeds", "lr", "lr_grid", "train_options", "distil_options")
+FILES = ("teacher", "cells", "logs", "lock")  # of a comparison whose cells ran elsewhere
 
 
 class Cell(NamedTuple):
@@ -105,6 +109,52 @@ def grid(args, teacher, rates):
     return [cell_of(args, teacher, strategy, flops, unique, seed, rates[strategy])
             for flops in args.budgets for unique in args.unique_tokens
             for seed in args.seed_numbers for strategy in args.strategies]
+
+
+def price(args, grid):
+    """The grid's cost in FLOPs and in time, as text."""
+    total = sum(cell.flops for cell in grid)
+    what = f"the teacher {args.teacher} exists"
+    if not args.teacher:
+        total += args.teacher_flops
+        what = f"{cli.flops(args.teacher_flops)} of them the teacher's"
+    lines = [f"{len(grid)} students: {len(args.strategies)} strategies x {len(args.budgets)} "
+             f"budgets x {len(args.unique_tokens)} data settings x {args.seeds} seeds",
+             f"{cli.flops(total)} FLOPs of pretraining{';' if args.teacher else ','} {what}"]
+    for rate, where in ((1e11, "two laptop cores"), (3e14, "one H100")):
+        time = cli.duration(total / rate)
+        lines += [f"at {cli.flops(rate)} FLOP/s ({where}): {time}, and fine-tuning"]
+    return "\n".join(lines)
+
+
+def print_list(args, teacher_cell, grid):
+    """Prints the cells as lines of shell, the teacher's first."""
+    if args.lr_grid:
+        raise UserError("--list and --lr-grid: which cells there are depends on the rates that are "
+                        "chosen; run the choice first, and give --lr")
+    for cell in [*filter(None, [teacher_cell]), *grid]:
+        time = cli.duration(cell.flops / 1e11)
+        cli.say(f"{cell.line}  # {cli.flops(cell.flops)} FLOPs, about {time} on two cores")
+
+
+def claim_folder(args):
+    """Makes --out the folder of this comparison. Raises UserError where it holds something else, or
+    another comparison."""
+    path, fixed = args.out / "compare.json", {key: str(getattr(args, key)) for key in FIXED}
+    if path.exists():
+        old = disk.read_json(path)
+        different = [f"{key} was {old.get(key)} and is now {value}"
+                     for key, value in fixed.items() if old.get(key) != value]
+        if old != fixed:
+            raise UserError(f"{args.out} holds another comparison ({'; '.join(different)}): choose "
+                            "another --out")
+    else:
+        leftover = disk.leftovers(r"compare\.json")
+        names = [entry.name for entry in args.out.iterdir()]
+        if not all(name in FILES or leftover.fullmatch(name) for name in names):
+            raise UserError(f"{args.out} holds other files, and no comparison: choose another "
+                            "--out")
+    disk.write_json(path, fixed)
 
 
 # --------------------------------------------------------------------------------------------------
