@@ -4,19 +4,25 @@ from plumbing.cli import UserError
 
 
 def read(path):
-    """{"cells": [cell with its scores]}, empty where there is no file. Raises UserError where the
-    file is damaged."""
+    """{"cells": [cell with its scores]}, with no cells where there is no file. Raises UserError
+    where the file is damaged."""
     kept = disk.read_json(path) if path.exists() else {"cells": []}
     cells = kept.get("cells")
-    is_list = isinstance(cells, list)
-    if not is_list or not all(isinstance(cell, dict) and isinstance(cell.get("scores"), dict)
-                              for cell in cells):
+    if not isinstance(cells, list) or not all(is_cell(cell) for cell in cells):
         raise UserError(f"{path} is damaged: it holds no list of cells; remove it, and they are "
                         "made again")
     return kept
 
 
+def is_cell(value):
+    """Whether a value from a file is a cell with its scores."""
+    return isinstance(value, dict) and isinstance(value.get("scores"), dict)
+
+
 def find(kept, cell):
-    """The finished fine-tuning of a cell, or None."""
-    return next((done for done in kept["cells"]
-                 if all(done.get(key) == value for key, value in cell.items())), None)
+    """The finished fine-tuning of a cell, or None. It may have entries that the cell does not name,
+    such as its scores."""
+    for finished in kept["cells"]:
+        if all(finished.get(key) == value for key, value in cell.items()):
+            return finished
+    return None

@@ -1,12 +1,14 @@
-"""What this machine is: where to compute and in which numbers, how fast it multiplies, how much fits.
+"""The hardware: where to compute and in which precision, how fast it multiplies, how much fits.
 
-    device, dtype = select("auto", "auto")       # (torch.device, "fp32" or "bf16")
-    peak(device, dtype)                             # FLOP/s of a large square matrix product, measured
+    device, dtype = select("auto", "auto")    # (torch.device, "fp32" or "bf16")
+    peak(device, dtype)                       # FLOP/s of a large square matrix product, measured
+    free_memory(device)                       # bytes
 
-Imported before torch, since some settings are read when torch is.
+Nothing is looked up in a table of device names: all is measured, or asked of the system.
 """
 import contextlib
 import ctypes
+import math
 import os
 import time
 from pathlib import Path
@@ -17,10 +19,13 @@ import torch
 
 
 def keep_memory(keep=True):
-    """glibc maps every large block of memory anew and gives it back when it is freed, and each first touch of a page is then a fault.
-    Kept in the heap (no mmap, no trimming) a step of 6x768 takes 4 to 20% less time (LOG.md). keep=False: about glibc's own way.
-    Other C libraries have no mallopt."""
-    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
+    """Tells the C library to keep memory that is freed, instead of giving it back to the system.
+
+    By default glibc asks the system anew for each large block of memory, and the first touch of
+    each page then costs a page fault. When it keeps the memory, a step of 6x768 takes 4 to 20% less
+    time (docs/LOG.md). keep=False goes back to about glibc's own way. Other C libraries have no
+    mallopt; there nothing happens."""
+    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # their numbers in malloc.h
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(mmap_max, 0 if keep else 65536)
@@ -31,73 +36,123 @@ def keep_memory(keep=True):
 keep_memory()
 
 
+# --------------------------------------------------------------------------------------------------
+# Where to compute, and in which precision
+
 
 def select(device, dtype):
-    """(torch.device, "fp32" or "bf16"). The one dtype rule: bf16 autocast where the hardware multiplies bf16 (any recent GPU;
-    on CPU AVX512-BF16 or AMX), else fp32: without the instructions bf16 is ten times slower. Raises UserError."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(device)
-        if device.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError
-    except RuntimeError:
-        raise UserError(f"--device {device} is unknown: cpu, cuda, cuda:1 or mps") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA GPUs that torch can use; try --device cpu")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("--device mps: this machine has no Apple GPU that torch can use; try --device cpu")
+    """The names given to --device and --dtype -> (torch.device, "fp32" or "bf16").
+
+    "auto" is a GPU where there is one, and bf16 where the hardware multiplies it. Raises UserError
+    where this machine does not have the device."""
+    device = find_device(device)
     if dtype == "auto":
-        if device.type == "cuda":
-            fast = torch.cuda.get_device_capability(device)[0] >= 8  # Ampere or newer: torch's own answer counts emulation
-        else:
-            cpuinfo = Path("/proc/cpuinfo")
-            flags = set(cpuinfo.read_text().split()) if device.type == "cpu" and cpuinfo.exists() else set()
-            fast = bool(flags & {"avx512_bf16", "amx_bf16"})
-        dtype = "bf16" if fast else "fp32"
-    if device.type == "cuda":  # attention's backward adds in any order otherwise, and the same run would differ in the last bits
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        dtype = "bf16" if multiplies_bf16(device) else "fp32"
+    if device.type == "cuda":
+        make_deterministic()
     return device, dtype
 
 
+def find_device(name):
+    """The torch.device called `name`, or a GPU or else the CPU for "auto". Raises UserError where
+    this machine does not have it."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise UserError(f"--device {name} is unknown: cpu, cuda, cuda:1 or mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA "
+                        "GPUs that torch can use; try --device cpu")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: this machine has no Apple GPU that torch can use; try "
+                        "--device cpu")
+    return device
+
+
+def multiplies_bf16(device):
+    """Whether a device has instructions for bf16 products. Without them bf16 is emulated, which
+    is ten times slower than fp32."""
+    if device.type == "cuda":
+        # Ampere or newer. torch.cuda.is_bf16_supported() also counts emulation.
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    cpuinfo = Path("/proc/cpuinfo")
+    if device.type != "cpu" or not cpuinfo.exists():
+        return False
+    flags = set(cpuinfo.read_text().split())
+    return bool(flags & {"avx512_bf16", "amx_bf16"})
+
+
+def make_deterministic():
+    """Makes a GPU add in a fixed order. Otherwise the backward pass of attention adds in any order,
+    and the same run would end with other last bits."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+
+
 def autocast(device, dtype):
-    """The context in which a forward pass multiplies in `dtype`, as `hardware` named it."""
+    """The context in which a forward pass multiplies in `dtype`, "fp32" or "bf16"."""
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bf16")
 
 
+# --------------------------------------------------------------------------------------------------
+# How fast, and how much
+
+
 def peak(device, dtype, seconds=0.3):
-    """FLOP/s of a large square matrix product in `dtype`: what any training is measured by. The best of some, never a table of names."""
+    """FLOP/s of a large square matrix product in `dtype`: the speed that training is compared with.
+
+    It is the best of the products that are computed within `seconds`."""
     n = 2048 if device.type == "cpu" else 8192
-    a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32)
-    best, began = float("inf"), time.perf_counter()
-    while best == float("inf") or time.perf_counter() - began < seconds:
+    torch_dtype = torch.bfloat16 if dtype == "bf16" else torch.float32
+    a = torch.randn(n, n, device=device, dtype=torch_dtype)
+    best, began = math.inf, time.perf_counter()
+    while best == math.inf or time.perf_counter() - began < seconds:
         start = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits until a GPU has done its work
+        (a @ a)[0, 0].item()  # reading a number waits until a GPU has done its work
         best = min(best, time.perf_counter() - start)
     return 2 * n ** 3 / best
 
 
 def free_memory(device):
-    """Bytes that are free on a device (on a CPU: of this machine or container)."""
+    """How many bytes are free on a device. On a CPU it is what is free in this machine, or in this
+    container where that is less."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # where nothing better is known
-    with contextlib.suppress(OSError, StopIteration):
-        free = next(int(line.split()[1]) * 1024 for line in Path("/proc/meminfo").read_text().splitlines() if line.startswith("MemAvailable"))
-    with contextlib.suppress(OSError, ValueError, StopIteration):  # a container's limit, or "max"
-        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
-        cached = next(int(line.split()[1]) for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines() if line.startswith("inactive_file"))
-        free = min(free, limit - used + cached)  # copies of files in memory give way
+    # Half of all memory, where the system tells nothing better.
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    with contextlib.suppress(OSError, ValueError):
+        free = 1024 * entry("/proc/meminfo", "MemAvailable:")
+    with contextlib.suppress(OSError, ValueError):  # no container, or its limit is "max"
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        # Copies of files count as used, but give way when memory is needed.
+        cached = entry("/sys/fs/cgroup/memory.stat", "inactive_file")
+        free = min(free, limit - used + cached)
     return free
 
 
+def entry(path, name):
+    """The number that stands after `name` in a file like /proc/meminfo. Raises ValueError where no
+    line begins with the name."""
+    for line in Path(path).read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise ValueError(f"{path} has no line {name}")
+
+
 def measure_speed(learner, batch, autocast, flops_per_sequence, rows):
-    """FLOP/s of this machine, from a few measured forward and backward passes on some rows of a batch. Leaves no trace."""
+    """FLOP/s of this machine in forward and backward passes on the first `rows` rows of a batch.
+
+    It is the median of passes that take about a second together. The first pass, which warms up,
+    does not count. The learner's gradients are cleared afterwards."""
     blocks, inputs, positions, labels = batch
-    if inputs.device.type == "cpu":
-        rows = min(rows, max(1, int(1e11 // flops_per_sequence)))  # about a second's work on a laptop
+    if inputs.device.type == "cpu":  # no more rows than a laptop computes in about a second
+        rows = min(rows, max(1, int(1e11 // flops_per_sequence)))
     n = len(positions) // len(inputs) * rows
     times, began = [], time.perf_counter()
     while len(times) < 3 or (time.perf_counter() - began < 1 and len(times) < 30):
@@ -105,7 +160,9 @@ def measure_speed(learner, batch, autocast, flops_per_sequence, rows):
         with autocast():
             terms = learner(blocks[:rows], inputs[:rows], positions[:n], labels[:n])
         sum(terms.values()).backward()
-        learner.model.embeddings.word_embeddings.weight.grad[0, 0].item()  # waits until a GPU has done its work
+        gradient = learner.model.embeddings.word_embeddings.weight.grad
+        gradient[0, 0].item()  # reading a number waits until a GPU has done its work
         times.append(time.perf_counter() - start)
     learner.zero_grad()
-    return rows * flops_per_sequence / sorted(times[1:])[len(times[1:]) // 2]
+    counted = sorted(times[1:])
+    return rows * flops_per_sequence / counted[len(counted) // 2]

@@ -1,7 +1,9 @@
-"""Hugging Face's format of a BERT: `config.json`, and `model.safetensors` under the names of the original BERT. DistilBERT (Sanh
-et al. 2019), a BERT without token types and pooler, is read as one, too.
+"""Hugging Face's format of a BERT: `config.json`, and `model.safetensors` under the names of the
+original BERT. DistilBERT (Sanh et al. 2019) is a BERT without token types and pooler, and its files
+are read as well.
 
-Only files are read here: what is no BERT, is damaged, or is a pickle ends in one line. `model.py` builds the model from them.
+This file only reads, checks and renames; `model.py` builds the model. Whatever is not a BERT, is
+damaged, or is a pickle is refused with a UserError.
 """
 import dataclasses
 import re
@@ -12,52 +14,91 @@ from plumbing.cli import UserError
 
 import torch
 
+# --------------------------------------------------------------------------------------------------
+# config.json
+
+# The entries that this BERT cannot vary, with the only value that it knows.
+ONLY = {"hidden_act": "gelu", "position_embedding_type": "absolute", "tie_word_embeddings": True,
+        "is_decoder": False, "add_cross_attention": False}
+# DistilBERT's names of the entries, and the original BERT's.
+DISTIL_CONFIG = {"dim": "hidden_size", "n_layers": "num_hidden_layers",
+                 "n_heads": "num_attention_heads", "hidden_dim": "intermediate_size",
+                 "activation": "hidden_act", "dropout": "hidden_dropout_prob",
+                 "attention_dropout": "attention_probs_dropout_prob"}
+
 
 def read_config(folder, BertConfig):
-    """`config.json` as a BertConfig. Raises UserError where it is no JSON, no BERT, or a BERT that this one is not."""
+    """`config.json` as a BertConfig, a dataclass. Raises UserError where the file is damaged, or
+    where it is not the config of a BERT, or of one that differs from ours."""
     try:
         raw = disk.read_json(folder / "config.json")
     except FileNotFoundError:
         raise UserError(f"{folder} has no config.json: it is not a model's folder") from None
     if raw.get("model_type") == "distilbert":
-        raw = {DISTIL_CONFIG.get(key, key): value for key, value in raw.items()} | {"model_type": "bert", "type_vocab_size": 1}
-    if raw.get("model_type", "bert") != "bert":
-        raise UserError(f"{folder} is a {str(raw['model_type'])[:40]!r} model, not a BERT")
-    for key, ours in (("hidden_act", "gelu"), ("position_embedding_type", "absolute"), ("tie_word_embeddings", True),
-                      ("is_decoder", False), ("add_cross_attention", False)):
-        if raw.get(key, ours) != ours:
-            raise UserError(f"{folder} has {key} = {str(raw[key])[:40]!r}, and this BERT is built with {ours!r} only")
-    fields = {}
-    for field in dataclasses.fields(BertConfig):
-        value = raw.get(field.name, field.default)
-        value = 0 if field.name == "pad_token_id" and value is None else value
-        least = 0 if field.type is float or field.name == "pad_token_id" else 1
-        most = 1 if "dropout" in field.name else 10 ** 9
-        right_type = isinstance(value, int if field.type is int else (int, float)) and not isinstance(value, bool)
-        if not right_type or not least <= value <= most:
-            raise UserError(f"{folder}/config.json is damaged: {field.name} = {str(value)[:40]}")
-        fields[field.name] = value
+        raw = {DISTIL_CONFIG.get(key, key): value for key, value in raw.items()}
+        raw |= {"model_type": "bert", "type_vocab_size": 1}
+    check_kind(folder, raw)
+    fields = {field.name: checked_value(folder, raw, field)
+              for field in dataclasses.fields(BertConfig)}
     config = BertConfig(**fields)
     if config.hidden_size % config.num_attention_heads:
-        raise UserError(f"{folder}/config.json: {config.num_attention_heads} heads do not divide hidden_size "
-                        f"{config.hidden_size}")
+        raise UserError(f"{folder}/config.json: {config.num_attention_heads} heads do not divide "
+                        f"hidden_size {config.hidden_size}")
     return config
 
 
+def check_kind(folder, raw):
+    """Raises UserError where a config is not that of a BERT such as ours."""
+    if raw.get("model_type", "bert") != "bert":
+        raise UserError(f"{folder} is a {str(raw['model_type'])[:40]!r} model, not a BERT")
+    for key, ours in ONLY.items():
+        if raw.get(key, ours) != ours:
+            raise UserError(f"{folder} has {key} = {str(raw[key])[:40]!r}, and this BERT is built "
+                            f"with {ours!r} only")
+
+
+def checked_value(folder, raw, field):
+    """The value of a dataclass's field in a config, or else the field's default. Raises UserError
+    where it has another type, or is out of range."""
+    value = raw.get(field.name, field.default)
+    if field.name == "pad_token_id" and value is None:
+        value = 0
+    types = int if field.type is int else (int, float)
+    right_type = isinstance(value, types) and not isinstance(value, bool)
+    least = 0 if field.type is float or field.name == "pad_token_id" else 1
+    most = 1 if "dropout" in field.name else 10 ** 9
+    if not right_type or not least <= value <= most:
+        raise UserError(f"{folder}/config.json is damaged: {field.name} = {str(value)[:40]}")
+    return value
+
+
+# --------------------------------------------------------------------------------------------------
+# model.safetensors
+
+
 def read_weights(folder):
-    """`model.safetensors` under this file's names, in fp32."""
+    """`model.safetensors` as {our name: tensor in fp32}. Raises UserError where the file is missing
+    or damaged, or where a number in it is NaN or infinite."""
     path = folder / "model.safetensors"
     if not path.exists():
-        if (folder / "pytorch_model.bin").exists():
-            raise UserError(f"{folder} has only pytorch_model.bin, a pickle, and a pickle can run any code when it is opened. "
-                            f"If you trust it, convert it once: python -c \"from transformers import AutoModelForMaskedLM as "
-                            f"M; M.from_pretrained('{folder}').save_pretrained('{folder}')\"")
-        raise UserError(f"{folder} has no model.safetensors: it holds no weights that are read here (pickles are not)")
+        refuse_without_weights(folder)
     tensors, _ = disk.load_tensors(path)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{path} holds NaN or infinity in {name[:80]}: whatever trained it had failed")
+            raise UserError(f"{path} holds NaN or infinity in {name[:80]}: whatever trained it had "
+                            "failed")
     return from_hugging_face(tensors, folder)
+
+
+def refuse_without_weights(folder):
+    """Raises the UserError of a folder that has no model.safetensors."""
+    if not (folder / "pytorch_model.bin").exists():
+        raise UserError(f"{folder} has no model.safetensors: it holds no weights that are read "
+                        "here (pickles are not)")
+    raise UserError(f"{folder} has only pytorch_model.bin, a pickle, and a pickle can run any code "
+                    "when it is opened. If you trust it, convert it once: python -c \"from "
+                    "transformers import AutoModelForMaskedLM as M; "
+                    f"M.from_pretrained('{folder}').save_pretrained('{folder}')\"")
 
 
 def check_head(name, tensors, wanted):
@@ -75,8 +116,8 @@ def check_head(name, tensors, wanted):
 
 
 def check_sizes(name, tensors, config):
-    """Raises UserError where the tensors have other sizes than the config. It is called before
-    anything is built, so that a config of absurd sizes costs nothing."""
+    """Raises UserError where the tensors do not have the config's sizes. It is called before a
+    model is built, so that a config of absurd sizes costs nothing."""
     layers = {key.split(".")[1] for key in tensors if key.startswith("layers.")}
     first_tensors = {"hidden_size": "embeddings.norm.weight",
                      "vocab_size": "embeddings.word_embeddings.weight",
@@ -85,8 +126,8 @@ def check_sizes(name, tensors, config):
                      "intermediate_size": "layers.0.feed_forward_in.weight"}
     sizes = {"num_hidden_layers": len(layers)}
     for field, key in first_tensors.items():
-        shape = tuple(tensors[key].shape) if key in tensors else ()
-        sizes[field] = (shape or (0,))[0]
+        has_rows = key in tensors and tensors[key].dim() > 0
+        sizes[field] = len(tensors[key]) if has_rows else 0
     wrong = [f"{field} is {getattr(config, field):,} in config.json and {n:,} in model.safetensors"
              for field, n in sizes.items() if getattr(config, field) != n]
     if wrong:
@@ -94,19 +135,23 @@ def check_sizes(name, tensors, config):
 
 
 def check_shapes(name, tensors, expected, ignore_head):
-    """Raises UserError unless the tensors have the names and shapes of the model's, which are
-    `expected`. ignore_head: tensors of an MLM head that the model was built without."""
+    """Raises UserError unless the tensors have the names and shapes of `expected`, the model's
+    state dict. ignore_head: the model was built without an MLM head, and the file may have one."""
     for key in sorted(expected.keys() | tensors.keys()):
         if key.startswith("mlm_head.") and ignore_head:
             continue
-        shape, wanted = (tuple(one[key].shape) if key in one else None
-                         for one in (tensors, expected))
+        shape = tuple(tensors[key].shape) if key in tensors else None
+        wanted = tuple(expected[key].shape) if key in expected else None
         if shape != wanted:
             raise UserError(f"{name} is damaged or not a BERT: the weight for {key} has shape "
                             f"{shape or 'missing'}, expected {wanted or 'none of that name'}")
 
 
-# Our names, and the original BERT's. Layers and the three parts of `qkv` are handled below.
+# --------------------------------------------------------------------------------------------------
+# Names
+
+# The beginnings of our names, and of the original BERT's, after the name of the layer. The three
+# parts of `qkv` are handled below.
 NAMES = [("embeddings.norm.", "bert.embeddings.LayerNorm."),
          ("embeddings.", "bert.embeddings."),
          ("attention_output.", "attention.output.dense."),
@@ -120,20 +165,80 @@ NAMES = [("embeddings.norm.", "bert.embeddings.LayerNorm."),
          ("pooler.", "bert.pooler.dense.")]
 QKV = ("query", "key", "value")
 
-
 # DistilBERT's names, and the original BERT's.
-DISTIL_CONFIG = {"dim": "hidden_size", "n_layers": "num_hidden_layers", "n_heads": "num_attention_heads", "hidden_dim": "intermediate_size",
-                 "activation": "hidden_act", "dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"}
-DISTIL = [("distilbert.", "bert."), ("transformer.layer.", "encoder.layer."), (".attention.q_lin.", ".attention.self.query."),
-          (".attention.k_lin.", ".attention.self.key."), (".attention.v_lin.", ".attention.self.value."),
-          (".attention.out_lin.", ".attention.output.dense."), (".sa_layer_norm.", ".attention.output.LayerNorm."),
-          (".ffn.lin1.", ".intermediate.dense."), (".ffn.lin2.", ".output.dense."), (".output_layer_norm.", ".output.LayerNorm."),
-          ("vocab_transform.", "cls.predictions.transform.dense."), ("vocab_layer_norm.", "cls.predictions.transform.LayerNorm."),
+DISTIL = [("distilbert.", "bert."), ("transformer.layer.", "encoder.layer."),
+          (".attention.q_lin.", ".attention.self.query."),
+          (".attention.k_lin.", ".attention.self.key."),
+          (".attention.v_lin.", ".attention.self.value."),
+          (".attention.out_lin.", ".attention.output.dense."),
+          (".sa_layer_norm.", ".attention.output.LayerNorm."),
+          (".ffn.lin1.", ".intermediate.dense."), (".ffn.lin2.", ".output.dense."),
+          (".output_layer_norm.", ".output.LayerNorm."),
+          ("vocab_transform.", "cls.predictions.transform.dense."),
+          ("vocab_layer_norm.", "cls.predictions.transform.LayerNorm."),
           ("vocab_projector.", "cls.predictions.decoder."), ("pre_classifier.", "classifier.")]
+
+# What a file may hold beside a BERT: heads of next sentences and of fine-tuning.
+OTHER_HEADS = ("cls.seq_relationship.", "classifier.", "qa_outputs.")
+# The decoder is tied to the word embeddings. Some files hold a second copy of its weight and bias.
+TIED = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias"}
+
+
+def to_hugging_face(state):
+    """Our state dict under the original BERT's names, with `qkv` cut into its three parts."""
+    renamed = {}
+    for key, tensor in state.items():
+        m, rest = split_layer(key, r"layers\.(\d+)\.")
+        prefix = "" if m is None else f"bert.encoder.layer.{m}."
+        if rest.startswith("qkv."):
+            kind = rest.removeprefix("qkv.")  # weight or bias
+            # (3h, h) -> three of (h, h); a bias (3h,) -> three of (h,)
+            for name, part in zip(QKV, tensor.chunk(3)):
+                renamed[f"{prefix}attention.self.{name}.{kind}"] = part.contiguous()
+        else:
+            renamed[prefix + rename(rest, NAMES)] = tensor.contiguous()
+    return renamed
+
+
+def from_hugging_face(tensors, folder):
+    """The inverse of `to_hugging_face`: tensors of a BERT's or DistilBERT's file -> {our name:
+    tensor in fp32}. A name that is unknown stays as it is."""
+    if any(".q_lin." in key for key in tensors):
+        tensors = from_distilbert(tensors)
+    tensors = with_current_names(tensors)
+    remove_tied_copies(tensors, folder)
+    to_ours = [(theirs, ours) for ours, theirs in NAMES]
+    ours, parts_of = {}, {}
+    for key, tensor in tensors.items():
+        m, rest = split_layer(key, r"bert\.encoder\.layer\.(\d+)\.")
+        prefix = "" if m is None else f"layers.{m}."
+        part = re.match(r"attention\.self\.(query|key|value)\.", rest)
+        if part:
+            kind = rest[part.end():]  # weight or bias
+            parts_of.setdefault(f"{prefix}qkv.{kind}", {})[part[1]] = tensor
+        else:
+            ours[prefix + rename(rest, to_ours)] = tensor
+    return ours | {key: join_qkv(key, parts, folder) for key, parts in parts_of.items()}
+
+
+def split_layer(key, pattern):
+    """("3", the rest of the name) of a tensor in layer 3; (None, the name) of any other."""
+    layer = re.match(pattern, key)
+    return (None, key) if layer is None else (layer[1], key[layer.end():])
+
+
+def rename(key, pairs):
+    """The name with its beginning replaced by the first of the pairs (old, new) that fits."""
+    for old, new in pairs:
+        if key.startswith(old):
+            return new + key.removeprefix(old)
+    return key
 
 
 def from_distilbert(tensors):
-    """DistilBERT's tensors under the original BERT's names; its one token type adds nothing."""
+    """DistilBERT's tensors under the original BERT's names. It has no token types, which is the
+    same as one token type whose embedding is 0."""
     renamed = {}
     for key, tensor in tensors.items():
         for theirs, berts in DISTIL:
@@ -141,55 +246,42 @@ def from_distilbert(tensors):
         renamed[key.removeprefix("bert.")] = tensor
     words = renamed.get("embeddings.word_embeddings.weight")
     if words is not None and words.dim() == 2:
-        renamed["embeddings.token_type_embeddings.weight"] = torch.zeros(1, words.shape[1])
+        zeros = torch.zeros(1, words.shape[1])
+        renamed["embeddings.token_type_embeddings.weight"] = zeros
     return renamed
 
 
-def to_hugging_face(state):
-    """Our state dict under the original BERT's names, the fused qkv cut into its three parts."""
-    renamed = {}
-    for key, tensor in state.items():
-        layer = re.match(r"layers\.(\d+)\.", key)
-        prefix, rest = (f"bert.encoder.layer.{layer[1]}.", key[layer.end():]) if layer else ("", key)
-        if rest.startswith("qkv."):
-            for name, part in zip(QKV, tensor.chunk(3)):  # (3h, h) -> three of (h, h); biases (3h,) -> three of (h,)
-                renamed[f"{prefix}attention.self.{name}.{rest[4:]}"] = part.contiguous()
-        else:
-            ours, theirs = next(pair for pair in NAMES if rest.startswith(pair[0]))
-            renamed[prefix + theirs + rest[len(ours):]] = tensor.contiguous()
-    return renamed
-
-
-def from_hugging_face(tensors, folder):
-    """The inverse. Also takes older checkpoints: LayerNorm's gamma and beta, names without `bert.`, copies of tied weights."""
-    theirs = {}
-    for key, tensor in (from_distilbert(tensors) if any(".q_lin." in key for key in tensors) else tensors).items():
-        key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+def with_current_names(tensors):
+    """The tensors in fp32, with older names replaced: LayerNorm's gamma and beta, and names without
+    `bert.`. Other heads than that for masked language modelling are left out."""
+    current = {}
+    for key, tensor in tensors.items():
+        key = key.replace("LayerNorm.gamma", "LayerNorm.weight")
+        key = key.replace("LayerNorm.beta", "LayerNorm.bias")
         if key.startswith(("embeddings.", "encoder.", "pooler.")):
             key = "bert." + key
-        if key.startswith(("cls.seq_relationship.", "classifier.", "qa_outputs.")) or key == "bert.embeddings.position_ids":
-            continue  # heads of next sentences and of fine-tuning, and a constant 0, 1, 2, ...
-        theirs[key] = tensor.float()
-    # The decoder is tied: some files hold a second copy of its weight and bias. An untied decoder would be another model.
-    for copy, original in (("cls.predictions.decoder.weight", "bert.embeddings.word_embeddings.weight"),
-                           ("cls.predictions.decoder.bias", "cls.predictions.bias")):
-        if copy in theirs:
-            duplicate = theirs.pop(copy)
-            if not torch.equal(duplicate, theirs.setdefault(original, duplicate)):
-                raise UserError(f"{folder}: {copy} differs from {original}, and this BERT ties the two")
-    ours = {}
-    for key, tensor in theirs.items():
-        layer = re.match(r"bert\.encoder\.layer\.(\d+)\.", key)
-        prefix, rest = (f"layers.{layer[1]}.", key[layer.end():]) if layer else ("", key)
-        part = re.match(r"attention\.self\.(query|key|value)\.", rest)
-        if part:
-            ours.setdefault(f"{prefix}qkv.{rest[part.end():]}", [None] * 3)[QKV.index(part[1])] = tensor
-        else:
-            name = next((ours_ + rest[len(theirs_):] for ours_, theirs_ in NAMES if rest.startswith(theirs_)), rest)
-            ours[prefix + name] = tensor
-    for key, parts in ours.items():
-        if isinstance(parts, list):
-            if any(part is None or part.dim() == 0 or part.shape != parts[0].shape for part in parts):
-                raise UserError(f"{folder} is damaged or not a BERT: {key} lacks its queries, keys or values")
-            ours[key] = torch.cat(parts)
-    return ours
+        is_constant = key == "bert.embeddings.position_ids"  # 0, 1, 2, ...
+        if not is_constant and not key.startswith(OTHER_HEADS):
+            current[key] = tensor.float()
+    return current
+
+
+def remove_tied_copies(tensors, folder):
+    """Removes the second copies of the decoder. Raises UserError where a copy differs from the
+    original: an untied decoder is another model. A copy without an original takes its place."""
+    for copy, original in TIED.items():
+        if copy not in tensors:
+            continue
+        duplicate = tensors.pop(copy)
+        if not torch.equal(duplicate, tensors.setdefault(original, duplicate)):
+            raise UserError(f"{folder}: {copy} differs from {original}, and this BERT ties the two")
+
+
+def join_qkv(key, parts, folder):
+    """{"query", "key", "value": (h, h)} -> (3h, h), or of biases (h,) -> (3h,). Raises UserError
+    where one of the three is missing or has another shape than the others."""
+    shapes = {part.shape for part in parts.values()}
+    if len(parts) < 3 or len(shapes) > 1 or parts["query"].dim() == 0:
+        raise UserError(f"{folder} is damaged or not a BERT: {key} lacks its queries, keys or "
+                        "values")
+    return torch.cat([parts[name] for name in QKV])

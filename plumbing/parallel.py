@@ -1,14 +1,19 @@
-"""One step in pieces: on many processes, and in portions that fit into memory.
+"""One step in pieces: on many processes, and in micro-batches that fit into memory.
 
     torchrun --nproc-per-node 2 train.py --strategy scratch --flops 1e14
 
-Each process makes the whole batch, which is a function of (seed, step), and works on its own rows of it, a portion at a time. The
-gradients of all are summed, and each process takes the same optimizer step: their weights are equal at any time. So the budget, the
-batch, its order and its masks do not depend on how many processes there are; only the last digits of sums do (and with --dropout, which
-neurons are dropped). One process, the first, writes: a checkpoint knows nothing of their number.
+Each process makes the whole batch, which is a function of (seed, step). It then works on its own
+rows of the batch, one micro-batch at a time. The gradients of all processes are summed, and each
+process takes the same optimizer step, so that their weights are always equal.
 
-A process that dies or hangs would leave the others waiting: each portion ends with a word among all of them, and whoever misses one
-for 40 seconds ends the run. The same command continues it.
+The budget, the batch, its order and its masks therefore do not depend on the number of processes.
+Only the last digits of sums depend on it, and with --dropout the choice of the neurons that are
+dropped. Only the first process writes files, and a checkpoint does not hold the number of
+processes.
+
+A process that dies or hangs would leave the others waiting. So all processes exchange a message
+after each micro-batch, and where a message is missing for 40 seconds the run ends. The same command
+continues it.
 """
 import contextlib
 import datetime
@@ -23,103 +28,136 @@ from plumbing.cli import UserError
 import torch
 import torch.distributed as dist
 
-from budget import masked_positions
+DAYS_30 = 30 * 24 * 3600  # in seconds
 
 
-def environment(name, otherwise, kind=int):
-    """A number from the environment. Raises UserError where it is none."""
+def environment(name, default, kind=int):
+    """A number from the environment. Raises UserError where the variable is not a number."""
     try:
-        return kind(os.environ.get(name, otherwise))
+        return kind(os.environ.get(name, default))
     except ValueError:
-        raise UserError(f"{name}={os.environ[name]} in the environment is no number: torchrun sets it, or leave it out") from None
+        raise UserError(f"{name}={os.environ[name]} in the environment is no number: torchrun sets "
+                        "it, or leave it out") from None
 
 
 def patience():
-    """How long one process may be behind another within a portion."""
+    """How long one process may be behind another within a micro-batch."""
     return datetime.timedelta(seconds=environment("ISOFLOP_PATIENCE", 40, float))
 
 
 class Processes:
-    """The processes of this run: `rank` of `world`. Without torchrun there is one, and nothing here does anything."""
+    """The processes of this run, as torchrun started them: this one has number `rank` of `world`.
+
+    Without torchrun there is one process, and no method waits for anything."""
 
     def __init__(self):
         self.rank, self.world = environment("RANK", 0), environment("WORLD_SIZE", 1)
         if self.world > 1 and "RANK" not in os.environ:
-            raise UserError(f"WORLD_SIZE={self.world} in the environment, and no RANK: start it with torchrun, or leave both out")
-        self.first, self.meetings = self.rank == 0, 0
-        if not self.first:  # one speaks; errors go to stderr
+            raise UserError(f"WORLD_SIZE={self.world} in the environment, and no RANK: start it "
+                            "with torchrun, or leave both out")
+        self.first = self.rank == 0
+        self.barriers = 0  # how many this process has come to
+        if not self.first:  # only the first process prints; errors go to stderr
             sys.stdout = open(os.devnull, "w")
 
     def device(self, name):
-        """--device for this process: each takes a GPU of its own."""
-        if self.world > 1 and name not in ("auto", "cpu", "cuda"):
-            raise UserError(f"--device {name} with {self.world} processes: auto, cpu or cuda, and each takes a GPU of its own")
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if self.world > 1 and name in ("auto", "cuda") and torch.cuda.is_available() else name
+        """The name of this process's device, from --device: each process has a GPU of its own."""
+        if self.world == 1:
+            return name
+        if name not in ("auto", "cpu", "cuda"):
+            raise UserError(f"--device {name} with {self.world} processes: auto, cpu or cuda, and "
+                            "each takes a GPU of its own")
+        if name == "cpu" or not torch.cuda.is_available():
+            return name
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
 
     def join(self, device):
-        """Waits, as long as it takes, until all are here: one may have tokenized for hours where another found the tokens."""
-        if self.world > 1:
-            with explained():
-                self.store = next(dist.rendezvous("env://"))[0]
-                self.barrier(30 * 24 * 3600)
-                dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", store=self.store, rank=self.rank,
-                                        world_size=self.world, timeout=patience())
+        """Waits until all processes are here, and connects them.
+
+        The wait may be long: one process may have to tokenize for hours what another one finds in
+        its cache."""
+        if self.world == 1:
+            return
+        with failures_in_one_line():
+            self.store, _, _ = next(dist.rendezvous("env://"))
+            self.barrier(DAYS_30)
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=self.store, rank=self.rank,
+                                    world_size=self.world, timeout=patience())
 
     def barrier(self, seconds):
-        """Waits for all, after work of about so many `seconds` at most that one of them does alone, like writing a checkpoint to a slow disk."""
-        if self.world > 1:
-            self.meetings += 1
-            with explained():
-                self.store.set(f"meeting {self.meetings}, {self.rank}", "here")
-                self.store.wait([f"meeting {self.meetings}, {rank}" for rank in range(self.world)], patience() + datetime.timedelta(seconds=seconds))
+        """Waits for all processes, after one of them alone has done some work, such as writing a
+        checkpoint to a slow disk. seconds: how long this work takes at most."""
+        if self.world == 1:
+            return
+        self.barriers += 1
+        longest = patience() + datetime.timedelta(seconds=seconds)
+        keys = [f"barrier {self.barriers}, process {rank}" for rank in range(self.world)]
+        with failures_in_one_line():
+            self.store.set(keys[self.rank], "here")
+            self.store.wait(keys, longest)
 
     def leave(self):
+        """Ends the connection."""
         if dist.is_initialized():
             dist.destroy_process_group()
 
     def rows(self, n):
-        """This process's share of n rows, a slice; all of them where there are fewer than processes."""
-        return slice(n * self.rank // self.world, n * (self.rank + 1) // self.world) if n >= self.world else slice(0, n)
+        """The slice of n rows that is this process's share. Where there are fewer rows than
+        processes, each process takes all rows."""
+        if n < self.world:
+            return slice(0, n)
+        return slice(n * self.rank // self.world, n * (self.rank + 1) // self.world)
 
     def all_reduce_sum(self, *tensors):
-        """Each tensor's sum over all processes, in place."""
-        if self.world > 1:
-            with explained():
-                for work in [dist.all_reduce(tensor, async_op=True) for tensor in tensors]:
-                    work.wait()
+        """Puts into each tensor, of any shape, its sum over all processes."""
+        if self.world == 1:
+            return tensors
+        with failures_in_one_line():
+            running = [dist.all_reduce(tensor, async_op=True) for tensor in tensors]
+            for work in running:
+                work.wait()
         return tensors
 
     def all_reduce_max(self, number=0):
-        """The largest of the numbers that they say. All must ask."""
+        """The largest of the processes' whole numbers. Each process must call it."""
         if self.world == 1:
             return number
-        word = torch.tensor(number)
-        with explained():
-            dist.all_reduce(word, dist.ReduceOp.MAX)
-        return int(word)
+        largest = torch.tensor(number)
+        with failures_in_one_line():
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def broadcast(self, value=None):
-        """What the first process gave, in all of them."""
-        box = [value]
-        if self.world > 1:
-            with explained():
-                dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        return box[0]
+        """The first process's value, in all processes."""
+        if self.world == 1:
+            return value
+        values = [value]
+        with failures_in_one_line():
+            dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+        return values[0]
 
 
 @contextlib.contextmanager
-def explained():
-    """Turns the failure of a conversation into one line. Whoever died has said why; the first to notice may be any of the others."""
+def failures_in_one_line():
+    """Turns a failed exchange of messages into a UserError.
+
+    The process that died has printed its own reason. Any of the others may be the first to notice
+    that it is gone."""
     try:
         yield
     except RuntimeError as failure:
-        time.sleep(1)  # the one that died speaks first
-        raise UserError("another process of this run has died or hangs: its own message, if it had one, stands above; the same command "
-                        f"continues the run from its last checkpoint ({(str(failure).splitlines() or ['no reason'])[0][:200]})") from None
+        time.sleep(1)  # so that the reason of the one that died is printed first
+        reason = (str(failure).splitlines() or ["no reason"])[0][:200]
+        raise UserError("another process of this run has died or hangs: its own message, if it had "
+                        "one, stands above; the same command continues the run from its last "
+                        f"checkpoint ({reason})") from None
 
 
 class Follower:
-    """The run's folder for a process that writes nothing: all but the first, and a dry run."""
+    """The folder of a run, for a process that writes nothing: all but the first, and a dry run.
+
+    It has the methods of runs.Run, and none of them does anything."""
 
     def __init__(self, folder):
         self.folder, self.record = folder, {}
@@ -137,8 +175,9 @@ class Follower:
     def nothing(self, *_, **__):
         return []
 
-    log = rewind_log = read_log = save_checkpoint = write_record = load_checkpoint = nothing
-    remove_checkpoints = nothing
+    log = rewind_log = read_log = nothing
+    save_checkpoint = load_checkpoint = remove_checkpoints = nothing
+    write_record = nothing
 
 
 # --------------------------------------------------------------------------------------------------
@@ -147,27 +186,30 @@ class Follower:
 
 def backward(learner, batch, lesson, session):
     """Adds the gradients of the whole batch's loss to the learner's parameters. Returns
-    {term: its value over the whole batch}.
+    {term: its value over the whole batch}, each a scalar.
 
     batch: blocks (B, T), inputs (B, T), positions (N,), labels (N,). The session says which rows
     this process works on, and how many of them a pass computes at once."""
-    processes = session.processes
+    processes, micro_batch = session.processes, session.micro_batch
     blocks, inputs, positions, labels = batch
-    (B, T), k = inputs.shape, len(positions) // len(inputs)  # k masked positions in each row
-    mine, all_labels, sums = processes.rows(B), (labels >= 0).sum(), {}
-    for start in range(0, math.ceil(B / processes.world), session.micro_batch):
-        begin, end = mine.start + start, min(mine.start + start + session.micro_batch, mine.stop)
+    B, T = inputs.shape
+    k = len(positions) // B  # masked positions in each row
+    number_of_labels = (labels >= 0).sum()
+    mine, sums = processes.rows(B), {}
+    # All processes count to the largest share, so that each sends as many messages as the others.
+    for start in range(0, math.ceil(B / processes.world), micro_batch):
         if start:
-            processes.all_reduce_max()  # still here
+            processes.all_reduce_max()  # the message that this process is still here
+        begin, end = mine.start + start, min(mine.start + start + micro_batch, mine.stop)
         if begin >= end:  # another process has a row more
             continue
         rows, masked = slice(begin, end), slice(begin * k, end * k)
         with session.autocast():
             terms = learner(blocks[rows], inputs[rows], positions[masked] - begin * T,
                             labels[masked], lesson)
-        # A term is a mean, over labels or over rows. The batch's is the sum over micro-batches of
-        # share times mean.
-        share_of_labels = (labels[masked] >= 0).sum() / all_labels
+        # A term is a mean over labels or over rows. Over the batch it is the sum of the
+        # micro-batches' means, each times its share of all labels or of all rows.
+        share_of_labels = (labels[masked] >= 0).sum() / number_of_labels
         share_of_rows = (end - begin) / B
         parts = {name: value * (share_of_labels if name == "mlm" else share_of_rows)
                  for name, value in terms.items()}
@@ -179,15 +221,31 @@ def backward(learner, batch, lesson, session):
     return dict(zip(sums, values))
 
 
-def micro_batch_that_fits(size, V, T, lesson, teacher, device, rows):
-    """How many of `rows` rows a forward and backward pass may take at once, by what it keeps in memory and what is free."""
+def micro_batch_that_fits(size, V, T, k, lesson, teacher, device, rows):
+    """How many of `rows` rows a forward and backward pass may compute at once on a device: half of
+    its free memory is for what the pass keeps.
+
+    size and teacher (or None) are the Sizes of the models; k is the number of masked positions in
+    a row."""
+    # Half as much again as is counted, for what is not counted.
+    bytes_of_row = 4 * 1.5 * numbers_kept(size, V, T, k, lesson, teacher)
+    free = hardware.free_memory(device) // 2
+    if device.type == "cpu":  # the processes of a machine share its memory
+        free //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(rows, int(free // bytes_of_row)))
+
+
+def numbers_kept(size, V, T, k, lesson, teacher):
+    """How many fp32 numbers the passes of one row keep until the gradients are computed."""
     L, h, A, f = size
-    n = masked_positions(T) if lesson.student.logits else 0
-    # Kept for backward, in 4-byte numbers: a layer's activations, its T x T tables, logits with their softmax and gradient
+    n = k if lesson.student.logits else 0
+    # The student: a layer's activations and its T x T tables; logits, their softmax and gradient.
+    # numbers = L T (8h + 2f + 2AT) + 4nV
     numbers = L * T * (8 * h + 2 * f + 2 * A * T) + 4 * n * V
-    if teacher is not None:  # nothing is kept of its layers but what the lesson reads
-        read = lesson.teacher
-        numbers += T * (8 * teacher.h + 2 * teacher.f) + 2 * n * V + len(read.hidden) * T * teacher.h
-        numbers += (len(read.scores) * teacher.A + 5 * read.relations * (1 + h // 16)) * T * T  # relation heads have a width of 16
-    room = hardware.free_memory(device) // 2 // (int(os.environ.get("LOCAL_WORLD_SIZE", 1)) if device.type == "cpu" else 1)
-    return max(1, min(rows, int(room // (4 * 1.5 * numbers))))
+    if teacher is not None:  # of its layers only one at a time is kept, and what the loss reads
+        reads, h_T = lesson.teacher, teacher.h
+        numbers += T * (8 * h_T + 2 * teacher.f) + 2 * n * V
+        numbers += len(reads.hidden) * T * h_T
+        relation_heads = 1 + h // 16  # distill.relation_heads makes them about 16 wide
+        numbers += (len(reads.scores) * teacher.A + 5 * reads.relations * relation_heads) * T * T
+    return numbers

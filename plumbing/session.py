@@ -1,8 +1,8 @@
-"""Where a run computes: its processes, its device, its precision, and what must be closed.
+"""Where a run computes: its processes, its device, its precision, and what it must close.
 
     with Session("auto", "auto") as session:
         corpus = session.keep(open_corpus(...))      # closed at the end, however it ends
-        session.join(batch_size)                     # all processes are here from now on
+        session.join(batch_size)                     # waits until all processes are here
         with session.open_run(folder, settings) as run:
             ...
 """
@@ -17,15 +17,19 @@ from plumbing.runs import Run, refuse_foreign
 
 
 class Session:
-    """The machine as a run sees it. `prepare` measures how fast it is."""
+    """The machine as a run sees it.
+
+    `prepare` sets the attributes that depend on the run: the micro-batch, and the measured speeds.
+    """
 
     def __init__(self, device="auto", dtype="auto"):
         self.processes = Processes()
         self.device, self.dtype = hardware.select(self.processes.device(device), dtype)
-        self.micro_batch = None       # blocks that a pass computes at once
-        self.flops_per_second = None  # of all processes together, measured
-        self.peak = None              # FLOP/s of large matrix products, measured
-        self.compiled = False
+        self.micro_batch = None         # blocks that a pass computes at once
+        self.flops_per_sequence = None  # FLOPs of a block in a training step
+        self.flops_per_second = None    # of all processes together, measured
+        self.peak = None                # FLOP/s of large matrix products, measured
+        self.compiled = False           # whether torch compiles the layers
         self.resources = contextlib.ExitStack()
 
     def __enter__(self):
@@ -37,20 +41,24 @@ class Session:
             self.processes.leave()
 
     def keep(self, resource):
-        """The resource, which is closed at the end of the session."""
+        """Returns the resource, and closes it at the end of the session."""
         return self.resources.enter_context(contextlib.closing(resource))
 
     @property
     def story_makers(self):
-        """How many processes make stories: as many as keep a GPU busy, or one beside a CPU."""
-        return 1 if self.device.type == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 2))
+        """How many processes write stories for this one to train on: one where a CPU trains, and as
+        many as keep a GPU busy."""
+        if self.device.type == "cpu":
+            return 1
+        return max(1, min(8, (os.cpu_count() or 2) - 2))
 
     def autocast(self):
         """The context in which a forward pass multiplies in this session's precision."""
         return hardware.autocast(self.device, self.dtype)
 
     def join(self, batch_size):
-        """Waits for the other processes. Raises UserError where a step has no block for each."""
+        """Waits until all processes are here. Raises UserError where a step has fewer blocks than
+        there are processes."""
         world = self.processes.world
         if batch_size < world:
             raise UserError(f"--batch-size {batch_size} is less than a block for each of {world} "
@@ -59,34 +67,46 @@ class Session:
 
     @contextlib.contextmanager
     def open_run(self, folder, settings, dry_run=False):
-        """The run's folder, locked (runs.Run). All processes but the first, and a dry run, get a
-        Follower, which writes nothing."""
+        """The run's folder, locked (runs.Run). In all processes but the first, and in a dry run, it
+        is a Follower, which writes nothing."""
         refuse_foreign(folder)
         writes = self.processes.first and not dry_run
-        with Run(folder, settings) if writes else Follower(folder) as run:
+        opened = Run(folder, settings) if writes else Follower(folder)
+        with opened as run:
             run.record = self.processes.broadcast(run.record)
             yield run
 
     def prepare(self, args, record, learner, batch, student, teacher):
-        """Decides the micro-batch, and measures how fast this machine takes a step of the run.
-
-        A run that was begun goes on with the micro-batch that it began with: sums in another order
-        differ in their last digits."""
-        processes, B = self.processes, args.batch_size
-        teacher_size = teacher and teacher.model.config.size
-        fitting = micro_batch_that_fits(student.size, learner.model.config.vocab_size,
-                                        args.seq_len, student.lesson, teacher_size, self.device,
-                                        math.ceil(B / processes.world))
-        wanted = args.micro_batch or record.get("micro_batch") or fitting
-        self.micro_batch = processes.broadcast(wanted)
-        self.flops_per_sequence = student.plan.flops_per_step // B
-        self.flops_per_second = processes.world * self.measure(learner, batch)
-        self.peak = processes.world * hardware.peak(self.device, self.dtype)
-        # Compiling takes some minutes: it pays for a long run on a GPU.
+        """Chooses the micro-batch, measures how fast this machine computes the run's steps, and
+        decides whether to compile. record: the run's run.json."""
+        world = self.processes.world
+        self.micro_batch = self.choose_micro_batch(args, record, learner, batch, student, teacher)
+        self.flops_per_sequence = student.plan.flops_per_step // args.batch_size
+        self.flops_per_second = world * self.measure(learner, batch)
+        self.peak = world * hardware.peak(self.device, self.dtype)
         seconds = student.plan.flops_spent / self.flops_per_second
-        pays = record.get("compiled", self.device.type == "cuda" and seconds > 600)
-        compiled = args.compile == "on" or args.compile == "auto" and pays
-        self.compiled = processes.broadcast(compiled)
+        self.compiled = self.choose_compiled(args, record, seconds)
+
+    def choose_micro_batch(self, args, record, learner, batch, student, teacher):
+        """How many blocks a pass computes at once: --micro-batch, or what a run that was begun has
+        used before, or what fits into memory.
+
+        A run keeps its micro-batch, since sums in another order differ in their last digits."""
+        blocks, _, positions, _ = batch
+        B, T = blocks.shape
+        fitting = micro_batch_that_fits(student.size, learner.model.config.vocab_size, T,
+                                        len(positions) // B, student.lesson,
+                                        teacher and teacher.model.config.size, self.device,
+                                        math.ceil(B / self.processes.world))
+        wanted = args.micro_batch or record.get("micro_batch") or fitting
+        return self.processes.broadcast(wanted)
+
+    def choose_compiled(self, args, record, seconds):
+        """Whether to compile the layers of a run that takes so many seconds without. Compiling
+        takes some minutes, which pays for a long run on a GPU."""
+        pays = self.device.type == "cuda" and seconds > 600
+        wanted = {"on": True, "off": False, "auto": record.get("compiled", pays)}[args.compile]
+        return self.processes.broadcast(wanted)
 
     def measure(self, learner, batch):
         """FLOP/s of this process in forward and backward passes on rows of a batch."""
@@ -101,8 +121,8 @@ class Session:
         learner.compile_layers()
         try:
             self.measure(learner, batch)
-        except Exception as failure:  # the compiler has many, a missing C++ compiler among them
-            if "memory" in str(failure):
+        except Exception as failure:  # the compiler raises many kinds: it may lack a C++ compiler
+            if "memory" in str(failure):  # cli.program says what to do
                 raise
             raise UserError(f"the layers cannot be compiled here ({type(failure).__name__}): give "
                             "--compile off") from None

@@ -1,4 +1,5 @@
-"""What a teacher must be, before it teaches: whole, long enough, with the student's tokenizer."""
+"""What a teacher must be before it teaches: its files are whole, its position table is long enough,
+its tokenizer is the student's, and it has the parts that the strategy reads."""
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -10,18 +11,19 @@ from model import Bert
 
 
 class Teacher(NamedTuple):
+    """A teacher and where it comes from."""
     model: Bert
     folder: Path
     sha256: str  # of its model.safetensors
 
 
 def load_teacher(name, seq_len):
-    """A run's folder, a BERT's folder or a hub id -> Teacher.
+    """The Teacher in a run's folder, in a BERT's folder, or at a hub id.
 
     Raises UserError where there is none, or where its position table is shorter than seq_len."""
     folder = fetch(name)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that there is no head: not every strategy reads it
+        warnings.simplefilter("ignore")  # it may lack an MLM head: not every strategy reads it
         model = Bert.from_pretrained(folder)
     longest = model.config.max_position_embeddings
     if longest < seq_len:
@@ -31,7 +33,7 @@ def load_teacher(name, seq_len):
 
 
 def fetch(name):
-    """The folder of a teacher: a run's folder, a BERT's folder, or a hub id, which is downloaded.
+    """The folder of a teacher: a run's folder, a BERT's folder, or what a hub id names, downloaded.
     Raises UserError where there is none, or where it is a run that is not finished."""
     folder = disk.fetch(name, ["config.json", "model.safetensors", "tokenizer.json"])
     if (folder / "run.json").exists() and not (folder / "model.safetensors").exists():
@@ -41,10 +43,11 @@ def fetch(name):
 
 
 def tokenizer_of(folder, V, name=None):
-    """The tokenizer of the student of a teacher in `folder`, whose vocabulary has V words: the
-    teacher's own, or the one called `name` if it has the same words.
+    """The student's tokenizer: that of the teacher in `folder`, whose vocabulary has V words, or
+    the one called `name` if it has the same words.
 
-    Raises UserError where they differ, where there is none, or where it has not V words."""
+    Raises UserError where their words differ, where the teacher has no tokenizer and no name is
+    given, or where the tokenizer does not have V words."""
     has_own = (folder / "tokenizer.json").exists()
     if name is None and not has_own:
         raise UserError(f"--teacher {folder} has no tokenizer.json: say with --tokenizer which "
@@ -63,8 +66,10 @@ def tokenizer_of(folder, V, name=None):
 
 
 def check_pair(lesson, student, teacher, has_head, copies):
-    """Raises UserError where a teacher (its Size) lacks the MLM head that the lesson reads, or the
-    layers that --init teacher copies into a student (its Size)."""
+    """Raises UserError where the teacher lacks what the lesson reads or --init teacher copies.
+
+    student, teacher: the Sizes of the two. has_head: whether the teacher has an MLM head. copies:
+    whether the student begins with layers of the teacher (--init teacher)."""
     if lesson.teacher.logits and not has_head:
         raise UserError("this strategy reads the teacher's predictions, and the teacher has no "
                         "masked-language-model head: give one that was saved with it (a "
@@ -74,7 +79,7 @@ def check_pair(lesson, student, teacher, has_head, copies):
     names = ("the hidden size", "the number of heads", "the feed-forward size")
     for name, own, theirs in zip(names, student[1:], teacher[1:]):
         if own != theirs:
-            fitting = f"{student.L}x{str(teacher).split('x')[1]}"
+            fitting = teacher._replace(L=student.L)
             raise UserError(f"--init teacher copies layers, and {name} is {own:,} in the student "
                             f"and {theirs:,} in the teacher: give --model {fitting}, or --init "
                             "random")
