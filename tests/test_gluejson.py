@@ -1,0 +1,44 @@
+"""gluejson.py: the fine-tunings that are finished, so that none is done twice."""
+import json
+
+from plumbing import disk, gluejson
+from plumbing.cli import UserError
+
+import pytest
+
+CELL = {"task": "rte", "lr": 1e-4, "batch_size": 16, "seed": 0}
+FINISHED = {**CELL, "scores": {"dev": {"accuracy": 0.75}}, "seconds": 3.0}
+
+
+def test_without_a_file_nothing_is_finished(tmp_path):
+    assert gluejson.read(tmp_path / "glue.json") == {"cells": []}
+    assert gluejson.find({"cells": []}, CELL) is None
+
+
+def test_what_was_written_is_read_again(tmp_path):
+    path = tmp_path / "glue.json"
+    disk.write_json(path, {"cells": [FINISHED]})
+    assert gluejson.find(gluejson.read(path), CELL) == FINISHED
+
+
+@pytest.mark.parametrize("other", [{"lr": 2e-4}, {"seed": 1}, {"task": "cola"}, {"pool": "mean"}])
+def test_a_cell_that_differs_in_any_entry_is_not_finished(other):
+    assert gluejson.find({"cells": [FINISHED]}, {**CELL, **other}) is None
+
+
+@pytest.mark.parametrize("contents", [
+    {}, {"cells": None}, {"cells": {}}, {"cells": [1]}, {"cells": [CELL]},
+    {"cells": [{**CELL, "scores": 0.75}]}])
+def test_a_file_without_a_list_of_cells_is_damaged(tmp_path, contents):
+    path = tmp_path / "glue.json"
+    path.write_text(json.dumps(contents))
+    with pytest.raises(UserError, match="glue.json is damaged: it holds no list of cells"):
+        gluejson.read(path)
+
+
+def test_a_score_that_somebody_edited_is_noticed(tmp_path):
+    path = tmp_path / "glue.json"
+    disk.write_json(path, {"cells": [FINISHED]})
+    path.write_text(path.read_text().replace("0.75", "0.95"))
+    with pytest.raises(UserError, match="was edited"):
+        gluejson.read(path)
