@@ -1,7 +1,8 @@
-"""What the seven concepts stand on: the command line, files, runs, processes, the hardware."""
+"""What the seven concepts stand on: the command line, files, runs, processes and the hardware."""
 import os
 
-# How long torch's threads spin before they sleep, when they wait for each other. GNU OpenMP's default of 300,000 turns makes
-# training ten times slower on a machine that does other work too; with 3,000 an idle one loses nothing (docs/LOG.md). It is
-# read when torch is imported: so every file imports plumbing before torch (pyproject.toml orders the imports so).
+# While torch's threads wait for each other, they spin for a while before they sleep. GNU OpenMP's
+# default of 300,000 turns makes training ten times slower on a machine that does other work, too.
+# With 3,000 turns an idle machine loses nothing (docs/LOG.md). torch reads the variable when it is
+# imported, so every file imports plumbing before torch: pyproject.toml orders the imports so.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")

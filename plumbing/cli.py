@@ -1,7 +1,9 @@
-"""The command line: how numbers are written, how a user's mistake ends, how a signal stops a program.
+"""The command line: numbers, options, errors, signals and the two output streams.
 
-Every program of this project ends in `cli.program(main)`: what the user can mend is one line on stderr, `error: what is
-wrong, and what to do`, and exit status 2. Standard library only.
+Every program of this project ends in `cli.program(main)`. It turns a mistake that the user can mend
+into one line on stderr, `error: what is wrong, and what to do`, and exit status 2.
+
+This file imports the standard library only, so that a program can answer before torch is imported.
 """
 import argparse
 import difflib
@@ -15,27 +17,34 @@ from decimal import Decimal, InvalidOperation
 
 
 class UserError(argparse.ArgumentTypeError):
-    """A mistake that the user can mend. (An ArgumentTypeError, so that argparse says which option it was about.)"""
+    """A mistake that the user can mend. Where an option's type raises it, argparse names the
+    option, since it is an ArgumentTypeError."""
+
+
+# --------------------------------------------------------------------------------------------------
+# Numbers that are read
 
 
 def number(text):
-    """`"2.5e15"` -> 2500000000000000, without a float's rounding; a fraction is cut off. Raises UserError unless the text is a
-    finite number of at least 1."""
+    """`"2.5e15"` -> 2500000000000000, without the rounding of a float. A fraction is cut off.
+
+    Raises UserError unless the text is a finite number from 1 to 1e30."""
     try:
         value = Decimal(str(text).strip().replace("_", ""))
     except InvalidOperation:
-        raise UserError(f"{text!r} is no number: write it like 1e13, 2.5e15 or 5000") from None
+        raise UserError(f"{text!r} is not a number: write it like 1e13, 2.5e15 or 5000") from None
     if not value.is_finite() or not 1 <= value <= Decimal("1e30"):
         raise UserError(f"{text} is out of range: write a number from 1 to 1e30, like 1e13")
     return int(value)
 
 
 def whole(least, most):
-    """An argparse type: whole numbers from `least` to `most`, also as 1e6."""
+    """An argparse type for whole numbers from `least` to `most`, which may be written like 1e6."""
     def parse(text):
         try:
             value = Decimal(text.strip())
-            if least <= value <= most and value == int(value):  # in this order: 1e99999999 has a hundred million digits
+            # The range is checked first: as an int, 1e99999999 has a hundred million digits.
+            if least <= value <= most and value == int(value):
                 return int(value)
         except (InvalidOperation, OverflowError, ValueError):
             pass
@@ -44,7 +53,7 @@ def whole(least, most):
 
 
 def real(least, most):
-    """An argparse type: numbers from `least` to `most`."""
+    """An argparse type for real numbers from `least` to `most`."""
     def parse(text):
         try:
             value = float(text)
@@ -56,100 +65,268 @@ def real(least, most):
     return parse
 
 
+# --------------------------------------------------------------------------------------------------
+# Numbers and errors that are printed
+
+MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 31557600  # in seconds; a year has 365.25 days
+
+
+def flops(n):
+    """6981000000 -> '6.98e9': a number of FLOPs with three significant digits."""
+    if n < 1e4:
+        return f"{n:.0f}"
+    return f"{n:.2e}".replace("e+0", "e").replace("e+", "e")
+
+
+def duration(seconds):
+    """Seconds in words: 4.2 s, 42 s, 3 min 5 s, 7 h 20 min, 12 days 3 h or 1,900 years."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < HOUR:
+        return f"{int(seconds // MINUTE)} min {int(seconds % MINUTE)} s"
+    if seconds < 2 * DAY:
+        return f"{int(seconds // HOUR)} h {int(seconds % HOUR // MINUTE)} min"
+    if seconds < 2 * YEAR:
+        return f"{int(seconds // DAY)} days {int(seconds % DAY // HOUR)} h"
+    return f"{seconds / YEAR:,.0f} years"
+
+
+def one_line(failure):
+    """The text of an exception as one line of at most 200 characters."""
+    return " ".join(str(failure).split())[:200]
+
+
+# --------------------------------------------------------------------------------------------------
+# The parser
+
+
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaints are one line, like all other errors."""
+    """An argparse parser that raises UserError, so that its errors look like all others.
+
+    Options cannot be abbreviated, and the description and the epilog keep their line breaks."""
 
     def __init__(self, **options):
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+                         **options)
 
     def parse_args(self, argv=None, namespace=None):
-        for word in sys.argv[1:] if argv is None else argv:
+        words = sys.argv[1:] if argv is None else argv
+        self.check_flags(words)
+        return super().parse_args(words, namespace)
+
+    def check_flags(self, words):
+        """Raises UserError where a flag is unknown, and names the flag that is most like it.
+
+        argparse itself would name the required options that are missing first: after `--flop 1e13`
+        it would ask for --flops, and not say that --flop is mistyped."""
+        known = self._option_string_actions
+        for word in words:
             flag = str(word).split("=")[0]
-            if flag.startswith("--") and flag != "--" and " " not in flag and flag not in self._option_string_actions:  # argparse would first name what is missing
-                near = difflib.get_close_matches(flag, self._option_string_actions, 1, 0.7)
-                self.error(f"there is no option {flag}" + (f": did you mean {near[0]}?" if near else ""))
-        return super().parse_args(argv, namespace)
+            is_flag = flag.startswith("--") and flag != "--" and " " not in flag
+            if is_flag and flag not in known:
+                similar = difflib.get_close_matches(flag, known, 1, 0.7)
+                hint = f": did you mean {similar[0]}?" if similar else ""
+                self.error(f"there is no option {flag}{hint}")
 
     def error(self, message):
+        """argparse calls this method for every mistake on the command line."""
         if self.epilog:
             print(self.epilog, file=sys.stderr)
         raise UserError(f"{message} (python {self.prog} --help lists the options)")
 
 
-SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # the last: the terminal was closed
+# --------------------------------------------------------------------------------------------------
+# Signals
+
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # SIGHUP: the terminal was closed
 
 
 class Stopped(BaseException):
-    """SIGINT, SIGTERM or SIGHUP. Not an Exception: no `except Exception` on the way may swallow it."""
+    """SIGINT, SIGTERM or SIGHUP has asked the program to stop. It is not an Exception, so that no
+    `except Exception` on the way swallows it."""
 
     def __init__(self, signum):
         self.status = 128 + signum  # the shell's convention: 130, 143 and 129
 
 
 def stopping_signals():
-    """The signals that stop a program: not a SIGHUP that `nohup` has it ignore."""
-    return [signum for signum in SIGNALS if signum != signal.SIGHUP or signal.getsignal(signum) != signal.SIG_IGN]
+    """The signals that stop this program. `nohup` starts a program with SIGHUP ignored, and then
+    SIGHUP is not among them."""
+    signals = list(SIGNALS)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+        signals.remove(signal.SIGHUP)
+    return signals
+
+
+class Signals:
+    """Postpones the stop to a moment when the program can save its state.
+
+    Inside `with Signals() as signals:` a signal only sets `signals.stopped`, which a loop reads
+    between two steps. Later signals change nothing, so that they do not disturb the save."""
+
+    def __enter__(self):
+        self.stopped = None
+        self.handlers_before = {}
+        # Python allows signal handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            for signum in stopping_signals():
+                self.handlers_before[signum] = signal.signal(signum, self.handle)
+        return self
+
+    def handle(self, signum, frame):
+        self.stopped = self.stopped or Stopped(signum)
+
+    def __exit__(self, *_):
+        for signum, handler in self.handlers_before.items():
+            signal.signal(signum, handler)
+
+
+class StopAtOnce:
+    """The signal handler of a program outside `with Signals()`. It raises Stopped.
+
+    `first` is the Stopped of the first signal, or None. It decides the exit status."""
+
+    def __init__(self):
+        self.first = None
+        self.last_time = -float("inf")  # of the last signal that was obeyed
+        self.is_in_hook = False
+        self.usual_hook = sys.unraisablehook
+
+    def handle(self, signum, frame):
+        # While the program obeys the first signal, a second one a moment later must not interrupt
+        # it. After two seconds the first one was probably swallowed by a library.
+        if self.is_in_hook or time.monotonic() - self.last_time < 2:
+            return
+        self.first = self.first or Stopped(signum)
+        self.last_time = time.monotonic()
+        raise self.first
+
+    def hook(self, unraisable):
+        """For sys.unraisablehook. Python drops an exception that is raised in a `__del__`: where
+        that was Stopped, the signal is sent once more."""
+        stopped = unraisable.exc_value
+        if not isinstance(stopped, Stopped):
+            return self.usual_hook(unraisable)
+        self.is_in_hook = True
+        try:
+            self.first, self.last_time = None, -float("inf")
+            signum = stopped.status - 128
+            threading.Thread(target=self.send_again, args=(signum,), daemon=True).start()
+        finally:
+            self.is_in_hook = False
+
+    def send_again(self, signum):
+        """Sends the signal once the hook has returned. Inside it, Stopped would be dropped, too."""
+        while self.is_in_hook:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signum)
+
+
+# --------------------------------------------------------------------------------------------------
+# A program from its start to its exit status
 
 
 def program(main):
-    """Runs a program's main(), and turns what the user can mend into one line on stderr and exit status 2."""
-    stopped = []  # (signal, when)
-
-    def stop(signum, frame):
-        bounced = stopped and time.monotonic() - stopped[-1][1] < 2  # a second one a moment later changes nothing
-        if not bounced:
-            stopped.append((Stopped(signum), time.monotonic()))
-            raise stopped[0][0]
-    def swallowed(failure, usual=sys.unraisablehook):
-        """What is raised inside a `__del__` goes no further: the signal is sent again."""
-        if not isinstance(failure.exc_value, Stopped):
-            return usual(failure)
-        stopped.clear()
-        threading.Timer(0.01, os.kill, (os.getpid(), failure.exc_value.status - 128)).start()
-    sys.unraisablehook = swallowed
+    """Runs main() and exits: with exit_status(main), or, after a signal, with 128 + its number."""
+    handler = StopAtOnce()
+    sys.unraisablehook = handler.hook
     for signum in stopping_signals():
-        signal.signal(signum, stop)
+        signal.signal(signum, handler.handle)
     repair_streams()
     try:
         status = exit_status(main)
         for signum in SIGNALS:
-            signal.signal(signum, signal.SIG_IGN)  # too late to stop anything
-    except Stopped as end:
-        status = end.status
-    except BaseException:  # what a library made of it: an import that is interrupted may end in an ImportError
-        if not stopped:
+            signal.signal(signum, signal.SIG_IGN)  # the work is done: nothing is left to stop
+    except Stopped as stopped:
+        status = stopped.status
+    except BaseException:
+        # A library may turn Stopped into something else: an import that is interrupted may end in
+        # an ImportError.
+        if handler.first is None:
             raise
-    sys.exit(stopped[0][0].status if stopped else status)
+    if handler.first is not None:
+        status = handler.first.status
+    sys.exit(status)
 
 
 def exit_status(main):
-    """The exit status of main(), after the line that says why."""
+    """Calls main() and returns the exit status: 0, or 2 after a failure that the user can mend and
+    that an error line explains, or 141 where the reader of stdout has gone. Any other exception is
+    a defect of the program, and is not caught."""
     try:
         main()
         sys.stdout.flush()
         return 0
     except UserError as mistake:
-        return complain(" ".join(str(mistake).split()))
-    except BrokenPipeError:  # `... | head` has read enough
-        discard(sys.stdout)
-        return 141  # 128 + SIGPIPE: what was asked for is not done
+        return print_error(" ".join(str(mistake).split()))
+    except BrokenPipeError:  # `... | head` has read enough, and what was asked for is not done
+        send_to_null(sys.stdout)
+        return 128 + signal.SIGPIPE
     except OSError as failure:
         if failure.errno is None:
             raise
-        advice = {errno.ENOSPC: "; make room and run the same command again, nothing written earlier is lost",
-                  errno.EDQUOT: "; make room and run the same command again, nothing written earlier is lost",
-                  errno.EACCES: "; choose a place that you may write to and read from",
-                  errno.EROFS: "; choose a place that you may write to"}.get(failure.errno, "")
-        return complain(f"{failure.strerror}{f': {failure.filename}' if failure.filename else ''}{advice}")
-    except (MemoryError, RuntimeError) as failure:  # torch says it in a RuntimeError's text
-        if not isinstance(failure, MemoryError) and not any(
-                words in str(failure) for words in ("out of memory", "can't allocate memory", "not enough memory")):
+        return print_error(system_error(failure))
+    except (MemoryError, RuntimeError) as failure:
+        if not is_out_of_memory(failure):
             raise
-        return complain("out of memory: lower --micro-batch (without --dropout the result stays the same), --batch-size, --seq-len or --model")
+        return print_error("out of memory: lower --micro-batch (without --dropout the result stays "
+                           "the same), --batch-size, --seq-len or --model")
 
 
-class Patient:
-    """stderr for a program that goes on where nobody reads it any more: `... 2>&1 | head`, a terminal that was closed."""
+def print_error(message):
+    """Prints the error line and returns exit status 2."""
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+MAKE_ROOM = "make room and run the same command again, nothing written earlier is lost"
+ADVICE = {errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM,
+          errno.EACCES: "choose a place that you may write to and read from",
+          errno.EROFS: "choose a place that you may write to"}
+
+
+def system_error(failure):
+    """What the system says of an OSError: the reason, the file's name, and what to do about it."""
+    message = str(failure.strerror)
+    if failure.filename:
+        message += f": {failure.filename}"
+    if failure.errno in ADVICE:
+        message += f"; {ADVICE[failure.errno]}"
+    return message
+
+
+def is_out_of_memory(failure):
+    """Whether memory ran out. torch raises a RuntimeError then, and only its text says so."""
+    texts = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(failure, MemoryError) or any(text in str(failure) for text in texts)
+
+
+# --------------------------------------------------------------------------------------------------
+# The output streams
+
+
+def say(words, write=print):
+    """Prints words. A program goes on where nobody reads them any more: `... | head` must not stop
+    a run of many hours."""
+    try:
+        write(words)
+        sys.stdout.flush()
+    except OSError as failure:
+        if failure.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        send_to_null(sys.stdout)
+
+
+def send_to_null(stream):
+    """From now on, what is written to `stream` goes nowhere, and no write fails."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class LenientStream:
+    """A stream whose writes do not fail where its reader has gone: after `... 2>&1 | head`, or when
+    the terminal was closed."""
 
     def __init__(self, stream):
         self.stream = stream
@@ -158,85 +335,25 @@ class Patient:
         try:
             return self.stream.write(text)
         except OSError:
-            discard(self.stream)
+            send_to_null(self.stream)
 
     def flush(self):
         try:
             self.stream.flush()
         except OSError:
-            discard(self.stream)
+            send_to_null(self.stream)
 
     def __getattr__(self, name):
         return getattr(self.stream, name)
 
 
 def repair_streams():
-    """stdout and stderr as a program wants them: there (a daemon may have closed them), and able to spell any name."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name) or open(os.devnull, "w")
+    """Opens stdout and stderr where they are closed, as a daemon may start a program, and lets them
+    print any character. stderr becomes a LenientStream."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
+    for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-        setattr(sys, name, Patient(stream) if name == "stderr" and not isinstance(stream, Patient) else stream)
-
-
-def say(words, write=print):
-    """Prints, and goes on where nobody reads any more: `... | head` does not stop a run."""
-    try:
-        write(words)
-        sys.stdout.flush()
-    except OSError as failure:
-        if failure.errno not in (errno.EPIPE, errno.EIO):
-            raise
-        discard(sys.stdout)
-
-
-def discard(stream):
-    """For when the reader of a stream has gone: what is printed from here on goes nowhere, and fails no more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def complain(message):
-    print(f"error: {message}", file=sys.stderr)
-    return 2
-
-
-class Signals:
-    """`with Signals() as signals:` inside it SIGINT, SIGTERM and SIGHUP only set `signals.stopped`, for a loop to see between two
-    steps; a second one while the state is being saved changes nothing."""
-
-    def __enter__(self):
-        self.stopped = None
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            self.before = {signum: signal.signal(signum, self.note) for signum in stopping_signals()}
-        else:
-            self.before = {}
-        return self
-
-    def note(self, signum, frame):
-        self.stopped = self.stopped or Stopped(signum)
-
-    def __exit__(self, *_):
-        for signum, handler in self.before.items():
-            signal.signal(signum, handler)
-
-
-def flops(n):
-    """6981000000 -> '6.98e9': three significant digits."""
-    return f"{n:.0f}" if n < 1e4 else f"{n:.2e}".replace("e+0", "e").replace("e+", "e")
-
-
-def duration(seconds):
-    """Seconds in words: '4.2 s', '42 s', '3 min 5 s', '7 h 20 min', '12 days 3 h', '1,900 years'."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    units = (("min", 60, 60 * 60), ("h", 3600, 48 * 3600), ("days", 86400, 2 * 31557600))
-    for (unit, length, below), (small, small_length) in zip(units, (("s", 1), ("min", 60), ("h", 3600))):
-        if seconds < below:
-            return f"{int(seconds // length):,} {unit} {int(seconds % length // small_length)} {small}"
-    return f"{seconds / 31557600:,.0f} years"
-
-
-def one_line(failure):
-    return " ".join(str(failure).split())[:200]
+    if not isinstance(sys.stderr, LenientStream):
+        sys.stderr = LenientStream(sys.stderr)

@@ -1,20 +1,28 @@
-"""A run's folder: its settings, lock, checkpoints and log. What makes a run impossible to lose.
+"""A run's folder: settings, lock, checkpoints and log. It makes a run impossible to lose.
 
-Three promises, each kept by one mechanism (RELIABILITY.md says how they are tested):
- 1. A file is whole or absent, and a damaged one is noticed (disk.py).
- 2. A folder has one process at a time: the kernel frees its lock when the process dies.
- 3. A step is counted once. A checkpoint holds all that the next step depends on, the log up to there and a copy of run.json included.
+Three promises are kept, each by one mechanism (docs/RELIABILITY.md says how they are tested):
+
+ 1. A file is whole or absent, and damage is noticed (plumbing/disk.py).
+ 2. One process at a time works in a folder. The kernel frees its lock when the process dies.
+ 3. A step is counted once. A checkpoint holds all that the next step depends on, with the log up to
+    that step and a copy of run.json.
 
     runs/scratch-2x128/
-        run.json                  settings (fixed at the start) and results (when it is finished)
-        lock                      held while a process works in the folder
-        checkpoint-000000000400.safetensors    weights, optimizer and step; the newest two are kept until the run is finished
-        log.jsonl                 one JSON object a line
+        run.json     the settings, fixed at the start, and the results of a finished run
+        lock         held while a process works in the folder
+        log.jsonl    one JSON object a line
+        checkpoint-000000000400.safetensors
+                     weights, optimizer and step; the newest two are kept until the run is finished
+
+From top to bottom: what makes two runs the same, which folders are a run's, the state that a
+checkpoint holds, and the folder itself, `Run`.
 """
+import fcntl
 import json
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from plumbing.cli import UserError
 from plumbing.disk import (
@@ -31,212 +39,13 @@ from plumbing.disk import (
 
 import torch
 
-
-class Run:
-    """A run's folder, locked for this process. Use as `with Run(folder, settings) as run:`.
-
-    Raises UserError where another process works in it, it was begun with other settings, or it is some other folder."""
-
-    def __init__(self, folder, settings):
-        self.folder = Path(folder)
-        self.settings = settings
-        self.record = None  # run.json
-        self.saved_log = ""  # the log at the loaded checkpoint
-
-    def __enter__(self):
-        import fcntl
-        refuse_foreign(self.folder)
-        make_folder(self.folder.absolute())
-        self.lock = open(self.folder / "lock", "a")
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.lock.close()
-            raise UserError(f"another process is working in {self.folder}: wait for it, or choose another --out") from None
-        try:
-            self.open()
-        except BaseException:
-            self.lock.close()
-            raise
-        return self
-
-    def __exit__(self, *_):
-        self.lock.close()  # and with it goes the lock
-
-    def open(self):
-        path = self.folder / "run.json"
-        for leftover in self.folder.iterdir():
-            if LEFTOVER.fullmatch(leftover.name):  # of a process that died while it wrote: we hold the lock, so it is gone
-                leftover.unlink()
-        recovered = None
-        try:
-            self.record = read_json(path) if path.exists() else None
-        except Damaged as failure:
-            self.record = failure
-        if not isinstance(self.record, dict):  # a run that is under way has it once more in its checkpoint
-            _, _, recovered = self.newest()
-            if recovered is not None:
-                print(f"run.json is {'damaged' if self.record else 'missing'}: taken from the checkpoint")
-                self.record = json.loads(recovered["record"])
-            elif self.record is not None:
-                raise self.record
-        if self.record is not None:
-            check_same_settings(self.folder, self.record.get("settings"), self.settings)
-        self.record = self.record or {"finished": False, "settings": self.settings}
-        if recovered or not path.exists():
-            self.write_record()
-
-    def still_ours(self):
-        """Raises UserError where the folder was removed meanwhile, and perhaps made again by another process: what is written goes by its name."""
-        lock, mine = self.folder / "lock", os.fstat(self.lock.fileno())
-        if not lock.exists() or (lock.stat().st_ino, lock.stat().st_dev) != (mine.st_ino, mine.st_dev):
-            raise UserError(f"{self.folder} was removed or replaced while the run went on: nothing more is written into it; choose another --out")
-
-    def write_record(self, **fields):
-        self.still_ours()
-        self.record.update(fields)
-        write_json(self.folder / "run.json", self.record)
-
-    @property
-    def finished(self):
-        return bool(self.record.get("finished"))
-
-    # Checkpoints: `checkpoint-000000000400.safetensors`. Two are kept, so that a damaged one falls back to the one before.
-
-    def checkpoints(self):
-        return checkpoints(self.folder)
-
-    def save_checkpoint(self, step, tensors):
-        self.still_ours()
-        save_tensors(self.folder / f"checkpoint-{step:012d}.safetensors", tensors, step=step, record=json.dumps(self.record), log=self.log_text())
-        for old in self.checkpoints()[2:]:
-            old.unlink()
-
-    def newest(self, settings=None):
-        """(step, tensors, metadata) of the newest whole checkpoint, with `settings` of a run with these; (0, None, None) where there is none.
-        Any other is said, and set aside."""
-        for path in self.checkpoints():
-            why = "damaged"
-            try:
-                tensors, metadata = load_tensors(path)
-                record, step = json.loads(metadata["record"]), int(metadata["step"])
-                if path.name == f"checkpoint-{step:012d}.safetensors" and "log" in metadata:
-                    if settings is None or record.get("settings") == settings:
-                        return step, tensors, metadata
-                    why = "of a run with other settings"
-            except (Damaged, KeyError, ValueError):
-                pass
-            print(f"{path.name} is {why}: set aside as {path.name}.bad")
-            os.replace(path, f"{path}.bad")
-        return 0, None, None
-
-    def load_checkpoint(self):
-        """(step, tensors) of this run's newest whole checkpoint, (0, None) where there is none: then it begins again, and says so."""
-        had = self.checkpoints()
-        step, tensors, metadata = self.newest(self.settings)
-        if tensors is not None:
-            self.saved_log = metadata["log"]
-        elif had:
-            print("no whole checkpoint is left: starting again from the first step")
-        return step, tensors
-
-    def remove_checkpoints(self):
-        for path in self.folder.glob("checkpoint-*"):
-            if CHECKPOINT.fullmatch(path.name.removesuffix(".bad")):
-                path.unlink()
-
-    # The log: JSON objects, one a line
-
-    def rewind_log(self):
-        """To what it was at the loaded checkpoint: the steps since then are run again."""
-        write_file(self.folder / "log.jsonl", self.saved_log)
-
-    def log(self, **fields):
-        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(fields) + "\n")
-
-    def log_text(self):
-        path = self.folder / "log.jsonl"
-        return read_text(path) if path.exists() else ""
-
-    def read_log(self):
-        return [json.loads(line) for line in self.log_text().splitlines()]
-
-
-CHECKPOINT = re.compile(r"checkpoint-\d{12}\.safetensors")
-LEFTOVER = leftovers(r"run\.json|log\.jsonl|config\.json|tokenizer(_config)?\.json|README\.md|curve\.png|model\.safetensors|"
-                     r"checkpoint-\d+\.safetensors")  # of what a run writes
-
-
-def checkpoints(folder):
-    """Paths, newest first."""
-    return sorted((path for path in folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)), reverse=True)
-
-
-def check_writable(folder):
-    folder = folder.absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"--out {folder} cannot be written: {existing} is {'read-only for you' if existing.is_dir() else 'a file'}")
-
-
-def check_out(out):
-    """Raises UserError where --out (None: runs/) cannot be written, or is no run's folder. That is
-    said before hours of tokenizing."""
-    check_writable(Path(out or "runs"))
-    if out:
-        refuse_foreign(out)
-
-
-def refuse_foreign(folder):
-    """Raises UserError where `folder` holds files and is no run's folder: somebody's home is not written into."""
-    folder = Path(folder)
-    if folder.is_dir() and not (folder / "run.json").exists() and not checkpoints(folder):
-        others = sorted(entry.name for entry in folder.iterdir() if entry.name != "lock" and not LEFTOVER.fullmatch(entry.name))
-        if others:
-            raise UserError(f"{folder} holds other files ({', '.join(others[:3])}{', ...' if others[3:] else ''}) and is no run's "
-                            f"folder: choose another --out")
-
-
-def check_same_settings(folder, old, new):
-    """Raises UserError, naming the differences, unless a run in `folder` was begun with the settings it now gets."""
-    if not isinstance(old, dict):
-        raise UserError(f"{folder}/run.json is damaged: it has no settings")
-    different = [f"{key} was {old.get(key)} and is now {new.get(key)}" for key in sorted(old.keys() | new.keys())
-                 if old.get(key) != new.get(key)]
-    if different and all(words.startswith("text_sha256") for words in different):
-        raise UserError(f"{folder} holds a run on another text: it was edited, or is cut by another tokenizer; choose another --out")
-    if different and all(words.startswith(("teacher_sha256", "teacher_model")) for words in different):
-        raise UserError(f"{folder} holds the student of another teacher, or the teacher was changed: choose another --out")
-    if different:
-        raise UserError(f"{folder} holds a run with other settings ({'; '.join(different)}): "
-                        f"give the same settings to continue it, or another --out")
-
-
-def checkpoint(learner, optimizer, seconds, sums, logged):
-    """All that the next step depends on, as tensors: weights, AdamW's two moments and its step (none yet for a part that no loss
-    has reached); and the log's running sums of the loss's terms."""
-    tensors = dict(learner.state_dict())
-    for name, p in learner.named_parameters():
-        tensors |= {f"optimizer.{name}.{key}": value for key, value in optimizer.state[p].items()}
-    return tensors | {"seconds": torch.tensor(seconds, dtype=torch.float64), "sums": sums, "logged": torch.tensor(logged)}
-
-
-def restore(loaded, learner, optimizer):
-    """(step, seconds, running sums of the terms, their number) of a loaded checkpoint, whose weights and moments are put in place."""
-    device, (step, tensors) = next(learner.parameters()).device, loaded
-    if tensors is None:
-        return 0, 0.0, torch.zeros(0, device=device), 0
-    learner.load_state_dict({name: tensor for name, tensor in tensors.items() if name.startswith(("model.", "projection."))})
-    for name, p in learner.named_parameters():
-        if f"optimizer.{name}.step" in tensors:
-            optimizer.state[p] = {key: tensors[f"optimizer.{name}.{key}"].to(device if key != "step" or device.type == "cuda" else "cpu")
-                                  for key in ("step", "exp_avg", "exp_avg_sq")}
-    return step, tensors["seconds"].item(), tensors["sums"].to(device), tensors["logged"].item()
+# --------------------------------------------------------------------------------------------------
+# The settings: what makes two runs the same
 
 
 def settings_of(args, student, corpus, teacher, config, session):
-    """What makes two runs the same. A run's folder is continued with equal settings only."""
+    """The settings of a run of train.py, as a dict. A run's folder is continued with equal settings
+    only."""
     names = ("strategy", "data", "text_column", "unique_tokens", "seq_len", "batch_size", "lr",
              "betas", "weight_decay", "warmup", "dropout", "seed")
     settings = {name: getattr(args, name) for name in names}
@@ -252,3 +61,297 @@ def settings_of(args, student, corpus, teacher, config, session):
         "teacher_model": str(teacher.model.config.size), "init": args.init,
         "mlm_finish": args.mlm_finish, "temperature": args.temperature,
         "relation_heads": args.relation_heads, "teacher_layer": args.teacher_layer}
+
+
+def check_same_settings(folder, old, new):
+    """Raises UserError, which names the differences, unless the settings `old` of the run in
+    `folder` are those that it gets now."""
+    if not isinstance(old, dict):
+        raise UserError(f"{folder}/run.json is damaged: it has no settings")
+    different = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    if not different:
+        return
+    if different == {"text_sha256"}:
+        raise UserError(f"{folder} holds a run on another text: the text was edited, or is cut by "
+                        "another tokenizer; choose another --out")
+    if different <= {"teacher_sha256", "teacher_model"}:
+        raise UserError(f"{folder} holds the student of another teacher, or the teacher was "
+                        "changed: choose another --out")
+    changes = [f"{key} was {old.get(key)} and is now {new.get(key)}" for key in sorted(different)]
+    raise UserError(f"{folder} holds a run with other settings ({'; '.join(changes)}): give the "
+                    "same settings to continue it, or another --out")
+
+
+# --------------------------------------------------------------------------------------------------
+# Which folders are a run's
+
+CHECKPOINT = re.compile(r"checkpoint-\d{12}\.safetensors")
+# Temporary names of the files that a run writes.
+LEFTOVER = leftovers(r"run\.json|log\.jsonl|config\.json|tokenizer(_config)?\.json|README\.md"
+                     r"|curve\.png|model\.safetensors|checkpoint-\d+\.safetensors")
+
+
+def checkpoint_name(step):
+    """The name of the file for the checkpoint after `step` steps."""
+    return f"checkpoint-{step:012d}.safetensors"
+
+
+def checkpoints(folder):
+    """The paths of a folder's checkpoints, newest first."""
+    paths = [path for path in folder.glob("checkpoint-*") if CHECKPOINT.fullmatch(path.name)]
+    return sorted(paths, reverse=True)
+
+
+def check_out(out):
+    """Raises UserError where --out (None: runs/) cannot be written, or is another folder than a
+    run's. train.py calls it first, since tokenizing may take hours."""
+    check_writable(Path(out or "runs"))
+    if out:
+        refuse_foreign(out)
+
+
+def check_writable(folder):
+    """Raises UserError where the folder cannot be written, or cannot be made."""
+    folder = folder.absolute()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    problem = None
+    if not existing.is_dir():
+        problem = "a file"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        problem = "read-only for you"
+    if problem:
+        raise UserError(f"--out {folder} cannot be written: {existing} is {problem}")
+
+
+def refuse_foreign(folder):
+    """Raises UserError where `folder` holds files and is not a run's folder: nothing is written
+    among somebody's own files."""
+    folder = Path(folder)
+    if not folder.is_dir() or (folder / "run.json").exists() or checkpoints(folder):
+        return
+    names = sorted(entry.name for entry in folder.iterdir())
+    others = [name for name in names if name != "lock" and not LEFTOVER.fullmatch(name)]
+    if others:
+        examples = ", ".join(others[:3]) + (", ..." if others[3:] else "")
+        raise UserError(f"{folder} holds other files ({examples}) and is not a run's folder: "
+                        "choose another --out")
+
+
+# --------------------------------------------------------------------------------------------------
+# The state that a checkpoint holds
+
+
+def checkpoint(learner, optimizer, seconds, sums, logged):
+    """All that the next step depends on, as {name: tensor}: the weights, AdamW's two moments and
+    step of each weight, the seconds so far, and the loss's terms summed since the last line of the
+    log, `sums`, over `logged` steps.
+
+    A weight that no loss has reached yet has no moments."""
+    tensors = dict(learner.state_dict())
+    for name, p in learner.named_parameters():
+        for key, value in optimizer.state[p].items():
+            tensors[f"optimizer.{name}.{key}"] = value
+    tensors["seconds"] = torch.tensor(seconds, dtype=torch.float64)
+    tensors["sums"] = sums
+    tensors["logged"] = torch.tensor(logged)
+    return tensors
+
+
+def restore(loaded, learner, optimizer):
+    """Puts weights and moments of a loaded checkpoint, (step, tensors), into place. Returns
+    (step, seconds, sums, logged) as `checkpoint` got them: zeros where tensors is None."""
+    step, tensors = loaded
+    device = next(learner.parameters()).device
+    if tensors is None:
+        return 0, 0.0, torch.zeros(0, device=device), 0
+    weights = {name: tensor for name, tensor in tensors.items()
+               if name.startswith(("model.", "projection."))}
+    learner.load_state_dict(weights)
+    # AdamW keeps its step beside the weight on a GPU, and on the CPU otherwise.
+    step_device = device if device.type == "cuda" else "cpu"
+    for name, p in learner.named_parameters():
+        prefix = f"optimizer.{name}."
+        if prefix + "step" in tensors:
+            optimizer.state[p] = {"step": tensors[prefix + "step"].to(step_device),
+                                  "exp_avg": tensors[prefix + "exp_avg"].to(device),
+                                  "exp_avg_sq": tensors[prefix + "exp_avg_sq"].to(device)}
+    return step, tensors["seconds"].item(), tensors["sums"].to(device), tensors["logged"].item()
+
+
+class Loaded(NamedTuple):
+    """A checkpoint as it was read from its file."""
+    step: int
+    tensors: dict
+    record: dict  # run.json when it was saved
+    log: str      # log.jsonl when it was saved
+
+
+def read_checkpoint(path):
+    """The checkpoint in a file, as a Loaded, or None where the file is damaged. Where it merely
+    cannot be read, the error passes: such a file may be whole."""
+    try:
+        tensors, metadata = load_tensors(path)
+        loaded = Loaded(int(metadata["step"]), tensors, json.loads(metadata["record"]),
+                        metadata["log"])
+    except (Damaged, KeyError, ValueError):
+        return None
+    return loaded if path.name == checkpoint_name(loaded.step) else None
+
+
+# --------------------------------------------------------------------------------------------------
+# The folder
+
+
+class Run:
+    """A run's folder, locked for this process: `with Run(folder, settings) as run:`.
+
+    Raises UserError where another process works in the folder, where its run was begun with other
+    settings, or where it is not a run's folder."""
+
+    def __init__(self, folder, settings):
+        self.folder = Path(folder)
+        self.settings = settings
+        self.record = None   # the contents of run.json
+        self.saved_log = ""  # the log at the loaded checkpoint
+
+    def __enter__(self):
+        refuse_foreign(self.folder)
+        make_folder(self.folder.absolute())
+        self.lock = open(self.folder / "lock", "a")
+        try:
+            self.acquire_lock()
+            self.load_record()
+        except BaseException:
+            self.lock.close()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.lock.close()  # frees the lock
+
+    def acquire_lock(self):
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is working in {self.folder}: wait for it, or choose "
+                            "another --out") from None
+
+    def check_lock(self):
+        """Raises UserError where the folder was removed in the meantime. Another process may have
+        made a new one of the same name, and nothing may be written into that."""
+        path, ours = self.folder / "lock", os.fstat(self.lock.fileno())
+        if not path.exists() or not os.path.samestat(path.stat(), ours):
+            raise UserError(f"{self.folder} was removed or replaced while the run went on: nothing "
+                            "more is written into it; choose another --out")
+
+    # run.json
+
+    def load_record(self):
+        """Reads run.json, or begins it. A run that was under way has a copy of it in its
+        checkpoints, from which a damaged or missing one is taken."""
+        self.remove_leftovers()
+        path = self.folder / "run.json"
+        has_file, damage = path.exists(), None
+        try:
+            self.record = read_json(path) if has_file else None
+        except Damaged as failure:
+            damage = failure
+        is_recovered = False
+        if self.record is None:
+            is_recovered = self.recover_record("damaged" if damage else "missing")
+        if self.record is None and damage:
+            raise damage
+        if self.record is not None:
+            check_same_settings(self.folder, self.record.get("settings"), self.settings)
+        self.record = self.record or {"finished": False, "settings": self.settings}
+        if is_recovered or not has_file:
+            self.write_record()
+
+    def remove_leftovers(self):
+        """Removes the temporary files of a process that died while it wrote. We hold the lock, so
+        that process is gone."""
+        for path in self.folder.iterdir():
+            if LEFTOVER.fullmatch(path.name):
+                path.unlink()
+
+    def recover_record(self, problem):
+        """Takes run.json from the newest whole checkpoint. Returns whether there is one."""
+        loaded = self.newest_checkpoint()
+        if loaded is None:
+            return False
+        print(f"run.json is {problem}: taken from the checkpoint")
+        self.record = loaded.record
+        return True
+
+    def write_record(self, **fields):
+        """Sets some fields of run.json."""
+        self.check_lock()
+        self.record.update(fields)
+        write_json(self.folder / "run.json", self.record)
+
+    @property
+    def finished(self):
+        return bool(self.record.get("finished"))
+
+    # Checkpoints. Two are kept: where the newest is damaged, the run continues from the other one.
+
+    def checkpoints(self):
+        return checkpoints(self.folder)
+
+    def save_checkpoint(self, step, tensors):
+        """Writes a checkpoint, and removes all but the newest two."""
+        self.check_lock()
+        save_tensors(self.folder / checkpoint_name(step), tensors, step=step,
+                     record=json.dumps(self.record), log=self.log_text())
+        for old in self.checkpoints()[2:]:
+            old.unlink()
+
+    def newest_checkpoint(self, settings=None):
+        """The newest whole checkpoint of a run with these settings (None: with any), as a Loaded,
+        or None. Newer ones that are damaged, or are another run's, are set aside."""
+        for path in self.checkpoints():
+            loaded = read_checkpoint(path)
+            if loaded is None:
+                problem = "damaged"
+            elif settings is not None and loaded.record.get("settings") != settings:
+                problem = "of a run with other settings"
+            else:
+                return loaded
+            print(f"{path.name} is {problem}: set aside as {path.name}.bad")
+            os.replace(path, f"{path}.bad")
+        return None
+
+    def load_checkpoint(self):
+        """(step, tensors) of this run's newest whole checkpoint, or (0, None)."""
+        had_any = bool(self.checkpoints())
+        loaded = self.newest_checkpoint(self.settings)
+        if loaded is None:
+            if had_any:
+                print("no whole checkpoint is left: starting again from the first step")
+            return 0, None
+        self.saved_log = loaded.log
+        return loaded.step, loaded.tensors
+
+    def remove_checkpoints(self):
+        """Removes all checkpoints, and those that were set aside."""
+        for path in self.folder.glob("checkpoint-*"):
+            if CHECKPOINT.fullmatch(path.name.removesuffix(".bad")):
+                path.unlink()
+
+    # The log: JSON objects, one a line.
+
+    def rewind_log(self):
+        """Sets the log back to the loaded checkpoint: the steps since then are run again."""
+        write_file(self.folder / "log.jsonl", self.saved_log)
+
+    def log(self, **fields):
+        """Appends a line to the log."""
+        with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(fields) + "\n")
+
+    def log_text(self):
+        path = self.folder / "log.jsonl"
+        return read_text(path) if path.exists() else ""
+
+    def read_log(self):
+        return [json.loads(line) for line in self.log_text().splitlines()]

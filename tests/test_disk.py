@@ -1,16 +1,26 @@
 """disk.py: a file is whole or absent, and damage is noticed."""
+import hashlib
 import os
+import subprocess
+import sys
 
 from plumbing import disk
 from plumbing.cli import UserError
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
+
+# --------------------------------------------------------------------------------------------------
+# Tensors
 
 
 def test_tensors_come_back_as_they_were_and_the_library_reads_the_file(tmp_path):
-    tensors = {"b": torch.randn(3, 5), "a": torch.tensor(7), "empty": torch.zeros(0, 4), "d": torch.randn(2, dtype=torch.float64)}
+    draw = torch.Generator().manual_seed(0)
+    tensors = {"b": torch.randn(3, 5, generator=draw), "a": torch.tensor(7),
+               "empty": torch.zeros(0, 4),
+               "d": torch.randn(2, dtype=torch.float64, generator=draw)}
     disk.save_tensors(tmp_path / "x.safetensors", tensors, step=3)
     ours, metadata = disk.load_tensors(tmp_path / "x.safetensors")
     theirs = load_file(tmp_path / "x.safetensors")  # the safetensors library's own reader
@@ -28,27 +38,52 @@ def test_the_same_tensors_are_the_same_bytes(tmp_path):
 
 def test_any_flipped_byte_of_a_tensor_file_is_noticed(tmp_path):
     path = tmp_path / "x.safetensors"
-    disk.save_tensors(path, {"w": torch.randn(4, 4), "n": torch.tensor(3)}, step=1)
+    weights = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    disk.save_tensors(path, {"w": weights, "n": torch.tensor(3)}, step=1)
     good = path.read_bytes()
-    wanted, _ = disk.load_tensors(path)
+    expected, _ = disk.load_tensors(path)
     for place in range(len(good)):
         path.write_bytes(good[:place] + bytes([good[place] ^ 0x11]) + good[place + 1:])
         try:
             tensors, metadata = disk.load_tensors(path)
         except UserError:
             continue
-        # A flip that goes unnoticed may only be one that changes nothing that is read: in the names of format and checksum.
-        assert metadata["step"] == "1"
-        assert tensors.keys() == wanted.keys() and all(torch.equal(tensors[name], wanted[name]) for name in wanted)
+        # A flip may go unnoticed only where it changes nothing that is read: in the names of the
+        # entries for format and checksum.
+        assert metadata["step"] == "1" and tensors.keys() == expected.keys()
+        assert all(torch.equal(tensors[name], expected[name]) for name in expected)
 
 
 def test_a_file_cut_short_is_noticed(tmp_path):
     path = tmp_path / "x.safetensors"
-    disk.save_tensors(path, {"w": torch.randn(64)})
-    for length in (0, 5, 20, 200, path.stat().st_size - 1):
-        path.write_bytes(path.read_bytes()[:length])
+    disk.save_tensors(path, {"w": torch.ones(64)})
+    whole = path.read_bytes()
+    for length in (0, 5, 20, 200, len(whole) - 1):
+        path.write_bytes(whole[:length])
         with pytest.raises(UserError, match="damaged"):
             disk.load_tensors(path)
+
+
+def test_a_folder_in_the_place_of_a_tensor_file_is_named(tmp_path):
+    with pytest.raises(UserError, match="is not a file"):
+        disk.load_tensors(tmp_path)
+
+
+def test_files_without_tensors_are_written_and_read_without_importing_torch(tmp_path):
+    text = f"""
+import sys
+from pathlib import Path
+from plumbing import disk
+path = Path({str(tmp_path / 'x.json')!r})
+disk.write_json(path, {{"a": 1}})
+print(disk.read_json(path), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "{'a': 1} False\n"
+
+
+# --------------------------------------------------------------------------------------------------
+# Texts and JSON
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -63,12 +98,19 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["file"]
 
 
-def test_a_folder_in_the_place_of_a_file_is_said(tmp_path):
-    with pytest.raises(UserError, match="is not a file"):
-        disk.load_tensors(tmp_path)
+def test_the_temporary_file_of_a_process_that_died_is_known_by_its_name(tmp_path):
+    def look(temporary):
+        names.append(temporary.name)
+        temporary.touch()
+    names = []
+    disk.replace(tmp_path / "run.json", look)
+    assert disk.leftovers(r"run\.json").fullmatch(names[0])
+    assert not disk.leftovers(r"log\.jsonl").fullmatch(names[0])
 
 
-@pytest.mark.parametrize("old, new", [('"loss": 2.5', '"loss": 2.4'), ('"seed": 1', '"seed": 2'), ("{", "["), ('"checksum": "', '"checksum": "0')])
+@pytest.mark.parametrize("old, new", [
+    ('"loss": 2.5', '"loss": 2.4'), ('"seed": 1', '"seed": 2'), ("{", "["),
+    ('"checksum": "', '"checksum": "0')])
 def test_a_changed_digit_in_a_json_file_is_noticed(tmp_path, old, new):
     path = tmp_path / "record.json"
     disk.write_json(path, {"loss": 2.5, "settings": {"seed": 1}})
@@ -78,27 +120,88 @@ def test_a_changed_digit_in_a_json_file_is_noticed(tmp_path, old, new):
         disk.read_json(path)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_file_that_is_not_what_the_run_left_is_not_used(tmp_path, name):
-    for file in ("config.json", "model.safetensors"):
-        (tmp_path / file).write_text(file)
-    disk.write_json(tmp_path / "run.json", {"files": {file: disk.file_sha256(tmp_path / file) for file in ("config.json", "model.safetensors")}})
-    assert disk.fetch(tmp_path, ["config.json", "model.safetensors"]) == tmp_path
-    (tmp_path / name).write_text("another")
-    with pytest.raises(UserError, match=f"{name} is damaged, or was edited"):
-        disk.fetch(tmp_path, ["config.json", "model.safetensors"])
+def make_device(path):
+    path.symlink_to("/dev/zero")
 
 
-@pytest.mark.parametrize("make", [lambda path: path.symlink_to("/dev/zero"), os.mkfifo, lambda path: path.mkdir(), lambda path: (path.touch(), os.truncate(path, 2 ** 40))])
-def test_a_file_without_an_end_is_not_read(tmp_path, make):
+def make_huge_file(path):
+    path.touch()
+    os.truncate(path, 2 ** 40)
+
+
+@pytest.mark.parametrize("make, message", [
+    (make_device, "is not a file"), (os.mkfifo, "is not a file"), (os.mkdir, "is not a file"),
+    (make_huge_file, "is too large")])
+def test_a_file_without_an_end_is_not_read(tmp_path, make, message):
     make(tmp_path / "config.json")
-    with pytest.raises(UserError, match="is not a file|is too large"):
+    with pytest.raises(UserError, match=message):
         disk.read_text(tmp_path / "config.json")
-    if not (tmp_path / "config.json").is_file():
-        with pytest.raises(UserError, match="is not a file"):
-            disk.fetch(tmp_path, ["config.json"])
 
 
-def test_a_home_that_is_not_known_is_said():
+@pytest.mark.parametrize("make", [make_device, os.mkfifo, os.mkdir])
+def test_a_model_with_something_else_than_a_file_is_not_used(tmp_path, make):
+    make(tmp_path / "config.json")
+    with pytest.raises(UserError, match="is not a file"):
+        disk.fetch(tmp_path, ["config.json"])
+
+
+# --------------------------------------------------------------------------------------------------
+# Folders
+
+
+def test_the_sha256_of_several_files_is_that_of_their_contents_in_a_row(tmp_path):
+    (tmp_path / "1").write_bytes(b"iso")
+    (tmp_path / "2").write_bytes(b"flop")
+    sha256 = disk.file_sha256(tmp_path / "1", tmp_path / "2")
+    assert sha256 == hashlib.sha256(b"isoflop").hexdigest()
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A folder that a run left, with the checksums of its files."""
+    sums = {}
+    for name in ("config.json", "model.safetensors", "log.jsonl"):
+        (tmp_path / name).write_text(name)
+        sums[name] = disk.file_sha256(tmp_path / name)
+    disk.write_json(tmp_path / "run.json", {"files": sums})
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_is_not_what_the_run_left_is_not_used(model, name):
+    files = ["config.json", "model.safetensors"]
+    assert disk.fetch(model, files) == model
+    (model / name).write_text("another")
+    with pytest.raises(UserError, match=f"{name} is damaged, or was edited"):
+        disk.fetch(model, files)
+    (model / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing.* remove .* again"):
+        disk.fetch(model, files)
+
+
+def test_a_damaged_log_is_named_and_the_model_is_said_to_be_whole(model):
+    (model / "log.jsonl").write_text("another")
+    assert disk.fetch(model, ["config.json", "model.safetensors"]) == model
+    with pytest.raises(UserError, match="log.jsonl is damaged.* the model itself is whole"):
+        disk.fetch(model, ["log.jsonl"])
+
+
+@pytest.mark.parametrize("name, message", [
+    ("no/such/folder", "does not exist, and is no hub id"), ("a b", "is no hub id"),
+    ("~nobody-has-this-name/x", "the home folder that ~ stands for")])
+def test_a_name_that_is_neither_a_folder_nor_a_hub_id_is_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        disk.fetch(name, ["config.json"])
+
+
+def test_a_home_folder_that_is_not_known_is_named():
     with pytest.raises(UserError, match="the home folder that ~ stands for"):
         disk.path_of("~nobody-has-this-name/x")
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.delenv("ISOFLOP_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert disk.cache_folder() == tmp_path / "cache" / "isoflop"
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "mine"))
+    assert disk.cache_folder() == tmp_path / "mine" and (tmp_path / "mine").is_dir()
