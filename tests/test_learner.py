@@ -1,14 +1,8 @@
 """learner.py: a student and its teacher on one batch; the teacher stays as it is, and the student comes closer to it."""
-import json
-
-from plumbing import disk, wordpiece
-from plumbing.cli import UserError
-from plumbing.teacher import check_pair, load_teacher, tokenizer_of
-from plumbing.wordpiece import SPECIAL, save_tokenizer
+from plumbing import disk
 
 import pytest
 import torch
-import transformers
 
 import distill
 from budget import size
@@ -32,15 +26,6 @@ def batch(seed):
     positions = torch.arange(B).repeat_interleave(2) * T + torch.tensor([3, 7]).repeat(B)
     inputs = blocks.flatten().index_fill(0, positions, 4).view(B, T)
     return blocks, inputs, positions, blocks.flatten()[positions]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A teacher's folder: BERT 4x64, positions 16, and a tokenizer of its 40 words."""
-    words = [*SPECIAL, *(f"w{i}" for i in range(V - len(SPECIAL)))]
-    bert("4x64").save_pretrained(tmp_path)
-    save_tokenizer(wordpiece({word: i for i, word in enumerate(words)}), tmp_path, 16)
-    return tmp_path
 
 
 @pytest.mark.parametrize("name", [name for name in distill.STRATEGIES if name != "scratch"])
@@ -129,55 +114,6 @@ def test_init_teacher_copies_layers_embeddings_and_head():
     x = batch(0)[0]
     copy_teacher(whole := bert("4x64"), teacher)
     assert torch.equal(whole.eval()(x).logits, teacher.eval()(x).logits)  # as many layers: the teacher itself
-
-
-@pytest.mark.parametrize("student, message", [("2x128", "--model 2x64"), ("2x64h2", "number of heads"), ("5x64", "5 layers")])
-def test_init_teacher_refuses_other_sizes(student, message):
-    with pytest.raises(UserError, match=message):
-        check_pair(lesson("kd", size(student), size("4x64")), size(student), bert("4x64"), copies=True)
-
-
-def test_a_teacher_is_a_run_or_any_hugging_face_folder(folder, tmp_path_factory):
-    teacher = load_teacher(folder, 16)
-    assert str(teacher.model.config.size) == "4x64" and len(teacher.sha256) == 64
-    assert tokenizer_of(teacher, None).token_to_id("w7") == 12
-    theirs = tmp_path_factory.mktemp("theirs")
-    transformers.BertForMaskedLM(transformers.BertConfig(vocab_size=V, hidden_size=64, num_hidden_layers=2, num_attention_heads=1,
-                                                         intermediate_size=128)).save_pretrained(theirs)
-    teacher = load_teacher(theirs, 64)
-    assert teacher.model.mlm_head is not None
-    with pytest.raises(UserError, match="no tokenizer.json: say with --tokenizer"):
-        tokenizer_of(teacher, None)
-    assert tokenizer_of(teacher, str(folder)).token_to_id("w7") == 12
-
-
-def test_what_cannot_teach_is_refused_in_one_line(folder, tmp_path_factory):
-    with pytest.raises(UserError, match="16 positions, and --seq-len is 32"):
-        load_teacher(folder, 32)
-    with pytest.raises(UserError, match="no folder nothing/here"):
-        load_teacher("nothing/here", 8)
-    other = tmp_path_factory.mktemp("other")
-    words = [*SPECIAL, *(f"v{i}" for i in range(V - len(SPECIAL)))]
-    save_tokenizer(wordpiece({word: i for i, word in enumerate(words)}), other, 16)
-    with pytest.raises(UserError, match="other words than the teacher's"):
-        tokenizer_of(load_teacher(folder, 16), str(other))
-    save_tokenizer(wordpiece({word: i for i, word in enumerate(words[:-1])}), folder, 16)
-    with pytest.raises(UserError, match="39 words, and the teacher .* has 40"):
-        tokenizer_of(load_teacher(folder, 16), None)
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="no model.safetensors"):
-        load_teacher(folder, 16)
-    (folder / "run.json").write_text(json.dumps({"finished": False, "settings": {}}))
-    with pytest.raises(UserError, match="not finished"):
-        load_teacher(folder, 16)
-
-
-def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not(tmp_path):
-    bert("2x64", mlm_head=False).save_pretrained(tmp_path)
-    teacher = load_teacher(tmp_path, 16).model
-    with pytest.raises(UserError, match="no masked-language-model head"):
-        check_pair(lesson("kd", size("1x64"), size("2x64")), size("1x64"), teacher, copies=False)
-    assert Learner(bert("1x64"), lesson("tinybert", size("1x64"), size("2x64")), teacher)(*batch(0))["tinybert"] > 0
 
 
 def test_a_bf16_teacher_gives_what_autocast_gives():

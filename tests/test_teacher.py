@@ -1,0 +1,142 @@
+"""teacher.py: who may teach. Any BERT with the student's words may. What cannot teach is refused
+before anything is trained."""
+import json
+
+from plumbing import disk, wordpiece
+from plumbing.cli import UserError
+from plumbing.teacher import check_pair, load_teacher, tokenizer_of
+
+import pytest
+import torch
+import transformers
+
+from budget import size
+from distill import lesson
+from model import Bert, BertConfig
+from train import Learner
+
+V, T = 40, 12  # words of the vocabulary, tokens of a block
+
+
+def bert(model, **options):
+    """A small BERT of the size that `model` spells, with 16 positions."""
+    torch.manual_seed(0)
+    config = BertConfig.of(size(model), vocab_size=V, max_position_embeddings=16)
+    return Bert(config, **options)
+
+
+def save_words(folder, letter="w", number=V):
+    """Saves a tokenizer of so many words: the special ones, w0, w1, w2, ..."""
+    special = wordpiece.SPECIAL
+    words = [*special, *(f"{letter}{i}" for i in range(number - len(special)))]
+    tokenizer = wordpiece.wordpiece({word: i for i, word in enumerate(words)})
+    wordpiece.save_tokenizer(tokenizer, folder, 16)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A teacher's folder: BERT 4x64, 16 positions, and a tokenizer of its 40 words."""
+    bert("4x64").save_pretrained(tmp_path)
+    save_words(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def theirs(tmp_path_factory):
+    """A folder of transformers' BertForMaskedLM, without a tokenizer."""
+    config = transformers.BertConfig(vocab_size=V, hidden_size=64, num_hidden_layers=2,
+                                     num_attention_heads=1, intermediate_size=128)
+    path = tmp_path_factory.mktemp("theirs")
+    transformers.BertForMaskedLM(config).save_pretrained(path)
+    return path
+
+
+# --------------------------------------------------------------------------------------------------
+# The files
+
+
+def test_a_teacher_is_a_run_or_any_hugging_face_folder(folder, theirs):
+    teacher = load_teacher(folder, 16)
+    assert str(teacher.model.config.size) == "4x64" and teacher.folder == folder
+    assert teacher.sha256 == disk.file_sha256(folder / "model.safetensors")
+    assert load_teacher(theirs, 64).model.mlm_head is not None
+
+
+def test_a_position_table_that_is_too_short_is_refused(folder):
+    with pytest.raises(UserError, match="16 positions, and --seq-len is 32"):
+        load_teacher(folder, 32)
+
+
+def test_a_folder_that_is_missing_is_refused():
+    with pytest.raises(UserError, match="no folder nothing/here"):
+        load_teacher("nothing/here", 8)
+
+
+def test_a_run_that_is_not_finished_is_told_from_a_folder_without_weights(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="no model.safetensors"):
+        load_teacher(folder, 16)
+    (folder / "run.json").write_text(json.dumps({"finished": False, "settings": {}}))
+    with pytest.raises(UserError, match="not finished"):
+        load_teacher(folder, 16)
+
+
+# --------------------------------------------------------------------------------------------------
+# The tokenizer
+
+
+def test_the_student_takes_the_teachers_tokenizer(folder):
+    assert tokenizer_of(folder, V).token_to_id("w7") == 12
+
+
+def test_a_teacher_without_a_tokenizer_needs_the_name_of_one(folder, theirs):
+    with pytest.raises(UserError, match="no tokenizer.json: say with --tokenizer"):
+        tokenizer_of(theirs, V)
+    assert tokenizer_of(theirs, V, str(folder)).token_to_id("w7") == 12
+
+
+def test_another_tokenizer_must_have_the_same_words(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    save_words(other)
+    assert tokenizer_of(folder, V, str(other)).token_to_id("w7") == 12
+    save_words(other, letter="v")
+    with pytest.raises(UserError, match="other words than the teacher's"):
+        tokenizer_of(folder, V, str(other))
+
+
+def test_a_tokenizer_with_another_number_of_words_than_the_teacher_is_refused(folder):
+    save_words(folder, number=V - 1)
+    with pytest.raises(UserError, match="39 words, and the teacher .* has 40"):
+        tokenizer_of(folder, V)
+
+
+# --------------------------------------------------------------------------------------------------
+# The pair
+
+
+@pytest.mark.parametrize("student, message", [
+    ("2x128", "--model 2x64"), ("2x64h2", "number of heads"), ("5x64", "5 layers")])
+def test_init_teacher_refuses_other_sizes(student, message):
+    student, teacher = size(student), size("4x64")
+    with pytest.raises(UserError, match=message):
+        check_pair(lesson("kd", student, teacher), student, teacher, has_head=True, copies=True)
+
+
+def test_without_init_teacher_the_sizes_may_differ():
+    student, teacher = size("5x128"), size("4x64")
+    check_pair(lesson("kd", student, teacher), student, teacher, has_head=True, copies=False)
+
+
+def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not(tmp_path):
+    bert("2x64", mlm_head=False).save_pretrained(tmp_path)
+    teacher = load_teacher(tmp_path, 16).model
+    assert teacher.mlm_head is None
+    sizes = size("1x64"), size("2x64")
+    with pytest.raises(UserError, match="no masked-language-model head"):
+        check_pair(lesson("kd", *sizes), *sizes, has_head=False, copies=False)
+    tinybert = lesson("tinybert", *sizes)
+    check_pair(tinybert, *sizes, has_head=False, copies=False)
+    blocks = torch.randint(5, V, (8, T), generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(8) * T + 3
+    batch = blocks, blocks, positions, blocks.flatten()[positions]
+    assert Learner(bert("1x64"), tinybert, teacher)(*batch)["tinybert"] > 0
