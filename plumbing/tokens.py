@@ -2,8 +2,8 @@
 
     folder = cached(source, tokenizer)       # train.bin, validation.bin, info.json
 
-A source has a `name`, a `key` that tells it apart, and `documents()`: (part, text) pairs, where the
-part is "train" or "validation".
+A source has a `name`, a `key` that differs from every other source's, and `documents()`, which
+gives (part, text) pairs. The part is "train" or "validation".
 """
 import hashlib
 import itertools
@@ -16,49 +16,55 @@ from plumbing.cli import UserError
 import numpy as np
 from tqdm import tqdm
 
-PIECE = 100_000  # characters: longer documents are tokenized piece by piece
+PIECE = 100_000  # characters; longer documents are tokenized piece by piece
+BATCH = 512      # pieces that are tokenized at once
 
 
 def tokenized(documents, tokenizer, dtype):
     """(part, text) pairs -> (part, array of token ids) pairs, some hundred documents at a time.
-    [SEP] stands after each document."""
+    A [SEP] follows each document."""
     sep = tokenizer.token_to_id("[SEP]")
-    source = pieces(documents)
-    while batch := list(itertools.islice(source, 512)):
-        # encode_batch_fast leaves out the offsets into the text, which nobody reads here.
+    all_pieces = pieces(documents)
+    while batch := list(itertools.islice(all_pieces, BATCH)):
+        # encode_batch_fast leaves out the offsets into the text, which nothing here reads.
         texts = [piece for _, piece, _ in batch]
-        encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        for part in ("train", "validation"):
-            ids = [encoding.ids + [sep] if ends else encoding.ids
-                   for encoding, (of, _, ends) in zip(encoded, batch) if of == part]
-            if ids:
-                yield part, np.fromiter(itertools.chain.from_iterable(ids), dtype=dtype)
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        ids = {"train": [], "validation": []}
+        for encoding, (part, _, is_end) in zip(encodings, batch):
+            ids[part] += encoding.ids
+            if is_end:
+                ids[part].append(sep)
+        for part in ids:
+            if ids[part]:
+                yield part, np.array(ids[part], dtype=dtype)
 
 
 def pieces(documents):
-    """(part, text) pairs -> (part, piece, whether the document ends there): a document of gigabytes
-    is cut at spaces."""
+    """(part, text) pairs -> (part, piece, whether the document ends with it). A long document is
+    cut at spaces, since the encoding of one of gigabytes would not fit into memory."""
     for part, document in documents:
         start = 0
         while len(document) - start > PIECE:
             end = document.rfind(" ", start + 1, start + PIECE)
-            end = start + PIECE if end < 0 else end
+            if end < 0:  # no space anywhere in it
+                end = start + PIECE
             yield part, document[start:end], False
             start = end
         yield part, document[start:], True
 
 
 def cached(source, tokenizer):
-    """The folder with the source's tokens. It is made on first use, under a lock (a second process
-    waits), and renamed into place when it is whole. Its name holds everything that the tokens
-    depend on."""
+    """The folder with the source's tokens, which is made on first use.
+
+    It is built under a lock, for which a second process waits, and renamed into place when it is
+    whole. Its name is a fingerprint of everything that the tokens depend on."""
     key = [1, source.key, getattr(source, "column", None), tokenizer.to_str()]
     folder = disk.cache_folder() / f"tokens-{disk.fingerprint(key)}"
     with disk.locked(folder.with_suffix(".lock"), "tokenizes the same text"):
         if folder.exists() and is_whole(folder):
             return folder
         building = folder.with_suffix(".tmp")
-        for leftover in (building, folder):  # of a process that died, or damaged
+        for leftover in (building, folder):  # the first of a process that died, the second damaged
             shutil.rmtree(leftover, ignore_errors=True)
         building.mkdir()
         try:
@@ -72,9 +78,10 @@ def cached(source, tokenizer):
 
 
 def build(source, tokenizer, folder):
-    """Tokenizes the source into `folder`. Raises UserError where the text is too little, or the
-    tokenizer does not know it."""
-    wanted = getattr(source, "tokens", None) or 0  # of stories; of files nobody knows before
+    """Tokenizes the source into `folder`. Raises UserError where there is too little text, or the
+    tokenizer does not know its words."""
+    # Stories know how many tokens they will be; of files nobody knows before they are read.
+    wanted = getattr(source, "tokens", None) or 0
     if 2 * wanted > shutil.disk_usage(folder).free:
         raise UserError(f"--unique-tokens {wanted:,} would not fit on the disk of the cache: lower "
                         "it, or leave it out, for stories without end")
@@ -102,12 +109,13 @@ def build(source, tokenizer, folder):
 
 
 def check_amounts(name, tokens, unknown):
-    """Raises UserError where one part is empty, or most words are unknown to the tokenizer."""
+    """Raises UserError where one part is empty, or the tokenizer does not know most words."""
     total = sum(tokens.values())
     if min(tokens.values()) == 0:
-        found = "no text" if total == 0 else "a single document"
-        raise UserError(f"{name} has {found}: validation text is held out by document, so at least "
-                        "two different ones are needed (lines, or paragraphs between empty lines)")
+        amount = "no text" if total == 0 else "a single document"
+        raise UserError(f"{name} has {amount}: validation text is held out by document, so at "
+                        "least two different ones are needed (lines, or paragraphs between empty "
+                        "lines)")
     if unknown > total / 2:
         raise UserError(f"{unknown / total:.0%} of the words of {name} are unknown to this "
                         "tokenizer: choose another --tokenizer, or, where it is a teacher's, a "
@@ -115,7 +123,7 @@ def check_amounts(name, tokens, unknown):
 
 
 def is_whole(folder):
-    """Whether a cache folder holds what was written into it: its files' checksums say."""
+    """Whether a cache folder still holds what was written into it, by its files' checksums."""
     try:
         sums = disk.read_json(folder / "info.json")["sha256"]
         for part, expected in sums.items():

@@ -2,8 +2,6 @@
 
     tokenizer = load_tokenizer("bert-base-uncased")     # a tokenizer.json, a folder or a hub id
     vocabulary = vocabulary_of(tokenizer)               # its size, the ids of the special tokens
-
-The library is imported inside the functions that use it, since the command lines do without.
 """
 import json
 from pathlib import Path
@@ -16,8 +14,8 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 class Vocabulary(NamedTuple):
-    """What masking must know of a tokenizer: its size and the ids of the special tokens."""
-    size: int
+    """What masking needs to know of a tokenizer: its size and the ids of the special tokens."""
+    size: int  # the highest id plus one
     pad: int
     unk: int
     cls: int
@@ -26,24 +24,26 @@ class Vocabulary(NamedTuple):
 
     @property
     def special(self):
+        """The ids of the special tokens."""
         return list(self[1:])
 
 
 def vocabulary_of(tokenizer, name="the tokenizer"):
-    """The Vocabulary of a tokenizer. Raises UserError where it is not BERT's kind."""
+    """The Vocabulary of a tokenizer. Raises UserError where it is not a BERT tokenizer."""
     ids = [tokenizer.token_to_id(token) for token in SPECIAL]
     missing = [token for token, i in zip(SPECIAL, ids) if i is None]
     if missing:
         raise UserError(f"{name} has no {' '.join(missing)}: it is not a BERT tokenizer")
     vocab = tokenizer.get_vocab(with_added_tokens=True)
     size = max(vocab.values()) + 1
-    if size > 2 * len(vocab) + 1000:  # a few gaps there may be
+    if size > 2 * len(vocab) + 1000:  # a few gaps are usual
         raise UserError(f"{name} numbers its {len(vocab):,} words up to {size:,}: it is damaged")
     return Vocabulary(size, *ids)
 
 
 def wordpiece(vocab):
-    """BERT's uncased WordPiece over a vocabulary {piece: id}."""
+    """BERT's uncased WordPiece over a vocabulary {piece: id} (Devlin et al. 2018, section 3)."""
+    # Not at the top: the library takes a moment, and --help does without.
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
     tokenizer.add_special_tokens(SPECIAL)
@@ -56,28 +56,29 @@ def wordpiece(vocab):
 
 
 def tokenizer_from(text, name="the tokenizer"):
-    """A tokenizers.Tokenizer from the text of a tokenizer.json. Raises UserError where it is none,
-    or not BERT's kind."""
-    from tokenizers import Tokenizer
+    """A tokenizers.Tokenizer from the text of a tokenizer.json. Raises UserError where the text is
+    no tokenizer, or not a BERT tokenizer."""
+    from tokenizers import Tokenizer  # as above
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as failure:  # the library raises plain Exception
         raise UserError(f"{name} is not a tokenizer.json ({one_line(failure)})") from None
-    tokenizer.no_truncation()  # files often carry a limit of 512 tokens: documents are longer
+    tokenizer.no_truncation()  # many files carry a limit of 512 tokens, and documents are longer
     tokenizer.no_padding()
     vocabulary_of(tokenizer, name)
     try:
-        tokenizer.encode("a \u2603")  # a word that it may not know
+        tokenizer.encode("a \u2603")  # the snowman is a word that it may not know
     except Exception as failure:
         raise UserError(f"{name} cannot cut text into tokens ({one_line(failure)})") from None
     return tokenizer
 
 
 def load_tokenizer(name):
-    """A tokenizer from a tokenizer.json, a folder that holds one, or a hub id."""
+    """A tokenizer from a tokenizer.json, a folder that holds one, or a hub id. Raises UserError
+    where there is none."""
     path = disk.path_of(name)
     if path.is_file():
-        disk.fetch(path.parent, [path.name])  # a run's own is compared with what the run left
+        disk.fetch(path.parent, [path.name])  # compares a run's tokenizer with the run's checksum
     else:
         path = disk.fetch(name, ["tokenizer.json"]) / "tokenizer.json"
     if not path.exists():
@@ -86,11 +87,11 @@ def load_tokenizer(name):
 
 
 def save_tokenizer(tokenizer, folder, longest):
-    """Writes `tokenizer.json`, and the `tokenizer_config.json` with which transformers'
-    AutoTokenizer opens it. longest: tokens of the longest text that the model takes."""
+    """Writes `tokenizer.json`, and a `tokenizer_config.json` so that transformers' AutoTokenizer
+    opens it. longest: how many tokens the longest text may have that the model takes."""
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest,
               "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-              **{f"{token[1:-1].lower()}_token": token for token in SPECIAL}}
+              **{f"{token[1:-1].lower()}_token": token for token in SPECIAL}}  # "mask_token", ...
     disk.write_file(Path(folder) / "tokenizer.json", tokenizer.to_str(pretty=True))
     text = json.dumps(config, indent=2) + "\n"
     disk.write_file(Path(folder) / "tokenizer_config.json", text)

@@ -1,4 +1,4 @@
-"""The bill and the plan of budget.py as text."""
+"""What budget.py prints: the bill of a step, and the strategies' bills side by side."""
 from plumbing import cli
 from plumbing.cli import flops
 
@@ -6,7 +6,9 @@ from plumbing.cli import flops
 def table(size, V, T, B, k, rows, bought, rate=None):
     """The bill of masked language modelling, line by line, and what the budget buys.
 
-    rows: the forward pass of one sequence, [(name, formula, FLOPs)]. bought: the budget's Plan."""
+    size, V, T, B, k: as in budget.py. rows: the forward pass of one sequence, [(name, formula,
+    FLOPs)]. bought: the budget's Plan. rate: FLOP/s, for the time that the plan takes."""
+    # F = sum of the rows; the backward pass costs 2 F
     total, step, C = sum(cost for _, _, cost in rows), bought.flops_per_step, bought.flops_budget
     per_weight = bought.tokens / size.encoder_parameters
     lines = [
@@ -27,7 +29,10 @@ def table(size, V, T, B, k, rows, bought, rate=None):
 
 
 def comparison(rows, refused, teacher, teacher_flops, students):
-    """The strategies' bills side by side."""
+    """The strategies' bills side by side, in FLOPs a token.
+
+    rows: {strategy: its bill}, and refused: {strategy: why it does not fit the pair}, from
+    budget.strategies. students: how many share the teacher's training."""
     parts = ("student_forward", "student_backward", "teacher_forward", "loss")
     heads = ("forward", "backward", "teacher", "loss", "sum", "tokens")
     head = f"{'strategy':18} " + " ".join(f"{word:>9}" for word in heads) + f" {'of scratch':>10}"

@@ -37,7 +37,7 @@ def default_name(args, size, teacher=None):
 
 
 def plan_text(args, student, model, corpus, teacher, session, validation, folder):
-    """What a run is going to do, in lines that are printed before the first step."""
+    """What a run is going to do, as text that is printed before the first step."""
     size, plan, counting = student.size, student.plan, validation.counting_losses
     V, T, B = corpus.vocabulary.size, args.seq_len, args.batch_size
     seconds = plan.flops_spent / session.flops_per_second
@@ -84,12 +84,14 @@ def ladder_lines(args, size, V):
 
 
 def amount(corpus):
+    """How much text there is, in words."""
     if corpus.unique is None:
         return "without end, none seen twice"
     return f"{corpus.unique:,} tokens"
 
 
 def price_of_teacher(args, student, V):
+    """What a step costs beside one from scratch. Nothing without a teacher."""
     if not args.teacher:
         return ""
     scratch = budget.step_flops(student.size, V, args.seq_len, args.batch_size)
@@ -97,6 +99,7 @@ def price_of_teacher(args, student, V):
 
 
 def finish_words(plan):
+    """What --mlm-finish makes of the last steps."""
     if not plan.finish_steps:
         return ""
     return (f", the last {plan.finish_steps:,} plain masked language modelling at "
@@ -104,6 +107,7 @@ def finish_words(plan):
 
 
 def epochs_words(plan, corpus):
+    """How often the text is read. Nothing where it has no end."""
     return "" if corpus.unique is None else f" = {plan.epochs:.2f} epochs"
 
 
@@ -120,7 +124,7 @@ def session_lines(session, B):
 
 
 def begin(run, student, teacher, session):
-    """Notes in run.json how the run began."""
+    """Writes into run.json how the run began."""
     run.write_record(micro_batch=session.micro_batch, compiled=session.compiled,
                      processes=session.processes.world, peak_flops_per_second=session.peak)
     if teacher:
@@ -134,19 +138,21 @@ def begin(run, student, teacher, session):
 
 
 def on_plateau(record):
-    """Whether a run has learned little but word frequencies: its loss is less than a tenth below
-    the unigram loss, and less than half way to the loss of knowing both neighbours.
+    """Whether a run has learned little more than word frequencies.
 
-    On real prose the plateau lies at about 0.92 of the unigram loss, since the words of a block say
-    a little of what it is about (docs/LOG.md)."""
+    A run is on the plateau if its loss is less than a tenth below the unigram loss, and less than
+    half way from there to the loss of knowing both neighbours. On real prose the plateau lies at
+    about 0.92 of the unigram loss, since the words of a block say a little of what it is about
+    (docs/LOG.md)."""
     unigram = record["unigram_loss"]
     to_neighbours = unigram - record["neighbour_loss"]
+    # unigram - loss < min(0.1 unigram, 0.5 (unigram - neighbours))
     return unigram - record["val_loss"] < min(0.1 * unigram, 0.5 * to_neighbours)
 
 
 def verdict(record):
-    """What the validation loss means. A loss near the unigram loss looks fine, and is nothing
-    learned."""
+    """What the validation loss means, in words. A loss near the unigram loss looks good, although
+    such a run has learned almost nothing."""
     loss, unigram, neighbours = (record[key] for key in ("val_loss", "unigram_loss",
                                                          "neighbour_loss"))
     if loss is None:
@@ -180,8 +186,8 @@ def own_terms(record):
 
 
 def finish(run, model, corpus, student, teacher, validation, seconds):
-    """Writes what the run leaves behind. A kill in here loses nothing: the last checkpoint goes
-    only when all is written."""
+    """Writes what the run leaves behind. A kill in here loses nothing, since the checkpoints are
+    removed only after all else is written."""
     disk.sync(run.folder / "log.jsonl")
     plan, log = student.plan, run.read_log()
     validations = [row for row in log if "val_terms" in row]
@@ -217,11 +223,13 @@ def whole_bill(student, corpus, teacher, B):
 
 
 def versions():
+    """The versions of Python and of the libraries that decide the numbers."""
     names = ("torch", "numpy", "tokenizers", "safetensors")
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
 def machine(device):
+    """The hardware in words."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()}, {os.cpu_count()} cores"
@@ -242,8 +250,8 @@ def print_result(record, folder):
 
 
 def print_finished_before(run):
-    """Says what a run that is asked for again has found. Raises UserError where one of its files
-    is not what it left."""
+    """Prints the result of a run that was finished before. Raises UserError where one of its files
+    is no longer what the run wrote."""
     disk.fetch(run.folder, list(run.record.get("files", {})))
     run.remove_checkpoints()
     print_result(run.record, run.folder)
@@ -251,6 +259,7 @@ def print_finished_before(run):
 
 
 def auto_class(record):
+    """The class of transformers that opens the run's folder."""
     return "AutoModel" if record["val_loss"] is None else "AutoModelForMaskedLM"
 
 
@@ -266,7 +275,7 @@ tags:
 
 # BERT {model}, {strategy}, {flops} FLOPs
 
-Pretrained by {how} within a fixed budget of FLOPs, with isoflop. {verdict}
+Pretrained by {method} within a fixed budget of FLOPs, with isoflop. {verdict}
 
 | | |
 |---|---|
@@ -293,7 +302,7 @@ def model_card(record, text_name):
     return CARD.format(
         task="fill-mask" if has_head else "feature-extraction",
         model=settings["model"], strategy=strategy, flops=cli.flops(settings["flops_budget"]),
-        how="masked language modelling" if is_scratch else f"distillation ({strategy})",
+        method="masked language modelling" if is_scratch else f"distillation ({strategy})",
         verdict=verdict(record), example=FILL_MASK if has_head else NO_HEAD,
         rows="".join(f"| {name} | {value} |\n" for name, value in card_rows(record, text_name)))
 

@@ -1,4 +1,4 @@
-"""The cells of a comparison: one student each, a line of shell that trains and scores it.
+"""The cells of a comparison. A cell is one student: a line of shell that trains and scores it.
 
 `grid` makes the cells, `run` runs those that are not finished, and `outcome` reads what a cell left
 behind.
@@ -33,14 +33,14 @@ FILES = ("teacher", "cells", "logs", "lock")  # of a comparison whose cells ran 
 
 
 class Cell(NamedTuple):
-    """A student. `commands` are its argument lists, one after the other: train.py, then glue.py."""
+    """A student, or the teacher (whose strategy is "teacher")."""
     strategy: str
-    flops: int
-    unique_tokens: Optional[int]
+    flops: int                      # the budget
+    unique_tokens: Optional[int]    # None: unlimited data
     seed: int
-    lr: Optional[float]
+    lr: Optional[float]             # None: train.py's own
     folder: Path
-    commands: tuple
+    commands: tuple                 # argument lists that run one after the other: train.py, glue.py
 
     @property
     def line(self):
@@ -62,8 +62,9 @@ def teacher_of(args):
                *words_of(args.train_options, "--train-options")]
     lr = None
     if args.data == "stories":
-        # A deeper model wants a smaller rate than the default of its width: 4x128 on stories ends
-        # at 0.49 with 1e-3 and at 0.81 with 2e-3 (docs/LOG.md).
+        # A deeper model wants a smaller rate than the default of its width: on stories the loss of
+        # 4x128 ends at 0.49 with 1e-3 and at 0.81 with 2e-3 (docs/LOG.md).
+        # lr = 2e-3 sqrt(128 / h) 2 / max(2, L)
         rate = 2e-3 * (128 / size.h) ** 0.5 * (2 / max(2, size.L))
         lr = float(f"{rate:.6g}")
         command += ["--lr", f"{lr:g}"]
@@ -72,6 +73,7 @@ def teacher_of(args):
 
 
 def data_options(args):
+    """The words of a command line that say what to train on."""
     return [] if args.data == "stories" else ["--data", *words_of(args.data, "--data")]
 
 
@@ -163,21 +165,21 @@ def claim_folder(args):
 
 @cache
 def cached_tasks(data, names):
+    """The tasks, read from disk once: `outcome` asks for them at every cell."""
     return gluefiles.load_tasks(data, names)[0]
 
 
 def tasks_of(args):
-    """The tasks that students are scored on. Raises UserError where one is not there: before
-    anything runs."""
+    """The tasks that students are scored on. Raises UserError where one of them is missing."""
     return cached_tasks(args.glue_data, args.tasks)
 
 
 def outcome(cell, args):
-    """What a finished cell left: {"record": run.json, "results": {task: summary}}. None while it is
-    not finished.
+    """What a finished cell left: {"record": run.json, "results": {task: summary}}. None while the
+    cell is not finished.
 
-    Raises UserError where the folder is not what the cell made: it was edited, or it is the student
-    of another teacher."""
+    Raises UserError where the folder is not what the cell made: it was edited, or its student had
+    another teacher."""
     path = cell.folder / "run.json"
     if not path.exists():
         return None
@@ -201,13 +203,13 @@ def outcome(cell, args):
     device, dtype = hardware.select("auto", "auto")
     scoring = options.glue(cell.commands[1][1:])
     wanted = glue.cells_of(scoring, tasks_of(args), args.model.h, sha256, dtype, device.type)
-    found = [(task, gluejson.find(kept, one)) for task, one in wanted]
-    results = scores.results_of(tasks_of(args), found)
+    fine_tunings = [(task, gluejson.find(kept, one)) for task, one in wanted]
+    results = scores.results_of(tasks_of(args), fine_tunings)
     return results and {"record": record, "results": results}
 
 
 def check_settings(cell, args, settings):
-    """Raises UserError where a run's settings are not what the cell asks for."""
+    """Raises UserError where a run's settings are not those that the cell asks for."""
     is_teacher = cell.strategy == "teacher"
     expected = {"flops_budget": cell.flops, "seed": cell.seed, "unique_tokens": cell.unique_tokens,
                 "strategy": "scratch" if is_teacher else cell.strategy,
@@ -235,7 +237,7 @@ def cores():
 
 @contextlib.contextmanager
 def stopping(running):
-    """Whatever ends the work here ends the cells, too: each saves where it is, and the next
+    """Whatever ends the work here also ends the running cells. Each saves its state, and the next
     comparison continues it."""
     try:
         yield
@@ -247,8 +249,8 @@ def stopping(running):
 
 
 def run(cells, args, what):
-    """Runs the cells that are not finished, args.jobs at a time. Returns {cell's name: last line}
-    of those that failed."""
+    """Runs the cells that are not finished, args.jobs at a time. Returns {cell's name: its last
+    line} for those that failed. what: the name of the progress bar."""
     queue = [cell for cell in cells if outcome(cell, args) is None]
     if not queue:
         return {}
@@ -286,13 +288,15 @@ def log_of(args, cell):
 
 
 def start(cell, args):
-    """(process, its output file) of a cell's commands. The process holds the comparison's lock,
-    too: should the comparison be killed, the next one waits for it."""
+    """Starts a cell's commands. Returns (process, its output file).
+
+    The process holds the comparison's lock, too. So if the comparison is killed, the next one waits
+    until its cells have ended."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // args.jobs))}
     line = " && ".join(shlex.join([sys.executable, str(ROOT / program), *words])
                        for program, *words in cell.commands)
     output = open(log_of(args, cell), "w")
-    # In a session of its own: Ctrl-C comes to this program, which hands it on.
+    # In a session of its own: Ctrl-C reaches this program alone, which then stops its cells.
     process = subprocess.Popen(line, shell=True, stdout=output, stderr=subprocess.STDOUT,
                                env=environment, start_new_session=True,
                                pass_fds=[args.lock.fileno()])
@@ -300,14 +304,14 @@ def start(cell, args):
 
 
 def last_line(args, cell, status):
-    """The last line that a failed cell said."""
+    """The last line that a failed cell printed."""
     text = log_of(args, cell).read_text(errors="replace").replace("\r", "\n")
     lines = [line for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else f"exit status {status}"
 
 
 def spent(cell):
-    """FLOPs of a running cell, from the last line of its log."""
+    """FLOPs that a running cell has spent, from the last line of its log."""
     try:
         with open(cell.folder / "log.jsonl", "rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
@@ -317,8 +321,10 @@ def spent(cell):
 
 
 def chosen_rates(args, teacher, failed):
-    """({strategy: learning rate}, the table of --lr-grid: [(strategy, rate, development score)]).
-    Adds the cells that fail to `failed`."""
+    """({strategy: learning rate}, [(strategy, rate, development score)] of the rates tried).
+
+    With --lr-grid each strategy gets the rate with the best development score, at the smallest
+    budget, seed 0. The cells that fail are added to `failed`."""
     if not args.lr_grid:
         return {strategy: args.lr for strategy in args.strategies}, []
     cells = [cell_of(args, teacher, strategy, args.budgets[0], args.unique_tokens[0], 0, lr)
@@ -326,17 +332,17 @@ def chosen_rates(args, teacher, failed):
     failed |= run(cells, args, "learning rates")
     tried = []
     for cell in cells:
-        found = outcome(cell, args)
-        if found:
-            score = scores.score_of(found["results"], chosen_on=True)
+        left = outcome(cell, args)
+        if left:
+            score = scores.score_of(left["results"], chosen_on=True)
             tried.append((cell.strategy, cell.lr, score))
     rates = {}
     for strategy in args.strategies:
         rows = [row for row in tried if row[0] == strategy]
         if rows:
             rates[strategy] = max(rows, key=lambda row: row[2])[1]
-    lost = [strategy for strategy in args.strategies if strategy not in rates]
-    if lost:
-        raise UserError(f"no learning rate of --lr-grid worked for {', '.join(lost)}: see "
+    without = [strategy for strategy in args.strategies if strategy not in rates]
+    if without:
+        raise UserError(f"no learning rate of --lr-grid worked for {', '.join(without)}: see "
                         f"{args.out}/logs")
     return rates, tried

@@ -5,16 +5,17 @@ from pathlib import Path
 from plumbing import disk
 
 import distill
-from reporting.words import setting, spell
+from reporting.words import data_setting, spell
 
-# Okabe and Ito's, for all eyes. A strategy has the same colour and marker in all figures.
+# Okabe and Ito's palette, which colour-blind readers can tell apart. A strategy has the same colour
+# and marker in all figures.
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
 MARKERS = "osD^vPX*"
 
 
 def pyplot():
-    """matplotlib without a screen. It is imported here, since it takes a second and only the end
-    of a run needs it."""
+    """matplotlib.pyplot, drawing without a screen. The import waits until here, since it takes a
+    second and only the end of a run needs it."""
     import matplotlib
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "isoflop"  # the same figure is the same file
@@ -23,13 +24,13 @@ def pyplot():
 
 
 def open_axes(axes):
-    """No lines at the top and at the right."""
+    """Removes the lines at the top and at the right."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
 def style_of(strategy):
-    """(colour, marker)."""
+    """(colour, marker) of a strategy."""
     i = list(distill.STRATEGIES).index(strategy) % len(COLOURS)
     return COLOURS[i], MARKERS[i]
 
@@ -49,8 +50,10 @@ def save(figure, folder, name):
 
 
 def draw_curve(folder, log, record):
-    """curve.png: training and validation loss against FLOPs. It is the masked-word loss, with the
-    two losses of mere counting as lines; where a strategy has none, its own loss."""
+    """Draws curve.png: training and validation loss against FLOPs.
+
+    It shows the masked-word loss, and the two counting losses as dashed lines. A strategy without a
+    masked-word loss gets the first of its own losses."""
     figure, axes = pyplot().subplots(figsize=(7, 4.5), dpi=120)
     term = next(iter(record["val_terms"]))  # "mlm" where there is one
     styles = (("terms", "training", {"color": "0.7", "linewidth": 1}),
@@ -82,23 +85,24 @@ def draw_curve(folder, log, record):
 
 
 def draw_scores(rows, args, folder):
-    """scores.png: score, and masked-word loss where there is one, against FLOPs. Each strategy has
-    a line, its 95% band and a dot for each student; each data setting has a panel. The axes show
-    all dots, and with few seeds a band may go beyond."""
+    """Draws scores.png: score, and below it masked-word loss, against FLOPs.
+
+    Each strategy has a line, its 95% band and a dot for each student. Each data setting has a
+    column. The axes show all dots, and with few seeds a band may reach beyond them."""
     n = len(args.unique_tokens)
     figure, axes = pyplot().subplots(2, n, figsize=(5 * n, 7), sharex=True, sharey="row",
                                      squeeze=False)
-    panels = []  # (axes, where its lines end): names come when the limits are known
+    panels = []  # (axes, where its lines end); names are written once the limits are known
     kinds = (("score", "half", "by_seed"), ("val_loss", "loss_half", "loss_by_seed"))
     for column, unique in enumerate(args.unique_tokens):
-        here = [row for row in rows if row["unique_tokens"] == unique]
+        of_column = [row for row in rows if row["unique_tokens"] == unique]
         for ax, keys in zip(axes[:, column], kinds):
-            panels.append((ax, draw_panel(ax, here, args.strategies, *keys)))
-        axes[0][column].set_title(setting(unique), fontsize=11)
+            panels.append((ax, draw_panel(ax, of_column, args.strategies, *keys)))
+        axes[0][column].set_title(data_setting(unique), fontsize=11)
         axes[1][column].set_xlabel("FLOPs, the teacher's passes included")
         axes[1][column].set_xticks(args.budgets, [spell(C) for C in args.budgets])
         axes[1][column].minorticks_off()
-    left, right = axes[0][0].get_xlim()  # all panels share it: room for the names at the right
+    left, right = axes[0][0].get_xlim()  # shared by all panels; the names need room at the right
     axes[0][0].set_xlim(left, right * max(1.8, (right / left) ** 0.25))
     for ax, (_, _, by_seed) in zip(axes[:, 0], kinds):
         values = [value for row in rows for value in row[by_seed].values()]
@@ -113,20 +117,21 @@ def draw_scores(rows, args, folder):
 
 
 def draw_panel(ax, rows, strategies, key, half, by_seed):
-    """One panel of scores.png. Returns where the strategies' lines end: [(y, x, name, colour)]."""
+    """Draws one panel of scores.png. key, half, by_seed: the columns of mean, half width and single
+    values. Returns where the strategies' lines end: [(y, x, name, colour)]."""
     ends = []
     for strategy in strategies:
         colour, marker = style_of(strategy)
-        here = [row for row in rows if row["strategy"] == strategy and row[key] is not None]
-        if not here:
+        line = [row for row in rows if row["strategy"] == strategy and row[key] is not None]
+        if not line:
             continue
-        x, y = [row["flops"] for row in here], [row[key] for row in here]
+        x, y = [row["flops"] for row in line], [row[key] for row in line]
         ax.plot(x, y, color=colour, marker=marker, linewidth=1.6, markersize=5)
-        dots = [(row["flops"], value) for row in here for value in row[by_seed].values()]
+        dots = [(row["flops"], value) for row in line for value in row[by_seed].values()]
         ax.plot(*zip(*dots), color=colour, marker=marker, linestyle="", markersize=3, alpha=0.4)
-        if all(row[half] is not None for row in here):
-            low = [value - row[half] for value, row in zip(y, here)]
-            high = [value + row[half] for value, row in zip(y, here)]
+        if all(row[half] is not None for row in line):
+            low = [value - row[half] for value, row in zip(y, line)]
+            high = [value + row[half] for value, row in zip(y, line)]
             ax.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
         ends.append((y[-1], x[-1], strategy, colour))
     ax.set_xscale("log")
@@ -135,7 +140,7 @@ def draw_panel(ax, rows, strategies, key, half, by_seed):
 
 
 def label_ends(ax, ends):
-    """The strategies' names beside the ends of their lines, pushed apart where they would
+    """Writes the strategies' names beside the ends of their lines, pushed apart where they would
     overlap."""
     if not ends:
         return
@@ -155,7 +160,7 @@ BILL_PARTS = (("student_forward", "student, forward", "#56b4e9", ""),
 
 
 def draw_bill(rows, args, folder):
-    """bill.png: what each strategy's budget was spent on."""
+    """Draws bill.png: what each strategy's budget was spent on."""
     bills = {row["strategy"]: row["bill"] for row in rows}
     figure, ax = pyplot().subplots(figsize=(7, 0.6 + 0.5 * len(bills) + 0.8))
     for y, bill in enumerate(bills.values()):

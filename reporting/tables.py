@@ -3,7 +3,8 @@ from measure.scores import average
 
 
 def scores_table(results):
-    """results: {task: summary}, from measure/scores.py."""
+    """One line for each task, part and metric, and the average. results: {task: summary}, from
+    measure/scores.py."""
     lines = [f"{'task':14} {'part':15} {'metric':10} {'score':>14}   {'majority':>8}  best setting "
              "(by development score)"]
     for task, result in results.items():
