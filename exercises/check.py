@@ -1,9 +1,12 @@
 """Checks the exercises.
 
-    python exercises/check.py 5                           exercise 5: what is wrong with it, or that it is right
-    python exercises/check.py all                         all eight; exit status 0 only when all are right
-    python exercises/check.py 5 --train                   a minute's training with your function inside, beside the project's own, as a picture
-    python exercises/check.py --grade submissions/        for teachers: a folder for each student -> grades.csv
+    python exercises/check.py 5                     exercise 5: right, or what is wrong
+    python exercises/check.py all                   exit status 0 only when all eight are right
+    python exercises/check.py 5 --train             train for a minute with your function inside
+    python exercises/check.py --grade submissions/  grade a class, a folder for each student
+
+--train also trains with the project's own function, and draws both losses in one picture. --grade
+is for teachers, and writes grades.csv.
 """
 import contextlib
 import csv
@@ -19,60 +22,80 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from plumbing import cli, disk, runs
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from plumbing import cli, disk
 from plumbing.cli import UserError
 
 from tqdm import tqdm
 
-from reporting import card
+from reporting import figures
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
-
-
-TITLES = {"1_block": "What does one block of the encoder cost?", "2_budget": "What does a budget buy?", "3_masking": "Which words does BERT hide?",
-          "4_mlm": "How surprised is the model?", "5_kd": "Learning from all the teacher's opinions.", "6_tinybert": "Learning from the teacher's layers.",
-          "7_minilm": "Learning which positions belong together.", "8_isoflop": "Was it better, at equal compute?"}
+TITLES = {"1_block": "What does one block of the encoder cost?",
+          "2_budget": "What does a budget buy?",
+          "3_masking": "Which words does BERT hide?",
+          "4_mlm": "How surprised is the model?",
+          "5_kd": "Learning from all the teacher's opinions.",
+          "6_tinybert": "Learning from the teacher's layers.",
+          "7_minilm": "Learning which positions belong together.",
+          "8_isoflop": "Was it better, at equal compute?"}
 FILES = {int(name[0]): HERE / f"{name}.py" for name in TITLES}
-POINTS = 10
-TRAIN = ["--flops", "3e11", "--model", "2x64", "--dtype", "fp32", "--seed", "1"]
-TEACHER = ["--flops", "1e12", "--model", "4x64", "--dtype", "fp32", "--lr", "1e-3"]
+POINTS = 10  # for each exercise
+
+# --------------------------------------------------------------------------------------------------
+# One file
+
+RUNNING = set()  # the processes that judge at the moment
 
 
-RUNNING = set()  # processes that judge
+def judge_file(number, path, seconds):
+    """{"passed", "points", "diagnosis"} of a student's file.
 
-
-def judge(number, path, seconds):
-    """{"passed", "points", "diagnosis"} of a file. Whatever it does, it does to a process of its own."""
+    A process of its own judges it, so that whatever the file does ends with that process."""
     try:
         path.open("rb").close()
     except FileNotFoundError:
-        return {"passed": False, "points": 0, "diagnosis": "not handed in"}
+        return failed("not handed in")
     except OSError as failure:
-        return {"passed": False, "points": 0, "diagnosis": f"it cannot be read: {failure.strerror}"}
+        return failed(f"it cannot be read: {failure.strerror}")
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        # In a session of its own, killed whole; what it prints goes nowhere.
-        process = subprocess.Popen([sys.executable, str(HERE / "judge.py"), str(number), str(path.resolve()), str(result)], cwd=folder, start_new_session=True,
-                                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"})
-        RUNNING.add(process)
+        process = start_judge(number, path, result, folder)
         try:
             process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
-            return {"passed": False, "points": 0, "diagnosis": f"no answer within {seconds} s: an endless loop?"}
+            return failed(f"no answer within {seconds} s: an endless loop?")
         finally:
             kill(process)
         try:
-            found = json.loads(result.read_text())
+            judgement = json.loads(result.read_text())
         except (OSError, ValueError):
-            return {"passed": False, "points": 0, "diagnosis": f"it ended the process with status {process.returncode}, without an answer"}
-    # Up to 8 of 10 points for the share of the cases that are right
-    return {**found, "points": POINTS if found["passed"] else int((POINTS - 2) * found["share"])}
+            return failed(f"it ended the process with status {process.returncode}, without an "
+                          "answer")
+    # What is not right gets up to 8 of 10 points, for the share of the cases that are.
+    points = POINTS if judgement["passed"] else int((POINTS - 2) * judgement["share"])
+    return {"passed": judgement["passed"], "points": points, "diagnosis": judgement["diagnosis"]}
+
+
+def failed(diagnosis):
+    return {"passed": False, "points": 0, "diagnosis": diagnosis}
+
+
+def start_judge(number, path, result, folder):
+    """Starts judge.py in `folder`. What the student's file prints is dropped."""
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "judge.py"), str(number), str(path.resolve()), str(result)],
+        cwd=folder, stdin=nowhere, stdout=nowhere, stderr=nowhere,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        start_new_session=True)  # so that it can be killed with all that it started
+    RUNNING.add(process)
+    return process
 
 
 def kill(process):
-    """The process and all of its session that is left."""
+    """Kills a process with all that is left of its session."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -80,125 +103,220 @@ def kill(process):
 
 
 def check(numbers, path, seconds):
+    """Says of each exercise whether it is right. The exit status is 0 when all are."""
     right = 0
     for number in numbers:
-        found = judge(number, path or FILES[number], seconds)
-        right += found["passed"]
+        result = judge_file(number, path or FILES[number], seconds)
+        right += result["passed"]
+        word = "RIGHT" if result["passed"] else "not yet"
         progress = f" ({right} of {len(numbers)} right)" if len(numbers) > 1 else ""
-        cli.say(f"{number}. {TITLES[FILES[number].stem]}\n   {'RIGHT' if found['passed'] else 'not yet'}: {found['diagnosis']}{progress}")
+        cli.say(f"{number}. {TITLES[FILES[number].stem]}\n"
+                f"   {word}: {result['diagnosis']}{progress}")
     sys.exit(0 if right == len(numbers) else 1)
 
 
+# --------------------------------------------------------------------------------------------------
+# --train
+
+STRATEGY = {3: "scratch", 4: "scratch", 5: "kd", 6: "tinybert", 7: "minilm"}
+TRAIN = ["--flops", "3e11", "--model", "2x64", "--dtype", "fp32", "--seed", "1"]
+TEACHER = ["--flops", "1e12", "--model", "4x64", "--dtype", "fp32", "--lr", "1e-3"]
+
+
 def train(number, path):
-    """The same run twice, with the project's function and with the student's; their losses in a picture."""
-    strategy = {3: "scratch", 4: "scratch", 5: "kd", 6: "tinybert", 7: "minilm"}.get(number)
-    if strategy is None:
+    """Trains twice, with the project's function and with the student's, and compares the losses.
+
+    The exit status is 0 when both trainings agree."""
+    if number not in STRATEGY:
         raise UserError(f"--train: nothing of exercise {number} runs inside the loop: 3 to 7 do")
-    out, more = Path("runs/exercises"), ["--strategy", strategy]
-    judge_py = [sys.executable, str(HERE / "judge.py"), str(number)]
-
-    def run(file, folder, arguments):
-        cli.say(f"training in {folder} ...")
-        done = subprocess.run([*judge_py, file, "--train", "--out", str(folder), *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1].split("\r")[-1]
-            raise UserError(f"the run {folder} ended early: {last.removeprefix('error: ')}; first make `check.py {number}` say RIGHT")
+    strategy, out = STRATEGY[number], Path("runs/exercises")
+    options = ["--strategy", strategy]
     if strategy != "scratch":
-        run("-", out / "teacher", TEACHER)
-        more += ["--teacher", str(out / "teacher")] + (["--temperature", "2"] if strategy == "kd" else [])  # at 1 half of its mistakes are none
+        run_training(number, "-", out / "teacher", TEACHER)
+        options += ["--teacher", str(out / "teacher")]
+    if strategy == "kd":
+        options += ["--temperature", "2"]  # at 1 half of the known mistakes change nothing
     source = path or FILES[number]
-    mine = out / f"{number}-{disk.file_sha256(source)[:8]}"  # another text of the function is another run
-    run("-", out / f"{strategy}-reference", [*TRAIN, *more])
-    run(str(source), mine, [*TRAIN, *more])
-    curves = {}
-    for name, folder in (("the project's", out / f"{strategy}-reference"), ("yours", mine)):
-        rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        curves[name] = [(row["flops"], row["loss"]) for row in rows if "loss" in row]
-    picture = mine.with_suffix(".png")
-    draw(curves, f"Exercise {number}: --strategy {' '.join(more[1:])}", picture)
-    (_, reference), (_, own) = curves["the project's"][-1], curves["yours"][-1]
-    if number == 3:  # other random numbers, other masks
-        same = abs(own - reference) < 0.1 * reference
-        words = "close, as it should be: your masks are other ones" if same else "far apart, and a lower loss is no better one: words that stay visible are easy"
-    else:
-        same = abs(own - reference) < 1e-3 * abs(reference)
-        words = "the same curve" if same else "not the same curve"
-    cli.say(f"last training loss: the project's {reference:.4f}, yours {own:.4f}: {words}\npicture     {picture}" + ("" if same else f"\npython exercises/check.py {number} says what is wrong"))
-    sys.exit(0 if same else 1)
+    # Another text of the function is another run.
+    own_folder = out / f"{number}-{disk.file_sha256(source)[:8]}"
+    reference_folder = out / f"{strategy}-reference"
+    run_training(number, "-", reference_folder, [*TRAIN, *options])
+    run_training(number, str(source), own_folder, [*TRAIN, *options])
+    reference, own = losses(reference_folder), losses(own_folder)
+    picture = own_folder.with_suffix(".png")
+    draw({"the project's": reference, "yours": own},
+         f"Exercise {number}: --strategy {' '.join(options[1:])}", picture)
+    agree, words = compare(number, reference[-1][1], own[-1][1])
+    cli.say(f"last training loss: the project's {reference[-1][1]:.4f}, yours {own[-1][1]:.4f}: "
+            f"{words}\npicture     {picture}")
+    if not agree:
+        cli.say(f"python exercises/check.py {number} says what is wrong")
+    sys.exit(0 if agree else 1)
 
 
-def draw(curves, name, path):
-    figure, axes = card.pyplot().subplots(figsize=(6, 4), dpi=150, layout="constrained")
-    for (label, points), style in zip(curves.items(), (dict(color="#999999", linewidth=5), dict(color="#0072b2", linewidth=1.5))):
+def run_training(number, file, folder, arguments):
+    """Trains with the function of a file, or with the project's own where `file` is "-"."""
+    cli.say(f"training in {folder} ...")
+    command = [sys.executable, str(HERE / "judge.py"), str(number), file, "--train"]
+    process = subprocess.run([*command, "--out", str(folder), *arguments], text=True,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if process.returncode:
+        lines = process.stderr.strip().splitlines() or [f"exit status {process.returncode}"]
+        reason = lines[-1].split("\r")[-1].removeprefix("error: ")
+        raise UserError(f"the run {folder} ended early: {reason}; first make "
+                        f"`check.py {number}` say RIGHT")
+
+
+def losses(folder):
+    """[(FLOPs, training loss)] of a run."""
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [(row["flops"], row["loss"]) for row in rows if "loss" in row]
+
+
+def compare(number, reference, own):
+    """(whether the last losses agree, what that means)."""
+    difference = abs(own - reference)
+    if number == 3:  # the student draws other random numbers, and so has other masks
+        if difference < 0.1 * reference:
+            return True, "close, as it should be: your masks are other ones"
+        return False, ("far apart, and a lower loss is no better one: words that stay visible are "
+                       "easy")
+    if difference < 1e-3 * abs(reference):
+        return True, "the same curve"
+    return False, "not the same curve"
+
+
+def draw(curves, title, path):
+    """Draws {label: [(FLOPs, loss)]}, the first one as a wide grey line behind the others."""
+    pyplot = figures.pyplot()
+    figure, axes = pyplot.subplots(figsize=(6, 4), dpi=150, layout="constrained")
+    styles = {"color": "#999999", "linewidth": 5}, {"color": "#0072b2", "linewidth": 1.5}
+    for (label, points), style in zip(curves.items(), styles):
         axes.plot(*zip(*points), label=label, **style)
     axes.set(xlabel="FLOPs", ylabel="training loss (all terms of the strategy)")
-    axes.set_title(name, fontsize=9)
+    axes.set_title(title, fontsize=9)
     axes.legend(frameon=False)
-    card.open_axes(axes)
+    figures.open_axes(axes)
     disk.replace(path, lambda temporary: figure.savefig(temporary, format="png"))
-    card.pyplot().close(figure)
+    pyplot.close(figure)
+
+
+# --------------------------------------------------------------------------------------------------
+# --grade
 
 
 def grade(folder, seconds, jobs, out):
-    if not folder.is_dir():
-        raise UserError(f"--grade {folder}: there is no such folder; wanted is one with a folder for each student")
-    students = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not students:
-        raise UserError(f"--grade {folder} holds no folders: one for each student is wanted, with files like {FILES[1].name}")
+    """Judges the files of a class, `jobs` at once, and writes a table with a row for each."""
+    students = students_in(folder)
+    from plumbing import runs  # only here: it imports torch, which takes seconds
     runs.check_writable(out.parent)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file, like grades.csv")
     out.parent.mkdir(parents=True, exist_ok=True)
-    rows, pool = [["student", "exercise", "points", "diagnosis"]], ThreadPoolExecutor(jobs)
-    with tqdm(total=len(students) * len(FILES), unit="file", dynamic_ncols=True) as bar:
-        asked = {}
-        try:
-            asked |= {student: {number: pool.submit(judge, number, student / file.name, seconds) for number, file in FILES.items()} for student in students}
-            for student, answers in asked.items():
-                found = {}
-                for number, answer in answers.items():
-                    found[number] = answer.result()
-                    bar.update()
-                rows += [[student.name, number, result["points"], result["diagnosis"]] for number, result in found.items()]
-                # After each student: what is stopped keeps what it has.
-                text = io.StringIO()
-                csv.writer(text, lineterminator="\n").writerows(rows)
-                disk.write_file(out, text.getvalue())
-                points = sum(result["points"] for result in found.values())
-                cli.say(f"{student.name:20} {points:3} of {POINTS * len(FILES)}   " + " ".join(f"{number}:{result['points']}" for number, result in found.items()), bar.write)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            while not all(answer.done() for answers in asked.values() for answer in answers.values()):
-                for process in list(RUNNING):
-                    kill(process)
-                time.sleep(0.1)
+    pool, judgements = ThreadPoolExecutor(jobs), {}
+    try:
+        for student in students:
+            judgements[student] = {
+                number: pool.submit(judge_file, number, student / file.name, seconds)
+                for number, file in FILES.items()}
+        write_grades(judgements, out)
+    finally:  # also when it is stopped: nothing goes on judging
+        pool.shutdown(wait=False, cancel_futures=True)
+        waiting = [future for futures in judgements.values() for future in futures.values()]
+        while not all(future.done() for future in waiting):
+            for process in list(RUNNING):
+                kill(process)
+            time.sleep(0.1)
     cli.say(f"points and diagnoses: {out}")
 
 
-def main():
+def students_in(folder):
+    """The students' folders, by name. Raises UserError where there are none."""
+    if not folder.is_dir():
+        raise UserError(f"--grade {folder}: there is no such folder; wanted is one with a folder "
+                        "for each student")
+    folders = [path for path in folder.iterdir() if path.is_dir()]
+    students = sorted(path for path in folders if not path.name.startswith("."))
+    if not students:
+        raise UserError(f"--grade {folder} holds no folders: one for each student is wanted, with "
+                        f"files like {FILES[1].name}")
+    return students
+
+
+def write_grades(judgements, out):
+    """Waits for the results {student: {number: future}}, and writes the table after each student,
+    so that a grading that is stopped keeps what it has."""
+    rows = [["student", "exercise", "points", "diagnosis"]]
+    n = sum(map(len, judgements.values()))
+    with tqdm(total=n, unit="file", dynamic_ncols=True) as bar:
+        for student, futures in judgements.items():
+            points = {}
+            for number, future in futures.items():
+                result = future.result()
+                bar.update()
+                points[number] = result["points"]
+                rows.append([student.name, number, result["points"], result["diagnosis"]])
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(rows)
+            disk.write_file(out, text.getvalue())
+            each = " ".join(f"{number}:{value}" for number, value in points.items())
+            cli.say(f"{student.name:20} {sum(points.values()):3} of {POINTS * len(FILES)}   {each}",
+                    bar.write)
+
+
+# --------------------------------------------------------------------------------------------------
+# The command line
+
+
+def arguments():
     parser = cli.Parser(description="Checks the exercises.", epilog=__doc__.split("\n\n")[1])
-    parser.add_argument("exercise", nargs="?", help="1 to 8, or all")
-    parser.add_argument("--file", type=Path, metavar="FILE", help="your file, where it is not the one in exercises/")
-    parser.add_argument("--train", action="store_true", help="train for a minute with your function, beside the project's own")
-    parser.add_argument("--grade", type=Path, metavar="FOLDER", help="grade a folder for each student")
-    parser.add_argument("--out", type=Path, default=Path("grades.csv"), metavar="CSV", help="of --grade (default: %(default)s)")
-    parser.add_argument("--seconds", type=cli.whole(1, 10 ** 5), default=120, metavar="s", help="that a file may take (default: %(default)s)")
-    parser.add_argument("--jobs", type=cli.whole(1, 1000), default=os.cpu_count(), metavar="n", help="files at once with --grade (default: a core each)")
-    args = parser.parse_args()
-    missing = [name for name in ("pytest", "scipy", "sklearn", "transformers") if importlib.util.find_spec(name) is None]
+    add = parser.add_argument
+    add("exercise", nargs="?", help="1 to 8, or all")
+    add("--file", type=Path, metavar="FILE",
+        help="your file, where it is not the one in exercises/")
+    add("--train", action="store_true",
+        help="train for a minute with your function, and with the project's own beside it")
+    add("--grade", type=Path, metavar="FOLDER",
+        help="grade a class: the folder holds a folder for each student")
+    add("--out", type=Path, default=Path("grades.csv"), metavar="CSV",
+        help="where --grade writes its table (default: %(default)s)")
+    add("--seconds", type=cli.whole(1, 10 ** 5), default=120, metavar="s",
+        help="how long a file may take (default: %(default)s)")
+    add("--jobs", type=cli.whole(1, 1000), default=os.cpu_count(), metavar="n",
+        help="how many files --grade judges at once (default: one on each core)")
+    return parser.parse_args()
+
+
+def check_needs():
+    """Raises UserError where a package that the project's own tests need is not installed."""
+    needed = ("pytest", "scipy", "sklearn", "transformers")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"the check needs {', '.join(missing)}: pip install -r requirements-dev.txt")
+        raise UserError(f"the check needs {', '.join(missing)}: "
+                        "pip install -r requirements-dev.txt")
+
+
+def main():
+    args = arguments()
+    check_needs()
     if args.grade:
-        return grade(args.grade, args.seconds, args.jobs, args.out)
-    if args.exercise not in (*map(str, FILES), "all"):
-        raise UserError(f"{'say which exercise' if args.exercise is None else f'there is no exercise {args.exercise}'}: python exercises/check.py 1 (to 8), or all")
-    if args.file and (args.exercise == "all" or not args.file.is_file()):
-        raise UserError(f"--file {args.file}: {'give it with one exercise' if args.exercise == 'all' else 'there is no such file'}")
+        grade(args.grade, args.seconds, args.jobs, args.out)
+        return
+    example = "python exercises/check.py 1 (to 8), or all"
+    if args.exercise is None:
+        raise UserError(f"say which exercise: {example}")
+    if args.exercise != "all" and args.exercise not in map(str, FILES):
+        raise UserError(f"there is no exercise {args.exercise}: {example}")
+    if args.file and args.exercise == "all":
+        raise UserError(f"--file {args.file}: give it with one exercise")
+    if args.file and not args.file.is_file():
+        raise UserError(f"--file {args.file}: there is no such file")
+    if args.train and args.exercise == "all":
+        raise UserError("--train: one exercise at a time, 3 to 7")
     if args.train:
-        if args.exercise == "all":
-            raise UserError("--train: one exercise at a time, 3 to 7")
-        return train(int(args.exercise), args.file)
-    check(list(FILES) if args.exercise == "all" else [int(args.exercise)], args.file, args.seconds)
+        train(int(args.exercise), args.file)
+    numbers = list(FILES) if args.exercise == "all" else [int(args.exercise)]
+    check(numbers, args.file, args.seconds)
 
 
 if __name__ == "__main__":
