@@ -1,1 +1,1 @@
-"""Small pure functions that measure: counting losses, metrics, scores, statistics."""
+"""Small pure functions that measure: losses by counting, metrics, scores, statistics."""

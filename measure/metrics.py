@@ -1,55 +1,60 @@
-"""GLUE's metrics, by hand. Arrays of n predictions and n labels in, a float out (1.0 is perfect).
+"""GLUE's metrics, written by hand. Each takes n predictions and n labels, and gives a float. 1.0 is
+perfect.
 
-The names are scikit-learn's and SciPy's, and so are the values in the degenerate cases: 0 for F1 and Matthews without a
-positive or with one class only, nan for a correlation with a constant.
+The results are those of scikit-learn and SciPy, in degenerate cases too: F1 is 0 without a true
+positive, Matthews' correlation is 0 if there is one class only, and a correlation with a constant
+is nan.
 """
 import numpy as np
 
 
 def accuracy(predictions, labels):
+    """The share of predictions that are right."""
     return float(np.mean(np.asarray(predictions) == np.asarray(labels)))
 
 
-def counts(predictions, labels):
-    """True and false positives, false and true negatives of class 1: (TP, FP, FN, TN)."""
+def confusion(predictions, labels):
+    """(TP, FP, FN, TN): the numbers of true and false positives, of false and true negatives. Class
+    1 is the positive one."""
     p, y = np.asarray(predictions) == 1, np.asarray(labels) == 1
     return int((p & y).sum()), int((p & ~y).sum()), int((~p & y).sum()), int((~p & ~y).sum())
 
 
 def f1(predictions, labels):
-    """Harmonic mean of precision and recall of class 1 (MRPC, QQP)."""
-    TP, FP, FN, _ = counts(predictions, labels)
+    """The harmonic mean of precision and recall of class 1 (MRPC, QQP)."""
+    TP, FP, FN, _ = confusion(predictions, labels)
     # F1 = 2 TP / (2 TP + FP + FN)
     return 2 * TP / (2 * TP + FP + FN) if TP else 0.0
 
 
 def matthews(predictions, labels):
-    """Matthews' correlation of two binary variables (CoLA): 0 for any prediction that does not depend on the label."""
-    TP, FP, FN, TN = counts(predictions, labels)
-    # MCC = (TP TN - FP FN) / sqrt((TP + FP)(TP + FN)(TN + FP)(TN + FN))
+    """Matthews' correlation of two binary variables (CoLA). Its expectation is 0 if the prediction
+    does not depend on the label."""
+    TP, FP, FN, TN = confusion(predictions, labels)
+    # MCC = (TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN))
     product = (TP + FP) * (TP + FN) * (TN + FP) * (TN + FN)
     return (TP * TN - FP * FN) / product ** 0.5 if product else 0.0
 
 
 def pearson(predictions, labels):
-    """Linear correlation (STS-B)."""
-    x, y = (np.asarray(values, dtype=np.float64) for values in (predictions, labels))
+    """The linear correlation of two variables (STS-B)."""
+    x, y = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
+    # r = sum xy / sqrt(sum x^2 sum y^2), where x and y are the distances from the means
     x, y = x - x.mean(), y - y.mean()
-    # r = sum xy / sqrt(sum x^2 sum y^2), around the means; scaled first, so that squares of tiny numbers do not vanish
-    x, y = x / np.abs(x).max(), y / np.abs(y).max()
+    x, y = x / np.abs(x).max(), y / np.abs(y).max()  # else the square of a tiny number would be 0
     return float(np.clip((x @ y) / np.sqrt((x @ x) * (y @ y)), -1.0, 1.0))
 
 
 def ranks(values):
-    """1 for the smallest; equal values share the mean of their ranks."""
+    """(n,) -> (n,): the smallest value has rank 1. Equal values share the mean of their ranks."""
     values = np.asarray(values, dtype=np.float64)
-    _, where, how_many = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(how_many)  # the rank of the last of each group of equals
-    return (last - (how_many - 1) / 2)[where]
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(sizes)  # the last rank in each group of equal values
+    return (last - (sizes - 1) / 2)[group]
 
 
 def spearman(predictions, labels):
-    """Correlation of the ranks (STS-B)."""
+    """The linear correlation of the ranks (STS-B)."""
     return pearson(ranks(predictions), ranks(labels))

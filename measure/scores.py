@@ -1,77 +1,107 @@
-"""From fine-tunings to the one number of a student."""
+"""From the fine-tunings of a student to its one score.
+
+A cell is one finished fine-tuning of a task, with a setting (learning rate, batch size, epochs) and
+a seed:
+
+    {"lr": ..., "batch_size": ..., "epochs": ..., "seed": ..., "seconds": ...,
+     "scores": {part: {metric: value}}}
+
+A task is a `plumbing.gluefiles.Task`. Its perfect score is 1.
+"""
 import math
 import statistics
 
+# The tasks over which the paper averages.
 PAPER_SEVEN = ("mnli", "qqp", "qnli", "sst2", "mrpc", "rte", "cola")
 
 
 def scores_of(task, predict, part):
-    """{metric: value} of a task's part. A constant prediction correlates with nothing, which scores
-    0. predict(part) gives the predictions."""
-    predictions, labels = predict(part), [label for _, _, label in task.parts[part]]
-    values = {metric.__name__: metric(predictions, labels) for metric in task.metrics}
-    return {name: 0.0 if math.isnan(value) else value for name, value in values.items()}
+    """{metric: value} of one part of a task. predict(part) gives the predictions.
+
+    A correlation with a constant prediction is undefined. It scores 0."""
+    predictions = predict(part)
+    labels = [label for _, _, label in task.parts[part]]
+    scores = {}
+    for metric in task.metrics:
+        value = metric(predictions, labels)
+        scores[metric.__name__] = 0.0 if math.isnan(value) else value
+    return scores
 
 
 def mean_score(cell, part):
-    """The mean over a part's metrics, as GLUE takes it of accuracy and F1, and of two
-    correlations."""
+    """The mean over the metrics of a part. GLUE takes it of accuracy and F1, and of Pearson's and
+    Spearman's correlation."""
     return statistics.mean(cell["scores"][part].values())
 
 
-def spread(values):
-    """[mean, standard deviation, or None of a single value]."""
+def mean_and_deviation(values):
+    """[mean, standard deviation]. A single value has no standard deviation: it is None."""
     return [statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None]
 
 
 def summary(task, cells):
-    """The setting with the best mean development score over seeds, with its [mean, standard
-    deviation] for every part. cells: finished fine-tunings of the task."""
+    """The best setting of a task, and its [mean, standard deviation] over seeds on each part.
+
+    cells: the finished fine-tunings of the task. The best setting is the one with the highest mean
+    score on the first scored part, which is a development set."""
     by_setting = {}
     for cell in cells:
-        setting = (cell["lr"], cell["batch_size"], cell["epochs"])
+        setting = cell["lr"], cell["batch_size"], cell["epochs"]
         by_setting.setdefault(setting, []).append(cell)
-    chosen_on = task.scored[0]
 
     def development_score(setting):
-        return statistics.mean(mean_score(cell, chosen_on) for cell in by_setting[setting])
+        return statistics.mean(mean_score(cell, task.scored[0]) for cell in by_setting[setting])
 
-    setting = max(by_setting, key=development_score)
-    best = by_setting[setting]
-    score = {part: spread([mean_score(cell, part) for cell in best]) for part in task.scored}
-    metrics = {part: {name: spread([cell["scores"][part][name] for cell in best])
-                      for name in best[0]["scores"][part]} for part in task.scored}
-    return {"lr": setting[0], "batch_size": setting[1], "epochs": setting[2], "seeds": len(best),
+    lr, batch_size, epochs = best = max(by_setting, key=development_score)
+    chosen = by_setting[best]
+    score, metrics = {}, {}
+    for part in task.scored:
+        score[part] = mean_and_deviation([mean_score(cell, part) for cell in chosen])
+        metrics[part] = {}
+        for metric in chosen[0]["scores"][part]:
+            values = [cell["scores"][part][metric] for cell in chosen]
+            metrics[part][metric] = mean_and_deviation(values)
+    return {"lr": lr, "batch_size": batch_size, "epochs": epochs, "seeds": len(chosen),
             "settings_tried": len(by_setting), "score": score, "metrics": metrics,
             "majority": task.majority, "seconds": sum(cell["seconds"] for cell in cells)}
 
 
 def results_of(tasks, cells):
-    """{task: summary} from [(task, finished cell)], or None while one of the cells is None."""
+    """{task name: summary} from [(task, cell)]. A cell that is not finished is None; while there is
+    one, the result is None."""
     if any(cell is None for _, cell in cells):
         return None
-    return {task.name: summary(task, [cell for of, cell in cells if of is task]) for task in tasks}
+    results = {}
+    for task in tasks:
+        own = [cell for cell_task, cell in cells if cell_task is task]
+        results[task.name] = summary(task, own)
+    return results
 
 
 def headline(result, chosen_on=False):
-    """A task's one score: on the test set where there is one, else on the development set (MNLI:
-    matched), by which the setting was chosen. chosen_on: on the development set in any case."""
+    """The one score of a task, from its summary.
+
+    It is the score on the test set if that is scored, else on the development set (of MNLI the
+    matched one). With chosen_on it is always the score on the development set, on which the setting
+    was chosen."""
     scores = result["score"]
     part = "test" if "test" in scores and not chosen_on else next(iter(scores))
     return scores[part][0]
 
 
+def score_of(results, chosen_on=False):
+    """The one score of a student: the mean of the headlines of its tasks.
+
+    results: {task name: summary}."""
+    return statistics.mean(headline(result, chosen_on) for result in results.values())
+
+
 def average(results):
-    """(name, mean of the tasks' scores): of the paper's seven, where all are there, else of what
-    was run."""
+    """(what is averaged, the average) of a student's results: over the seven tasks of the paper if
+    all of them were run, else over the tasks that were run."""
     if set(PAPER_SEVEN) <= results.keys():
-        scores = [headline(results[task]) for task in PAPER_SEVEN]
-        return "average of the paper's seven tasks, development sets", statistics.mean(scores)
+        seven = {task: results[task] for task in PAPER_SEVEN}
+        return "average of the paper's seven tasks, development sets", score_of(seven)
     has_test = all("test" in result["score"] for result in results.values())
     which = "test" if has_test else "development"
     return f"average over these {len(results)} tasks, {which} sets", score_of(results)
-
-
-def score_of(results, chosen_on=False):
-    """A student's score: the mean over tasks of each one's `headline`."""
-    return statistics.mean(headline(result, chosen_on) for result in results.values())

@@ -1,50 +1,66 @@
-"""What the stories promise. The checks read the text alone, with rules written here, not the maker's own state."""
+"""world/stories.py: what the stories promise.
+
+The checks read the text alone, with rules that are written here. They do not look at the state of
+the class that makes the stories."""
 import hashlib
 import itertools
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from world import stories
 from world.stories import story
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 MANY = [story(0, index) for index in range(3000)]
-SENTENCES = [[s.rstrip(".").replace(",", "").split() for s in re.findall(r"[^.]+\.", text)] for text in MANY]
 
 
 def words(text):
     return re.findall(r"[a-z]+|[^a-z ]", text)
 
 
+def sentences_of(text):
+    """The sentences of a story, each a list of its words."""
+    return [re.findall(r"[a-z]+", sentence) for sentence in text.split(".")[:-1]]
+
+
+SENTENCES = [sentences_of(text) for text in MANY]
+
+
 def subject(sentence):
-    """Whom a sentence is about: `now tom had ...`, `at the lake, tom saw ...` -> tom; None for a thing, or for two people."""
-    first, second = sentence[3:5] if sentence[0] == "at" else [word for word in sentence if word != "now"][:2]
-    return first if second != "and" and (first in stories.NAMES or first in ("he", "she")) else None
+    """Whom a sentence is about: a name, `he` or `she`. None for a thing, or for two people.
+
+    `now tom had ...` and `at the lake, tom saw ...` are about tom."""
+    if sentence[0] == "at":
+        first, second = sentence[3:5]
+    else:
+        first, second = [word for word in sentence if word != "now"][:2]
+    is_person = first in stories.NAMES or first in ("he", "she")
+    return first if is_person and second != "and" else None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The same stories everywhere
 
 def test_the_same_seed_gives_the_same_stories():
-    """On every machine, in every Python. Who changes the world changes every result: then this number changes too."""
-    text = "\n".join(MANY[:1000])
-    assert hashlib.sha256(text.encode()).hexdigest() == "60a83bdf687ebb448af60e17c4d3ae77737ae4067990955dbf9738dd6358aa4b"
+    """On every machine and in every version of Python. If you change the world, you change every
+    result, and this number too."""
+    sha256 = hashlib.sha256("\n".join(MANY[:1000]).encode()).hexdigest()
+    assert sha256 == "60a83bdf687ebb448af60e17c4d3ae77737ae4067990955dbf9738dd6358aa4b"
 
 
 def test_a_story_does_not_depend_on_the_stories_before_it():
     assert [story(3, index) for index in (7, 2, 7)] == [story(3, 7), story(3, 2), story(3, 7)]
-    assert list(itertools.islice(stories.stories(3, first=5), 4)) == [story(3, index) for index in range(5, 9)]
+    from_5_on = stories.stories(3, first=5)
+    assert list(itertools.islice(from_5_on, 4)) == [story(3, index) for index in range(5, 9)]
 
 
 def test_streams_of_different_seeds_share_almost_nothing():
-    a, b = ({story(seed, index) for index in range(3000)} for seed in (1, 2))
-    assert len(a & b) <= 3  # the very shortest stories may meet by chance
+    one = {story(1, index) for index in range(3000)}
+    other = {story(2, index) for index in range(3000)}
+    assert len(one & other) <= 3  # the very shortest stories may be equal by chance
     assert story(0, 1) != story(1, 0)
 
 
@@ -58,7 +74,7 @@ def test_there_is_no_story_before_the_first_or_after_the_last():
             story(seed, index)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The words
 
 def test_stories_are_made_of_exactly_the_words_in_WORDS():
@@ -73,129 +89,147 @@ def test_stories_are_short():
     assert lengths[0] >= 15 and lengths[-1] < 300
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# What is always so
+# --------------------------------------------------------------------------------------------------
+# What is always true
 
 def test_an_animal_makes_its_own_sound_only():
-    sounds = {"dog": "bark", "cat": "meow", "cow": "moo", "duck": "quack", "bee": "buzz", "frog": "croak", "lion": "roar",
-              "horse": "neigh"}
-    text = " ".join(MANY)
-    for pattern in (r"heard the (\w+) (\w+)\.", r"heard the two (\w+)s (\w+)\.", r"\. (\w+)s (\w+)(?=\.)",
-                    r"\. a (\w+) (\w+?)(?:(?<=z)es|s)(?=\.)"):
-        assert set(re.findall(pattern, text)) == set(sounds.items())
+    sounds = {"dog": "bark", "cat": "meow", "cow": "moo", "duck": "quack", "bee": "buzz",
+              "frog": "croak", "lion": "roar", "horse": "neigh"}
+    patterns = (r"heard the (\w+) (\w+)\.", r"heard the two (\w+)s (\w+)\.",
+                r"\. (\w+)s (\w+)(?=\.)", r"\. a (\w+) (\w+?)(?:(?<=z)es|s)(?=\.)")
+    for pattern in patterns:
+        assert set(re.findall(pattern, " ".join(MANY))) == set(sounds.items())
 
 
-def test_one_hears_what_one_saw():
-    """As many of them; and a thing that somebody saw is described in the same number."""
-    cases = 0
-    for text in MANY:
-        for who, seen, again in re.findall(r"(\w+) saw (?:a|two) (\w+)\. (\w+ heard the (?:two )?\w+|the \w+) ", text):
-            cases += 1
-            assert again.split()[-1] == seen, text
-            hearer = again.split()[0]
-            assert "the" == hearer or stories.PRONOUN.get(hearer, hearer) == stories.PRONOUN.get(who, who), text
-    assert cases > 1000
+def same_person(one, other):
+    """Whether two words can mean the same person: `tom` and `he` can."""
+    return stories.PRONOUN.get(one, one) == stories.PRONOUN.get(other, other)
 
 
-def test_one_does_with_a_thing_what_it_is_for():
-    use = {"pear": "eat", "hammer": "use", "bike": "ride", "drum": "play", "hat": "wear", "book": "read"}
-    past = {"eat": "ate", "use": "used", "ride": "rode", "play": "played", "wear": "wore", "read": "read"}
+def test_people_hear_what_they_saw():
+    """And as many of them. A thing that somebody saw is described in the same number."""
+    pattern = r"(\w+) saw (?:a|two) (\w+)\. (\w+ heard the (?:two )?\w+|the \w+) "
+    cases = [case for text in MANY for case in re.findall(pattern, text)]
+    for person, seen, next_words in cases:
+        first, *_, last = next_words.split()
+        assert last == seen, next_words
+        assert first == "the" or same_person(first, person), next_words
+    assert len(cases) > 1000
+
+
+def test_people_do_with_a_thing_what_it_is_for():
+    use = {"pear": "eat", "hammer": "use", "bike": "ride", "drum": "play", "hat": "wear",
+           "book": "read"}
+    past = {"eat": "ate", "use": "used", "ride": "rode", "play": "played", "wear": "wore",
+            "read": "read"}
+    verbs = {*past.keys(), *past.values()}
     text = " ".join(MANY)
     for thing, base in use.items():
-        assert set(re.findall(rf"(\w+) (?:the|a) {thing}\b", text)) & (past.keys() | set(past.values())) == {base, past[base]}
-    assert all(len(plurals) == 4 for _, _, _, plurals in stories.KINDS.values())
+        before = set(re.findall(rf"(\w+) (?:the|a) {thing}\b", text))
+        assert before & verbs == {base, past[base]}
+    assert all(len(kind.plurals) == 4 for kind in stories.KINDS.values())
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Grammar
 
-def test_he_or_she_is_the_one_whom_the_sentence_before_was_about():
+def test_he_or_she_is_the_person_whom_the_sentence_before_was_about():
     pronouns = 0
     for sentences in SENTENCES:
-        about = None
+        before = None
         for sentence in sentences:
-            who = subject(sentence)
-            if who in ("he", "she"):
+            person = subject(sentence)
+            if person in ("he", "she"):
                 pronouns += 1
-                assert about is not None and who == stories.PRONOUN[about], sentences
+                assert before is not None and person == stories.PRONOUN[before], sentences
             else:
-                about = who
+                before = person
     assert pronouns > 2000
 
 
 def test_one_was_and_two_were():
-    singular = set(stories.NAMES) | {"he", "she", "and"} | set(stories.PLURAL)
     plural = set(stories.PLURAL.values())
     # "and": tom fixed the bike and was happy
-    found = {"was": 0, "were": 0}
+    known = {*stories.NAMES, "he", "she", "and", *stories.PLURAL, *plural}
+    cases = {"was": 0, "were": 0}
     for sentence in itertools.chain.from_iterable(SENTENCES):
         for before, verb in zip(sentence, sentence[1:]):
-            if verb in found:
-                found[verb] += 1
+            if verb in cases:
+                cases[verb] += 1
                 several = before in plural or sentence[1] == "and"
-                assert verb == ("were" if several else "was") and before in singular | plural, sentence
-    assert min(found.values()) > 1000
+                assert before in known and verb == ("were" if several else "was"), sentence
+    assert min(cases.values()) > 1000
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The state: what a story says at one place holds until something changes it
+# --------------------------------------------------------------------------------------------------
+# The state: what a story says stays true until something changes it
 
-GIVE = [(r"(\w+) gave the (\w+) to (\w+)", (1, 2, 3)), (r"(\w+) got the (\w+) from (\w+)", (3, 2, 1)),
-        (r"the (\w+) was given to (\w+) by (\w+)", (3, 1, 2))]
-HAVE = [r"(?:now )?(?P<who>\w+) had (?:the|a \w+) (?P<thing>\w+)", r"(?:now )?the (?P<thing>\w+) was with (?P<who>\w+)"]
+GIVE = (r"(?P<giver>\w+) gave the (?P<thing>\w+) to (?P<taker>\w+)",
+        r"(?P<taker>\w+) got the (?P<thing>\w+) from (?P<giver>\w+)",
+        r"the (?P<thing>\w+) was given to (?P<taker>\w+) by (?P<giver>\w+)")
+HAVE = (r"(?:now )?(?P<person>\w+) had (?:the|a \w+) (?P<thing>\w+)",
+        r"(?:now )?the (?P<thing>\w+) was with (?P<person>\w+)")
+GET = r"(?<!not )(?:found|won|to find|to win) the (\w+)"
+LOSE = r"(?<!not )(?:lost|ate|to lose) the (\w+)"
+
+
+def match_of(patterns, sentence):
+    """The match of the one pattern that fits the whole sentence, or None."""
+    matches = [re.fullmatch(pattern, sentence) for pattern in patterns]
+    return next(filter(None, matches), None)
 
 
 def with_names(sentences):
-    """The sentences as strings, each `he` and `she` replaced by the name that it stands for."""
-    about = None
+    """The sentences as strings. `he` and `she` are replaced by the name for which they stand."""
+    name = None
     for sentence in sentences:
-        who = subject(sentence)
-        if who not in ("he", "she"):
-            about = who
-        yield " ".join(about if word in ("he", "she") else word for word in sentence)
+        person = subject(sentence)
+        if person not in ("he", "she"):
+            name = person
+        yield " ".join(name if word in ("he", "she") else word for word in sentence)
 
 
-def test_a_thing_is_with_the_one_whom_the_story_gave_it_to():
-    checked = gifts = 0
+def test_a_thing_is_with_the_person_to_whom_the_story_gave_it():
+    statements = gifts = 0
     for sentences in SENTENCES:
         owner = {}
         for sentence in with_names(sentences):
-            for pattern, (giver, thing, taker) in GIVE:
-                if match := re.fullmatch(pattern, sentence):
-                    assert owner[match[thing]] == match[giver], sentences
-                    owner[match[thing]] = match[taker]
-                    gifts += 1
-            if match := re.search(r"(?<!not )(?:found|won|to find|to win) the (\w+)", sentence):
+            if match := match_of(GIVE, sentence):
+                assert owner[match["thing"]] == match["giver"], sentences
+                owner[match["thing"]] = match["taker"]
+                gifts += 1
+            if match := re.search(GET, sentence):
                 assert match[1] not in owner
                 owner[match[1]] = sentence.split()[0]
-            if match := re.search(r"(?<!not )(?:lost|ate|to lose) the (\w+)", sentence):
+            if match := re.search(LOSE, sentence):
                 del owner[match[1]]
             if match := re.fullmatch(r"(\w+) did not have the (\w+)", sentence):
                 assert owner.get(match[2]) != match[1], sentences
-                checked += 1
-            for pattern in HAVE:
-                if match := re.fullmatch(pattern, sentence):
-                    if " had a " in sentence:
-                        assert match["thing"] not in owner
-                        owner[match["thing"]] = match["who"]
-                    assert owner[match["thing"]] == match["who"], sentences
-                    checked += 1
-    assert checked > 2000 and gifts > 1000
+                statements += 1
+            if match := match_of(HAVE, sentence):
+                if " had a " in sentence:  # this is how a story introduces a thing
+                    assert match["thing"] not in owner
+                    owner[match["thing"]] = match["person"]
+                assert owner[match["thing"]] == match["person"], sentences
+                statements += 1
+    assert statements > 2000 and gifts > 1000
 
 
 def test_people_are_where_they_last_went():
-    checked = 0
+    statements = 0
     for sentences in SENTENCES:
         place = {}
         for sentence in with_names(sentences):
             if match := re.fullmatch(r"(\w+) (?:went|walked|ran) to the (\w+)", sentence):
                 assert place[match[1]] != match[2]
                 place[match[1]] = match[2]
-            if match := re.fullmatch(r"(?:now )?(\w+)(?: and (\w+))? (?:was|were) at the (\w+)", sentence):
+            at = r"(?:now )?(\w+)(?: and (\w+))? (?:was|were) at the (\w+)"
+            if match := re.fullmatch(at, sentence):
                 for person in filter(None, match.groups()[:2]):
-                    checked += 1
-                    assert place.setdefault(person, match[3]) == match[3], sentences  # the first time: it begins there
-    assert checked > 5000
+                    statements += 1
+                    place.setdefault(person, match[3])  # the first statement introduces a person
+                    assert place[person] == match[3], sentences
+    assert statements > 5000
 
 
 def test_people_meet_before_they_give_or_do_something_to_each_other():
@@ -213,57 +247,77 @@ def test_people_meet_before_they_give_or_do_something_to_each_other():
 
 
 def test_what_one_feels_follows_from_what_happened():
-    """Two ways to say it. What did not happen makes one feel as the opposite event would."""
-    feeling = {"find": "glad", "win": "proud", "fix": "happy", "lose": "sad", "drop": "upset", "break": "angry"}
-    opposite = {"glad": "sad", "proud": "upset", "happy": "angry", "sad": "glad", "upset": "proud", "angry": "happy"}
-    base = {"found": "find", "won": "win", "fixed": "fix", "lost": "lose", "dropped": "drop", "broke": "break"}
-    events, text = "|".join([*base, *feeling]), " ".join(MANY)
-    after = re.findall(rf"(did not )?\b({events}) the \w+ and was (\w+)\.", text)
-    before = [(no, event, feels) for feels, no, event in re.findall(rf"was (\w+) (not )?to ({events}) the", text)]
-    for cases in (after, before):
-        for no, event, feels in cases:
-            expected = feeling[base.get(event, event)]
-            assert feels == (opposite[expected] if no else expected)
+    """There are two ways to say it. Who did not lose a thing feels as if they had found it."""
+    feeling = {"find": "glad", "win": "proud", "fix": "happy", "lose": "sad", "drop": "upset",
+               "break": "angry"}
+    opposite = {"glad": "sad", "proud": "upset", "happy": "angry"}
+    opposite |= {bad: good for good, bad in opposite.items()}
+    base = {"found": "find", "won": "win", "fixed": "fix", "lost": "lose", "dropped": "drop",
+            "broke": "break"}
+    verbs, text = "|".join([*base, *feeling]), " ".join(MANY)
+    event_first = re.findall(rf"(did not )?\b({verbs}) the \w+ and was (\w+)\.", text)
+    feeling_first = re.findall(rf"was (\w+) (not )?to ({verbs}) the", text)
+    for cases in (event_first, [(negation, verb, felt) for felt, negation, verb in feeling_first]):
+        for negation, verb, felt in cases:
+            expected = feeling[base.get(verb, verb)]
+            assert felt == (opposite[expected] if negation else expected)
         assert len(set(cases)) == 12  # each event, and that it did not happen
 
 
+GOOD, HARM = ("helped", "hugged", "saved"), ("pushed", "kicked", "teased")
+
+
+def deed_of(sentence):
+    """(deed, who did it, to whom) from a sentence, given as its words. None if it has no deed."""
+    deeds = [word for word in sentence if word in GOOD + HARM]
+    if not deeds:
+        return None
+    people = [word for word in sentence if word in stories.NAMES]
+    doer, other = people[0], people[-1]
+    if "by" in sentence:
+        doer, other = other, doer
+    if "because" in sentence:  # tom was hurt, because ben teased him
+        other = people[0]
+        doer = next(person for person in people if person != other)
+    return deeds[0], doer, other
+
+
 def test_who_does_good_is_kind_and_who_does_harm_is_mean():
-    """And the other one is thankful, or hurt."""
-    good, harm, cases = ("helped", "hugged", "saved"), ("pushed", "kicked", "teased"), set()
+    """And the other person is thankful, or hurt."""
+    cases = set()
     for sentences in SENTENCES:
-        doer = other = deed = None
+        deed = doer = other = None
         for sentence in map(str.split, with_names(sentences)):
-            said = [word for word in sentence if word in good + harm]
-            if said:
-                people = [word for word in sentence if word in stories.NAMES]
-                deed, doer, other = said[0], people[0], people[-1]
-                if "by" in sentence:
-                    doer, other = other, doer
-                if "because" in sentence:
-                    other = people[0]
-                    doer = next(person for person in people if person != other)
+            new_deed = deed_of(sentence)
+            deed, doer, other = new_deed or (deed, doer, other)
             for word in sentence:
                 if word in ("kind", "mean"):
-                    assert sentence[0] == doer and word == ("kind" if deed in good else "mean"), sentences
+                    assert sentence[0] == doer, sentences
+                    assert word == ("kind" if deed in GOOD else "mean"), sentences
                 if word in ("thankful", "hurt"):
-                    assert sentence[0] == other and word == ("thankful" if deed in good else "hurt"), sentences
+                    assert sentence[0] == other, sentences
+                    assert word == ("thankful" if deed in GOOD else "hurt"), sentences
                 if word in ("kind", "mean", "thankful", "hurt"):
-                    cases.add((deed, word, bool(said)))
-    assert len(cases) == 24
+                    cases.add((deed, word, new_deed is not None))
+    assert len(cases) == 24  # six deeds; two words each; with the deed in one sentence, or after it
 
 
-def test_him_and_her_are_the_one_to_whom_it_was_done():
+def test_him_and_her_are_the_person_to_whom_it_was_done():
     cases = re.findall(r"(\w+) was \w+, because \w+ \w+ (him|her)\.", " ".join(MANY))
-    assert {who for who, _ in cases} >= set(stories.NAMES)
-    assert all({"he": "him", "she": "her"}[stories.PRONOUN.get(who, who)] == whom for who, whom in cases)
+    assert {person for person, _ in cases} >= set(stories.NAMES)
+    for person, him in cases:
+        he = stories.PRONOUN.get(person, person)
+        assert (he, him) in (("he", "him"), ("she", "her"))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The command line
 
 def run(*arguments, head=None):
-    command = [sys.executable, str(ROOT / "stories.py"), *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    """(exit status, stdout, stderr) of `python -m world.stories`. head: how many lines are read."""
+    command = [sys.executable, "-m", "world.stories", *arguments]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True) as process:
         if head:
             lines = "".join(process.stdout.readline() for _ in range(head))
             process.stdout.close()  # as `| head` does
@@ -276,7 +330,8 @@ def run(*arguments, head=None):
 def test_without_options_it_prints_a_few_stories():
     status, out, errors = run()
     assert (status, errors) == (0, "")
-    assert all(" ".join(re.sub(r"^ *\d* *", " ", out, flags=re.M).split()).count(text) == 1 for text in MANY[:5])
+    text = " ".join(re.sub(r"^ *\d* *", " ", out, flags=re.MULTILINE).split())
+    assert all(text.count(story) == 1 for story in MANY[:5])
 
 
 def test_it_streams_until_the_tokens_are_printed():
@@ -288,12 +343,20 @@ def test_it_streams_until_the_tokens_are_printed():
     assert without_last < 10_000 <= without_last + len(words(lines[-1]))
 
 
+def test_help_names_the_command_that_works():
+    status, out, errors = run("--help")
+    assert (status, errors) == (0, "")
+    assert out.startswith("usage: python -m world.stories ")
+    assert "\n  python -m world.stories --tokens 1e6 --seed 7 > stories.txt" in out
+
+
 def test_head_ends_it_silently():
     assert run("--tokens", "1e9", head=3) == (141, "\n".join(MANY[:3]) + "\n", "")
 
 
-@pytest.mark.parametrize("arguments", [["--tokens", "many"], ["--tokens", "-1"], ["--tokens", "nan"], ["--seed", "-1"],
-                                       ["--first", "1.5"], ["--colour"], ["text"]])
+@pytest.mark.parametrize("arguments", [
+    ["--tokens", "many"], ["--tokens", "-1"], ["--tokens", "nan"], ["--seed", "-1"],
+    ["--first", "1.5"], ["--colour"], ["text"]])
 def test_mistakes_end_in_one_line(arguments):
     status, out, errors = run(*arguments)
     assert (status, out) == (2, "")

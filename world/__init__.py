@@ -1,1 +1,1 @@
-"""The embedded world: stories without end, and tasks about them. No download."""
+"""The embedded world: stories without end, and tasks about them. Nothing is downloaded."""

@@ -1,8 +1,12 @@
-"""Stories as a source of text: some of them for the cache of tokens, or shards of them without end.
+"""Stories as training text: a limited number of them as documents, or tokens without end.
 
-A shard is a function of (seed, j). Shards are made by processes of their own. Each waits until its
-pipe is read, so that it is never more than a shard ahead, and ends when the reader does, however
-that ends.
+`StorySource` is a source for the cache of tokens (plumbing/tokens.py), as a text in files is.
+`Shards` gives tokens without end, made while a run trains. Shard j of a seed is always the same
+SHARD_TOKENS tokens, and does not need the shards before it, so that a run can continue anywhere.
+
+The shards are made by other processes. Such a maker writes its shards into a pipe, and waits until
+the reader has taken them, so it is never more than one shard ahead. When the reader ends, in
+whatever way, the pipe breaks, and the maker ends too.
 """
 import contextlib
 import hashlib
@@ -23,21 +27,32 @@ import numpy as np
 from world import stories
 
 SHARD_TOKENS = 2 ** 18
+SHARD_STORIES = 2 ** 24  # shard j begins with story number j * 2 ** 24: more than a shard can hold
+
+# The streams that no run trains on: a run's seed is smaller.
+SAMPLE_SEED = 2 ** 32
+VALIDATION_SEED = 2 ** 32 + 1
 
 
 class StorySource:
-    """Stories of one stream, as many as hold `tokens` tokens, and the held-out ones of a stream
-    that no run trains on."""
-    name = "stories"
-    held_out = 16  # one story in 16: they are short and without end
+    """The first stories of a stream, and validation stories of another stream.
 
-    def __init__(self, seed=2 ** 32, tokens=2 ** 20, validation_tokens=2 ** 16):
-        self.seed, self.tokens, self.validation_tokens = seed, tokens, validation_tokens
+    seed: the stream for training. tokens, validation_tokens: at least so many of each part."""
+    name = "stories"
+    held_out = 16  # one story in 16 is for validation; there are enough of them
+
+    def __init__(self, seed=SAMPLE_SEED, tokens=2 ** 20, validation_tokens=2 ** 16):
+        self.seed = seed
+        self.tokens = tokens
+        self.validation_tokens = validation_tokens
+        # Another world would give other stories: the cache of tokens must not mistake them.
         world = hashlib.sha256(Path(stories.__file__).read_bytes()).hexdigest()
         self.key = ["stories", world, seed, tokens, validation_tokens]
 
     def tokenizer(self, vocab_size=None):
-        """Whole words: the world's own, which are few."""
+        """The tokenizer of the world's own words, each of which is one token.
+
+        Raises UserError if another vocabulary size is asked for."""
         pieces = wordpiece.SPECIAL + list(stories.WORDS)
         if vocab_size not in (None, len(pieces)):
             raise UserError(f"stories have a vocabulary of {len(pieces)} whole words: leave "
@@ -45,16 +60,19 @@ class StorySource:
         return wordpiece.wordpiece({piece: i for i, piece in enumerate(pieces)})
 
     def stream(self, seed, first, part):
-        """The stories of a part, from a stream's story number `first` on, without end."""
+        """Yields the stories of a part, from story number `first` of a stream on, without end.
+
+        The part depends on the story's text alone. So if the same story comes twice, both are in
+        the same part, and no story that a model trains on is in the validation set."""
         for story in stories.stories(seed, first):
             is_held_out = checksum(story) % self.held_out == 0
             if is_held_out == (part == "validation"):
                 yield story
 
     def documents(self):
-        """(part, story) pairs, until both parts have the tokens that are wanted."""
+        """Yields (part, story), until both parts have as many tokens as are wanted."""
         wanted = (("train", self.seed, self.tokens),
-                  ("validation", 2 ** 32 + 1, self.validation_tokens))
+                  ("validation", VALIDATION_SEED, self.validation_tokens))
         for part, seed, tokens in wanted:
             for story in self.stream(seed, 0, part):
                 yield part, story
@@ -64,42 +82,52 @@ class StorySource:
 
 
 class Shards:
-    """Shards of tokens, read in rising order: `read(j)` gives SHARD_TOKENS token ids."""
+    """Shards of tokens, to be read in rising order.
+
+    dtype: of the token ids, "uint16" or "uint32". makers: the number of processes that make
+    shards. The shards do not depend on it."""
 
     def __init__(self, seed, tokenizer, dtype, makers=1):
         self.seed, self.tokenizer, self.dtype, self.makers = seed, tokenizer, dtype, makers
-        self.processes, self.first, self.number, self.shard = [], None, None, None
+        self.processes = []
+        self.first = None  # the number of the shard with which the makers began
+        self.j = None      # the number of the shard that was read last
+        self.shard = None  # this shard
 
     def read(self, j):
-        """Shard j. Raises UserError where the process that makes it has ended."""
-        if j == self.number:
+        """Shard j: (SHARD_TOKENS,) token ids. The same shard again costs nothing, the next one is
+        mostly ready, and any other starts the makers anew.
+
+        Raises UserError if the process that makes the shard has ended."""
+        if j == self.j:
             return self.shard
-        if self.number is None or j != self.number + 1:  # the first, or a jump
+        if self.j is None or j != self.j + 1:
             self.start(j)
-        maker, size = self.processes[(j - self.first) % self.makers], np.dtype(self.dtype).itemsize
-        raw = maker.stdout.read(SHARD_TOKENS * size)
-        if len(raw) < SHARD_TOKENS * size:
+        maker = self.processes[(j - self.first) % self.makers]
+        size = SHARD_TOKENS * np.dtype(self.dtype).itemsize  # bytes
+        raw = maker.stdout.read(size)
+        if len(raw) < size:
             raise UserError("the process that makes stories ended early: run the same command "
                             "again to continue")
-        self.shard, self.number = np.frombuffer(raw, self.dtype), j
+        self.shard, self.j = np.frombuffer(raw, self.dtype), j
         return self.shard
 
     def start(self, first):
-        """Starts the makers. Maker i makes shards first + i, first + i + makers, and so on."""
+        """Starts the makers. Maker i makes the shards first + i, first + i + makers, and so on."""
         self.close()
         self.first = first
+        program = "from world.source import make_shards; make_shards()"
         for j in range(first, first + self.makers):
-            # In a session of its own: Ctrl-C is meant for this process.
-            maker = subprocess.Popen(
-                [sys.executable, "-c", "from world.source import make_shards; make_shards()"],
-                cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                start_new_session=True)
+            # In a session of its own, so that Ctrl-C reaches this process only.
+            maker = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[1],
+                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                     start_new_session=True)
             self.processes.append(maker)
-            order = {"seed": self.seed, "first": j, "stride": self.makers, "dtype": self.dtype,
-                     "tokenizer": self.tokenizer.to_str()}
-            with contextlib.suppress(BrokenPipeError):  # where it died at once, `read` says so
+            request = {"seed": self.seed, "first": j, "stride": self.makers, "dtype": self.dtype,
+                       "tokenizer": self.tokenizer.to_str()}
+            with contextlib.suppress(BrokenPipeError):  # if it died at once, `read` says so
                 with maker.stdin:
-                    maker.stdin.write(json.dumps(order).encode())
+                    maker.stdin.write(json.dumps(request).encode())
 
     def close(self):
         """Ends the makers."""
@@ -107,24 +135,31 @@ class Shards:
             maker.stdout.close()
             maker.kill()
             maker.wait()
-        self.processes, self.number = [], None
+        self.processes, self.j = [], None
 
 
 def make_shards():
-    """The program of a maker: writes its shards to stdout until nobody reads them."""
-    order = json.loads(sys.stdin.read())
-    tokenizer = wordpiece.tokenizer_from(order["tokenizer"])
-    for j in itertools.count(order["first"], order["stride"]):
-        stream = StorySource().stream(order["seed"], j * 2 ** 24, "train")
-        documents = (("train", story) for story in stream)
-        arrays, total = [], 0
-        for _, ids in tokenized(documents, tokenizer, order["dtype"]):
-            arrays.append(ids)
-            total += len(ids)
-            if total >= SHARD_TOKENS:
-                break
+    """The program of a maker: it reads a request from stdin, and writes shards to stdout until
+    nobody reads them."""
+    request = json.loads(sys.stdin.read())
+    tokenizer = wordpiece.tokenizer_from(request["tokenizer"])
+    for j in itertools.count(request["first"], request["stride"]):
+        shard = make_shard(request["seed"], j, tokenizer, request["dtype"])
         try:
-            sys.stdout.buffer.write(np.concatenate(arrays)[:SHARD_TOKENS].tobytes())
+            sys.stdout.buffer.write(shard.tobytes())
             sys.stdout.buffer.flush()
         except BrokenPipeError:
             os._exit(0)
+
+
+def make_shard(seed, j, tokenizer, dtype):
+    """Shard j of the stream `seed`: (SHARD_TOKENS,) token ids."""
+    stream = StorySource().stream(seed, j * SHARD_STORIES, "train")
+    documents = (("train", story) for story in stream)
+    arrays, total = [], 0
+    for _, ids in tokenized(documents, tokenizer, dtype):
+        arrays.append(ids)
+        total += len(ids)
+        if total >= SHARD_TOKENS:
+            break
+    return np.concatenate(arrays)[:SHARD_TOKENS]

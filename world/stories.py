@@ -1,90 +1,150 @@
-"""An endless source of short English stories about a small world. No download, no files, standard library only.
+"""An endless source of short English stories about a small world. It needs no download.
 
-    python stories.py                           a few stories
-    python stories.py --tokens 1e6 > text.txt   a million tokens, one story a line
+    python -m world.stories                           a few stories
+    python -m world.stories --tokens 1e6 > text.txt   a million tokens, one story a line
 
-    leo was at the school. leo had a blue scarf. nora was at the school. nora teased leo. leo was hurt, because he was
-    teased by nora. leo was happy to fix the scarf. the scarf was given to nora by leo. now nora had the scarf.
+    leo was at the school. leo had a blue scarf. nora was at the school. nora teased leo. leo was
+    hurt, because he was teased by nora. leo was happy to fix the scarf. the scarf was given to nora
+    by leo. now nora had the scarf.
 
-A masked word of such a story can be guessed at four levels, and a language model climbs them one after the other:
- 1. how frequent words are,
+A masked word of such a story can be guessed at four levels. A language model climbs them one after
+the other:
+ 1. how frequent each word is,
  2. grammar: `the dogs were`, `he` for tom and `she` for mia,
- 3. what is always so: dogs bark, one rides a bike, who loses a thing is sad,
- 4. what is so in this story: who is where, who has what, who did what to whom.
+ 3. what is always true: dogs bark, a bike is ridden, who loses a thing is sad,
+ 4. what is true in this story: who is where, who has what, who did what to whom.
 
-The world comes first, as plain data. Then a `Story`, which keeps the state and has one method for each thing that can
-happen: the method changes the state, then says so. Then the order of events, and the command line.
+The file begins with the world, as plain data. Then comes `Story`, which keeps the state of a story.
+It has one method for each thing that can happen: the method changes the state, and says so. The
+functions `story` and `stories`, and the command line, stand at the end.
 
-A story is a pure function of (seed, index). Of Python's random module only `Random(int).random()` is promised to be the
-same in every version, so everything here is picked with that one function.
+A story is a pure function of (seed, index). Python promises for `Random(int).random()`, and for no
+other function of its random module, that every version gives the same numbers. So each choice here
+is made with that one function.
 """
 import re
 from itertools import count
 from random import Random
 from textwrap import fill
+from typing import NamedTuple
 
 from plumbing import cli
 from plumbing.cli import Parser, number, whole
 
-# ---------------------------------------------------------------------------------------------------------------------
-# The world: what never changes. Lists are tuples and dicts, because the order of a set differs from run to run.
+# --------------------------------------------------------------------------------------------------
+# The world: what never changes. It is kept in tuples and dicts, because the order of a set differs
+# from run to run.
 
 GIRLS = ("mia", "anna", "lily", "emma", "rosa", "nora")
 BOYS = ("tom", "ben", "sam", "max", "leo", "jack")
 NAMES = GIRLS + BOYS
-PRONOUN = {**{name: "she" for name in GIRLS}, **{name: "he" for name in BOYS}}
+PRONOUN = dict.fromkeys(GIRLS, "she") | dict.fromkeys(BOYS, "he")
 OBJECT_PRONOUN = {"she": "her", "he": "him"}
 
 PLACES = ("park", "school", "farm", "beach", "market", "lake")
 COLOURS = ("red", "blue", "green", "yellow")
 
-# A kind of thing: what one does with it (past, base form), what it is like, and the things, each with its plural.
+
+class Kind(NamedTuple):
+    """A kind of thing."""
+    past: str          # what people do with such a thing, in the past tense
+    base: str          # the same verb in its base form
+    adjectives: tuple  # what such a thing is like
+    plurals: dict      # the things of this kind, each with its plural
+
+
 KINDS = {
-    "fruit": ("ate", "eat", ("sweet", "ripe"), {"pear": "pears", "plum": "plums", "peach": "peaches", "lemon": "lemons"}),
-    "tool": ("used", "use", ("heavy", "useful"), {"hammer": "hammers", "rake": "rakes", "broom": "brooms", "drill": "drills"}),
-    "vehicle": ("rode", "ride", ("fast", "safe"), {"bike": "bikes", "sled": "sleds", "boat": "boats", "truck": "trucks"}),
-    "instrument": ("played", "play", ("loud", "quiet"), {"drum": "drums", "flute": "flutes", "horn": "horns", "bell": "bells"}),
-    "garment": ("wore", "wear", ("warm", "soft"), {"hat": "hats", "coat": "coats", "scarf": "scarves", "shirt": "shirts"}),
-    "text": ("read", "read", ("long", "funny"), {"book": "books", "letter": "letters", "poem": "poems", "tale": "tales"}),
+    "fruit": Kind("ate", "eat", ("sweet", "ripe"),
+                  {"pear": "pears", "plum": "plums", "peach": "peaches", "lemon": "lemons"}),
+    "tool": Kind("used", "use", ("heavy", "useful"),
+                 {"hammer": "hammers", "rake": "rakes", "broom": "brooms", "drill": "drills"}),
+    "vehicle": Kind("rode", "ride", ("fast", "safe"),
+                    {"bike": "bikes", "sled": "sleds", "boat": "boats", "truck": "trucks"}),
+    "instrument": Kind("played", "play", ("loud", "quiet"),
+                       {"drum": "drums", "flute": "flutes", "horn": "horns", "bell": "bells"}),
+    "garment": Kind("wore", "wear", ("warm", "soft"),
+                    {"hat": "hats", "coat": "coats", "scarf": "scarves", "shirt": "shirts"}),
+    "text": Kind("read", "read", ("long", "funny"),
+                 {"book": "books", "letter": "letters", "poem": "poems", "tale": "tales"}),
 }
-KIND_OF = {thing: kind for kind, (_, _, _, plurals) in KINDS.items() for thing in plurals}
-PLURAL = {thing: plural for _, _, _, plurals in KINDS.values() for thing, plural in plurals.items()}
+KIND_OF = {thing: name for name, kind in KINDS.items() for thing in kind.plurals}
+PLURAL = {thing: kind.plurals[thing] for kind in KINDS.values() for thing in kind.plurals}
 THINGS = tuple(PLURAL)
 
-# An animal: its plural, and the sound that it makes (base form, with -s).
+
+class Animal(NamedTuple):
+    """An animal and the sound that it makes."""
+    plural: str
+    sound: str   # dogs bark
+    sounds: str  # a dog barks
+
+
 ANIMALS = {
-    "dog": ("dogs", "bark", "barks"), "cat": ("cats", "meow", "meows"), "cow": ("cows", "moo", "moos"),
-    "duck": ("ducks", "quack", "quacks"), "bee": ("bees", "buzz", "buzzes"), "frog": ("frogs", "croak", "croaks"),
-    "lion": ("lions", "roar", "roars"), "horse": ("horses", "neigh", "neighs"),
+    "dog": Animal("dogs", "bark", "barks"),
+    "cat": Animal("cats", "meow", "meows"),
+    "cow": Animal("cows", "moo", "moos"),
+    "duck": Animal("ducks", "quack", "quacks"),
+    "bee": Animal("bees", "buzz", "buzzes"),
+    "frog": Animal("frogs", "croak", "croaks"),
+    "lion": Animal("lions", "roar", "roars"),
+    "horse": Animal("horses", "neigh", "neighs"),
 }
 
-# What can happen to somebody with a thing: past, base form, what one feels then, and what one feels if it did not happen.
+
+class Event(NamedTuple):
+    """What can happen to somebody with a thing. Its key in EVENTS is the verb in the past tense."""
+    base: str              # the verb in its base form
+    feeling: str           # what the person feels if it happened
+    opposite_feeling: str  # what the person feels if it did not happen
+
+
 EVENTS = {
-    "found": ("find", "glad", "sad"), "won": ("win", "proud", "upset"), "fixed": ("fix", "happy", "angry"),
-    "lost": ("lose", "sad", "glad"), "dropped": ("drop", "upset", "proud"), "broke": ("break", "angry", "happy"),
+    "found": Event("find", "glad", "sad"),
+    "won": Event("win", "proud", "upset"),
+    "fixed": Event("fix", "happy", "angry"),
+    "lost": Event("lose", "sad", "glad"),
+    "dropped": Event("drop", "upset", "proud"),
+    "broke": Event("break", "angry", "happy"),
 }
-NEW_THING, OWN_THING = ("found", "won"), ("fixed", "lost", "dropped", "broke")  # these need a thing of nobody, of oneself
+NEW_THING = ("found", "won")                       # these happen with a thing that nobody has
+OWN_THING = ("fixed", "lost", "dropped", "broke")  # these happen with a thing of one's own
 
-# What one can do to another, what the one who does it is, and what the other one feels.
-DEEDS = {**dict.fromkeys(("helped", "hugged", "saved"), ("kind", "thankful")),
-         **dict.fromkeys(("pushed", "kicked", "teased"), ("mean", "hurt"))}
 
-# The ways to say a thing. The ways of one line say the same in other words ("use" may add a reason); only the truths at the
-# end are several facts about one thing.
+class Deed(NamedTuple):
+    """What one person can do to another."""
+    trait: str    # what the one who does it is
+    feeling: str  # what the other one feels
+
+
+DEEDS = {
+    "helped": Deed("kind", "thankful"),
+    "hugged": Deed("kind", "thankful"),
+    "saved": Deed("kind", "thankful"),
+    "pushed": Deed("mean", "hurt"),
+    "kicked": Deed("mean", "hurt"),
+    "teased": Deed("mean", "hurt"),
+}
+
+# The ways to say each meaning. {a} and {b} are people, {p} is a place, {x} a thing or an animal and
+# {xs} its plural. All ways of a meaning say the same in other words, with two exceptions: "use" may
+# add a reason, and each truth at the end is another fact about the same thing.
 WAYS = {
-    # what happens
+    # What happens
     "go": ("{a} went to the {p}.", "{a} walked to the {p}.", "{a} ran to the {p}."),
-    "give": ("{a} gave the {x} to {b}.", "{b} got the {x} from {a}.", "the {x} was given to {b} by {a}."),
+    "give": ("{a} gave the {x} to {b}.", "{b} got the {x} from {a}.",
+             "the {x} was given to {b} by {a}."),
     "use": ("{a} {verb} the {x}.", "the {x} was {adjective}, so {a} {verb} the {x}."),
     "want": ("{a} wanted to {base} the {x}.",),
-    "event": ("{a} {happened} the {x} and was {feeling}.", "{a} was {feeling} {to_happen} the {x}."),
+    "event": ("{a} {happened} the {x} and was {feeling}.",
+              "{a} was {feeling} {to_happen} the {x}."),
     "active": ("{a} {verb} {b}.",),
     "passive": ("{b} was {verb} by {a}.",),
     "trait": ("{a} was {trait} and {verb} {b}.", "{a} {verb} {b} and was {trait}."),
-    "because": ("{b} was {feeling}, because {a} {verb} {him}.", "{b} was {feeling}, because {he} was {verb} by {a}."),
+    "because": ("{b} was {feeling}, because {a} {verb} {him}.",
+                "{b} was {feeling}, because {he} was {verb} by {a}."),
     "see one": ("{a} saw a {x}.", "at the {p}, {a} saw a {x}."),
     "see two": ("{a} saw two {xs}.", "at the {p}, {a} saw two {xs}."),
-    # what is so afterwards
+    # What is true afterwards
     "at": ("{a} was at the {p}.",),
     "both at": ("{pair} were at the {p}.",),
     "has a": ("{a} had a {colour} {x}.",),
@@ -95,24 +155,25 @@ WAYS = {
     "is two": ("the {xs} were {word}.",),
     "hear one": ("{a} heard the {x} {sound}.",),
     "hear two": ("{a} heard the two {xs} {sound}.",),
-    # what is always so
-    "truth": ("a {x} is a {kind}.", "{xs} are {adjective}.", "you can {base} a {x}.", "you can {base} {xs}."),
+    # What is always true
+    "truth": ("a {x} is a {kind}.", "{xs} are {adjective}.", "you can {base} a {x}.",
+              "you can {base} {xs}."),
     "animal truth": ("a {x} {sounds}.", "{xs} {sound}."),
 }
 
 # What a person does next. A step that stands here twice happens twice as often.
-STEPS = ("go", "give", "give", "give", "give", "use", "use", "event", "event", "event", "event", "deed", "deed", "deed",
-         "animal", "animal", "look", "recall", "recall")
+STEPS = ("go", "give", "give", "give", "give", "use", "use", "event", "event", "event", "event",
+         "deed", "deed", "deed", "animal", "animal", "look", "recall", "recall")
 
 
 def words_of_the_world():
-    """Every word and punctuation mark that a story can hold."""
+    """All words and punctuation marks that a story can contain, sorted."""
     templates = " ".join(way for ways in WAYS.values() for way in ways)
     words = set(re.findall(r"[a-z]+|[.,]", re.sub(r"{\w+}", " ", templates)))
-    words.update(NAMES, PRONOUN.values(), OBJECT_PRONOUN.values(), PLACES, COLOURS, PLURAL, PLURAL.values(), KINDS, ANIMALS,
-                 EVENTS, DEEDS)
-    for past, base, adjectives, _ in KINDS.values():
-        words.update((past, base), adjectives)
+    words.update(NAMES, PRONOUN.values(), OBJECT_PRONOUN.values(), PLACES, COLOURS)
+    words.update(PLURAL, PLURAL.values(), KINDS, ANIMALS, EVENTS, DEEDS)
+    for kind in KINDS.values():
+        words.update((kind.past, kind.base), kind.adjectives)
     for forms in (*ANIMALS.values(), *EVENTS.values(), *DEEDS.values()):
         words.update(forms)
     return sorted(words)
@@ -121,25 +182,27 @@ def words_of_the_world():
 WORDS = words_of_the_world()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # A story
 
 class Story:
-    """The state of a story, and its sentences so far. `uniform()` gives the next random number from [0, 1)."""
+    """A story while it is made: its people, its state, and the sentences so far.
+
+    `uniform()` gives the next random number from [0, 1)."""
 
     def __init__(self, uniform):
         self.uniform = uniform
-        self.place = {}       # person -> where they are
-        self.owner = {}       # thing -> who has it
+        self.people = []
+        self.place = {}           # person -> the place where they are
+        self.owner = {}           # thing -> the person who has it
         self.sentences = []
-        self.said = None      # what the last sentence means
-        self.subject = None   # whom the last sentence began with: the one that `he` or `she` now means
+        self.last_said = None     # what the last sentence means
+        self.last_subject = None  # whom the last sentence began with: `he` or `she` now means them
+
+    # Choices
 
     def pick(self, options):
         return options[int(self.uniform() * len(options))]
-
-    def chance(self, probability):
-        return self.uniform() < probability
 
     def pick_not_in(self, taken, options):
         while True:
@@ -147,21 +210,37 @@ class Story:
             if option not in taken:
                 return option
 
+    def chance(self, probability):
+        return self.uniform() < probability
+
+    # Sentences
+
     def say(self, meaning, subject="", **fields):
-        """Adds a sentence, one of the ways to say the meaning. `subject` is the person of {a}: `tom`, or `he` where the
-        last sentence began with tom. Nothing is said twice in a row."""
-        if (meaning, subject, fields) == self.said:
+        """Adds a sentence: one of the ways to say `meaning`, unless the last one said the same.
+
+        subject: the person of {a}, whom the sentence may call `he` or `she` if the last one began
+        with the same person. fields: the values of the template's other fields."""
+        said = meaning, subject, fields
+        if said == self.last_said:
             return
-        self.said = meaning, subject, fields
+        self.last_said = said
         way = self.pick(WAYS[meaning])
-        about = way.removeprefix("now ").removeprefix("at the {p}, ")[:4]  # "{a} " where the sentence is about {a}
-        pronoun = about == "{a} " and subject == self.subject and self.chance(0.4)
-        self.sentences.append(way.format(a=PRONOUN[subject] if pronoun else subject, **fields))
-        self.subject = {"{a} ": subject, "{b} ": fields.get("b")}.get(about)
+        beginning = way.removeprefix("now ").removeprefix("at the {p}, ")
+        name = subject
+        if beginning.startswith("{a} ") and subject == self.last_subject and self.chance(0.4):
+            name = PRONOUN[subject]
+        self.sentences.append(way.format(a=name, **fields))
+        if beginning.startswith("{a} "):
+            self.last_subject = subject
+        elif beginning.startswith("{b} "):
+            self.last_subject = fields["b"]
+        else:
+            self.last_subject = None
 
     # What can happen. Each method changes the state, says so, and says some of what follows.
 
     def own(self, person, thing):
+        """Somebody has a thing from the beginning."""
         colour = self.pick(COLOURS)
         self.owner[thing] = person
         self.say("has a", person, colour=colour, x=thing)
@@ -177,7 +256,7 @@ class Story:
             self.say("at", person, p=place)
 
     def meet(self, person, other):
-        """They cannot do anything to each other while they are at different places."""
+        """The person goes where the other one is: only there can they do something together."""
         if self.place[person] != self.place[other]:
             self.go(person, self.place[other])
 
@@ -191,20 +270,21 @@ class Story:
             self.use(taker, thing)
 
     def use(self, person, thing):
-        past, base, adjectives, _ = KINDS[KIND_OF[thing]]
+        kind = KINDS[KIND_OF[thing]]
         if self.chance(0.3):
-            self.say("want", person, base=base, x=thing)
-        self.say("use", person, verb=past, x=thing, adjective=self.pick(adjectives))
-        if past == "ate":
+            self.say("want", person, base=kind.base, x=thing)
+        self.say("use", person, verb=kind.past, x=thing, adjective=self.pick(kind.adjectives))
+        if kind.past == "ate":
             del self.owner[thing]
 
     def event(self, person, thing, verb):
-        """Something happens with a thing, or does not, and one feels accordingly."""
-        base, feeling, other_feeling = EVENTS[verb]
+        """Something happens with a thing, or does not, and the person has a feeling about it."""
+        base, feeling, opposite_feeling = EVENTS[verb]
         if self.chance(0.25):
-            self.say("event", person, happened="did not " + base, to_happen="not to " + base, x=thing, feeling=other_feeling)
+            self.say("event", person, happened=f"did not {base}", to_happen=f"not to {base}",
+                     x=thing, feeling=opposite_feeling)
             return
-        self.say("event", person, happened=verb, to_happen="to " + base, x=thing, feeling=feeling)
+        self.say("event", person, happened=verb, to_happen=f"to {base}", x=thing, feeling=feeling)
         if verb in NEW_THING:
             self.owner[thing] = person
         if verb == "lost":
@@ -212,49 +292,55 @@ class Story:
             self.say("has not", person, x=thing)
 
     def deed(self, doer, other, verb):
-        """One does something to another; then the same in other words, and what it makes of the two."""
+        """One person does something to another. The story may repeat it in other words, and may say
+        what the one is and what the other feels."""
         trait, feeling = DEEDS[verb]
         if self.chance(0.3):
             self.say("trait", doer, verb=verb, b=other, trait=trait)
         else:
-            first, second = ("active", "passive") if self.chance(0.5) else ("passive", "active")
-            self.say(first, doer, verb=verb, b=other)
+            voices = ("active", "passive") if self.chance(0.5) else ("passive", "active")
+            self.say(voices[0], doer, verb=verb, b=other)
             if self.chance(0.4):
-                self.say(second, doer, verb=verb, b=other)
+                self.say(voices[1], doer, verb=verb, b=other)
             if self.chance(0.8):
                 self.say("is", doer, word=trait)
         if self.chance(0.4):
             self.say("is", other, word=feeling)
         elif self.chance(0.6):
             he = PRONOUN[other]
-            self.say("because", doer, verb=verb, b=other, he=he, him=OBJECT_PRONOUN[he], feeling=feeling)
+            him = OBJECT_PRONOUN[he]
+            self.say("because", doer, verb=verb, b=other, he=he, him=him, feeling=feeling)
 
     def see(self, person, one, two):
-        """They see one, or two of its kind. Returns which of these the story goes on to speak of: "one" or "two"."""
-        number = self.pick(("one", "two"))
-        self.say("see " + number, person, p=self.place[person], x=one, xs=two)
-        return number
+        """The person sees `one`, or two of them, whose plural is `two`. Returns "one" or "two": the
+        sentences that follow speak of as many."""
+        how_many = self.pick(("one", "two"))
+        self.say(f"see {how_many}", person, p=self.place[person], x=one, xs=two)
+        return how_many
 
     def animal(self, person):
+        """Somebody sees and hears an animal."""
         animal = self.pick(tuple(ANIMALS))
         plural, sound, sounds = ANIMALS[animal]
-        number = self.see(person, animal, plural)
-        self.say("hear " + number, person, x=animal, xs=plural, sound=sound)
+        how_many = self.see(person, animal, plural)
+        self.say(f"hear {how_many}", person, x=animal, xs=plural, sound=sound)
         if self.chance(0.7):
             self.say("animal truth", x=animal, xs=plural, sound=sound, sounds=sounds)
 
     def look(self, person):
+        """Somebody sees a thing that nobody has."""
         thing = self.pick_not_in(self.owner, THINGS)
         plural, kind = PLURAL[thing], KIND_OF[thing]
-        _, base, adjectives, _ = KINDS[kind]
-        adjective = self.pick(adjectives)
-        number = self.see(person, thing, plural)
-        self.say("is " + number, x=thing, xs=plural, word=adjective)
+        adjective = self.pick(KINDS[kind].adjectives)
+        how_many = self.see(person, thing, plural)
+        self.say(f"is {how_many}", x=thing, xs=plural, word=adjective)
         if self.chance(0.7):
-            self.say("truth", x=thing, xs=plural, kind=kind, base=base, adjective=adjective)
+            self.say("truth", x=thing, xs=plural, kind=kind, base=KINDS[kind].base,
+                     adjective=adjective)
 
     def recall(self, person, other):
-        """Says again what is so: where somebody is, or who has a thing and who has not."""
+        """Nothing happens. The story repeats what is true: where people are, or who has a thing, or
+        who has not."""
         if self.owner and self.chance(0.5):
             thing, owner = self.pick(tuple(self.owner.items()))
             if self.chance(0.7):
@@ -267,25 +353,46 @@ class Story:
             self.say("at", person, p=self.place[person])
             self.say("at", other, p=self.place[other])
 
-    def step(self, people):
-        """Something that can happen now."""
-        person = self.pick(people)
-        other = self.pick_not_in((person,), people)
-        mine = tuple(thing for thing, owner in self.owner.items() if owner == person)
+    # The order of events
+
+    def begin(self):
+        """Chooses two people, sometimes three, and introduces each."""
+        self.people = [self.pick(NAMES)]
+        others = 2 if self.chance(0.1) else 1
+        for _ in range(others):
+            self.people.append(self.pick_not_in(self.people, NAMES))
+        for person in self.people:
+            self.introduce(person)
+
+    def introduce(self, person):
+        """Says where a person is, and often what they have. The first one has a thing most often,
+        and the others are often at the same place."""
+        first = self.people[0]
+        if person != first and self.chance(0.6):
+            self.place[person] = self.place[first]
+        else:
+            self.place[person] = self.pick(PLACES)
+        self.say("at", person, p=self.place[person])
+        if self.chance(0.8 if person == first else 0.3):
+            self.own(person, self.pick_not_in(self.owner, THINGS))
+
+    def step(self):
+        """Lets somebody do something that is possible now."""
+        person = self.pick(self.people)
+        other = self.pick_not_in((person,), self.people)
+        own_things = tuple(thing for thing, owner in self.owner.items() if owner == person)
         happening = self.pick(STEPS)
-        if happening in ("give", "use") and not mine:
+        if happening in ("give", "use") and not own_things:
             happening = self.pick(("event", "deed", "recall"))
         if happening == "go":
             self.go(person, self.pick_not_in((self.place[person],), PLACES))
         elif happening == "give":
             self.meet(person, other)
-            self.give(person, self.pick(mine), other)
+            self.give(person, self.pick(own_things), other)
         elif happening == "use":
-            self.use(person, self.pick(mine))
+            self.use(person, self.pick(own_things))
         elif happening == "event":
-            verb = self.pick(OWN_THING if mine else NEW_THING)
-            thing = self.pick(mine) if mine else self.pick_not_in(self.owner, THINGS)
-            self.event(person, thing, verb)
+            self.any_event(person, own_things)
         elif happening == "deed":
             self.meet(person, other)
             self.deed(person, other, self.pick(tuple(DEEDS)))
@@ -296,52 +403,76 @@ class Story:
         else:
             self.recall(person, other)
 
+    def any_event(self, person, own_things):
+        """An event with one of the person's things or, if they have none, with a new one."""
+        if own_things:
+            verb = self.pick(OWN_THING)
+            thing = self.pick(own_things)
+        else:
+            verb = self.pick(NEW_THING)
+            thing = self.pick_not_in(self.owner, THINGS)
+        self.event(person, thing, verb)
+
 
 def story(seed, index):
-    """Story number `index` of the stream `seed`."""
+    """Story number `index` of the stream `seed`, as one line of text.
+
+    Raises ValueError if one of them is negative, or if index is 2 ** 64 or more."""
     if not (0 <= seed and 0 <= index < 2 ** 64):
-        raise ValueError("seed and index must not be negative, and index below 2 ** 64")
-    told = Story(Random(seed * 2 ** 64 + index).random)  # one number for each pair: no two streams meet
-    people = [told.pick(NAMES)]
-    for _ in range(2 if told.chance(0.1) else 1):
-        people.append(told.pick_not_in(people, NAMES))
-    for person in people:
-        told.place[person] = told.place[people[0]] if told.place and told.chance(0.6) else told.pick(PLACES)
-        told.say("at", person, p=told.place[person])
-        if told.chance(0.8 if person == people[0] else 0.3):
-            told.own(person, told.pick_not_in(told.owner, THINGS))
-    for _ in range(4 + int(told.uniform() * 3)):
-        told.step(people)
-    return " ".join(told.sentences)
+        raise ValueError("seed and index must not be negative, and index must be below 2 ** 64")
+    pair = seed * 2 ** 64 + index  # a number of its own for each pair: no two streams meet
+    made = Story(Random(pair).random)
+    made.begin()
+    for _ in range(4 + int(made.uniform() * 3)):
+        made.step()
+    return " ".join(made.sentences)
 
 
 def stories(seed, first=0):
-    """The stream `seed` from story number `first` on, without end."""
+    """Yields the stream `seed` from story number `first` on, without end."""
     for index in count(first):
         yield story(seed, index)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The command line
 
+EXAMPLE = "example:\n  python -m world.stories --tokens 1e6 --seed 7 > stories.txt"
+
+
 def main():
-    parser = Parser(description="An endless source of short English stories.",
-                    epilog="example:\n  python stories.py --tokens 1e6 --seed 7 > stories.txt")
-    parser.add_argument("--tokens", type=number, metavar="N", help="print stories, one a line, until N tokens are printed")
-    parser.add_argument("--seed", type=whole(0, 2 ** 63 - 1), default=0, metavar="n", help="which stream (default: 0)")
-    parser.add_argument("--first", type=whole(0, 2 ** 63 - 1), default=0, metavar="n", help="its first story (default: 0)")
+    parser = Parser(prog="-m world.stories", usage="python -m world.stories [options]",
+                    description="An endless source of short English stories.", epilog=EXAMPLE)
+    parser.add_argument("--tokens", type=number, metavar="N",
+                        help="print stories, one a line, until N tokens are printed")
+    parser.add_argument("--seed", type=whole(0, 2 ** 63 - 1), default=0, metavar="n",
+                        help="which stream (default: 0)")
+    parser.add_argument("--first", type=whole(0, 2 ** 63 - 1), default=0, metavar="n",
+                        help="the first story of the stream to print (default: 0)")
     args = parser.parse_args()
-    stream = stories(args.seed, args.first)
     if args.tokens is None:
-        for index in range(args.first, args.first + 5):
-            print(fill(next(stream), width=100, initial_indent=f"{index:>4}  ", subsequent_indent=" " * 6), end="\n\n")
-        print(f"A story is made of {len(WORDS)} words and punctuation marks. --tokens 1e6 prints a million tokens of them.")
-        return
+        show(args.seed, args.first)
+    else:
+        write(args.seed, args.first, args.tokens)
+
+
+def show(seed, first, n=5):
+    """Prints n stories with their numbers, for a reader."""
+    for index in range(first, first + n):
+        print(fill(story(seed, index), width=100, initial_indent=f"{index:>4}  ",
+                   subsequent_indent=" " * 6), end="\n\n")
+    print(f"A story is made of {len(WORDS)} words and punctuation marks. --tokens 1e6 prints a "
+          "million tokens of them.")
+
+
+def write(seed, first, tokens):
+    """Prints stories, one a line, until they have so many tokens: words and punctuation marks."""
     printed = 0
-    while printed < args.tokens:
-        text = next(stream)
+    for text in stories(seed, first):
         print(text)
-        printed += len(re.findall(r"\w+|[.,]", text))  # words and punctuation marks
+        printed += len(re.findall(r"\w+|[.,]", text))
+        if printed >= tokens:
+            return
 
 
 if __name__ == "__main__":

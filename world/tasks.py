@@ -1,16 +1,20 @@
-"""The embedded world's own tasks: four like GLUE's, labelled by what is so in the world, and minimal pairs.
+"""The embedded world's own tasks: four that resemble GLUE's, and minimal pairs as in BLiMP.
 
-    python tasks.py                  a few examples of each
-    examples("entailment", "test")   -> [(first sentence, second sentence or None, label), ...]
+    python -m world.tasks            a few examples of each
+    examples("entailment", "test")   -> [(first text, second text or None, label), ...]
 
-What a task asks cannot be answered by counting words: the label depends on how two of them go together, and each of the two is
-as often right as wrong. Nor can it be learned by heart in fine-tuning: where an answer depends on what a thing, an animal or a name is,
-those of the test set are others than those of training (where it depends on who did what to whom, people are the same in other roles).
-A model has to bring along what it learned in pretraining, and that is what the tasks measure: `python glue.py --gate` shows how well.
-Where the same names play in training and test, no two of them meet in both (paraphrase).
+The labels follow from what is true in the world (stories.py). Three rules make the tasks measure
+what a model brings along from pretraining:
+ 1. Counting words gives no answer. The label depends on how two words go together, and each of the
+    two is right as often as wrong.
+ 2. Fine-tuning does not teach the answers. Where the label depends on what a word means (a thing,
+    an animal, a name), the development and test sets use other words than the training set. In
+    paraphrase, no two people who meet in training meet in the test set. Where the label depends on
+    who did what to whom, the same people return in other roles.
+ 3. No text of a task occurs in any story. Either its sentences never follow each other there (after
+    "tom saw two pears." a story says what the pears are like), or it is two texts joined by [SEP].
 
-No text of a task stands in any story: sentences are put together that never follow each other there (`stories.py`: after "saw two
-pears" comes what the pears are like; a feeling is said in the sentence of its event), or two texts are joined by [SEP].
+`python -m tools.gate` shows how well the tasks tell models apart.
 """
 from functools import cache
 from random import Random
@@ -30,210 +34,299 @@ from world.stories import (
     PLACES,
     PLURAL,
     PRONOUN,
+    THINGS,
     WAYS,
 )
 
-SIZES = {"train": 1500, "dev": 500, "test": 1000}
+SIZES = {"train": 1500, "dev": 500, "test": 1000}  # how many examples each part of a task has
 
-GOOD_DEEDS, BAD_DEEDS = (tuple(verb for verb, (trait, _) in DEEDS.items() if trait == kind) for kind in ("kind", "mean"))
-
-
-def parts_of(words):
-    """Three quarters for fine-tuning, and every fourth for the development and test sets."""
-    return tuple(word for i, word in enumerate(words) if i % 4 != 3), tuple(words[3::4])
+GOOD_DEEDS = tuple(verb for verb, deed in DEEDS.items() if deed.trait == "kind")
+BAD_DEEDS = tuple(verb for verb, deed in DEEDS.items() if deed.trait == "mean")
 
 
-PEOPLE = tuple(girls + boys for girls, boys in zip((GIRLS[:4], GIRLS[4:]), (BOYS[:4], BOYS[4:])))
-THINGS, ANIMAL_PARTS = parts_of(tuple(PLURAL)), parts_of(tuple(ANIMALS))  # of each kind of thing there are four
+def split(words):
+    """(three quarters of the words, for training; every fourth, held out from it)."""
+    training = tuple(word for i, word in enumerate(words) if i % 4 != 3)
+    return training, tuple(words[3::4])
+
+
+# Each is a pair: what the training set uses, and what is held out for the other two.
+SPLIT_PEOPLE = (GIRLS[:4] + BOYS[:4], GIRLS[4:] + BOYS[4:])
+SPLIT_THINGS = split(THINGS)  # there are four things of each kind: one of them is held out
+SPLIT_ANIMALS = split(tuple(ANIMALS))
 
 
 class Draw:
-    """Random choices from the world: of the words that are for fine-tuning, or of those that are held out from it."""
+    """Random choices from the words of the training set, or from those that are held out."""
 
     def __init__(self, seed, held_out):
         self.random = Random(seed).random
-        self.people, self.things, self.animals, self.held_out = PEOPLE[held_out], THINGS[held_out], ANIMAL_PARTS[held_out], held_out
-
-    def context(self):
-        """A sentence about somebody, with which nothing that follows has to do."""
-        return self.pick((f"{self.pick(NAMES)} saw two {PLURAL[self.pick(tuple(PLURAL))]}.", f"{self.pick(NAMES)} was at the {self.pick(PLACES)}."))
+        self.held_out = held_out
+        which = 1 if held_out else 0
+        self.people = SPLIT_PEOPLE[which]
+        self.things = SPLIT_THINGS[which]
+        self.animals = SPLIT_ANIMALS[which]
 
     def pick(self, options):
         return options[int(self.random() * len(options))]
 
     def two(self, options):
+        """Two different ones."""
         first = self.pick(options)
         return first, self.pick([option for option in options if option != first])
 
-    def pair(self):
-        """Two names, of the quarter of all pairs that is held out, or of the others."""
-        a, b = self.two(NAMES)
-        return (a, b) if ((NAMES.index(a) + NAMES.index(b)) % 4 == 3) == self.held_out else self.pair()
+    def couple(self):
+        """Two names. A quarter of all couples is held out, while each name occurs on both sides."""
+        while True:
+            a, b = self.two(NAMES)
+            is_held_out = (NAMES.index(a) + NAMES.index(b)) % 4 == 3
+            if is_held_out == self.held_out:
+                return a, b
 
     def way(self, meaning, **fields):
+        """A sentence that says `meaning`, in one of the ways of the stories."""
         return self.pick(WAYS[meaning]).format(**fields)
 
+    def deed(self, doer, other, verb):
+        """A sentence that says who did something to whom."""
+        voice = self.pick(("active", "passive"))
+        return self.way(voice, a=doer, b=other, verb=verb)
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Facts of the world as pairs of sentences, right and wrong, that differ in one word. Each takes a Draw and gives
-# (right, wrong, the word that differs, in both). The contexts are those in which stories say such things.
+    def context(self):
+        """A sentence about somebody that has nothing to do with what follows."""
+        saw = f"{self.pick(NAMES)} saw two {PLURAL[self.pick(THINGS)]}."
+        was = f"{self.pick(NAMES)} was at the {self.pick(PLACES)}."
+        return self.pick((saw, was))
 
-def sentence_pair(text, right, wrong):
-    return text.format(right), text.format(wrong), right, wrong
 
+# --------------------------------------------------------------------------------------------------
+# Facts. Each function takes a Draw and gives a text with [MASK] in the place of one word, then the
+# right word for that place, then a wrong one.
 
 def verb_and_object(draw):
     thing, other = draw.two(draw.things)
     while KIND_OF[thing] == KIND_OF[other]:
         thing, other = draw.two(draw.things)
-    return sentence_pair(f"{draw.pick(draw.people)} {{}} the {thing}.", KINDS[KIND_OF[thing]][0], KINDS[KIND_OF[other]][0])
+    right, wrong = KINDS[KIND_OF[thing]].past, KINDS[KIND_OF[other]].past
+    return f"{draw.pick(draw.people)} [MASK] the {thing}.", right, wrong
 
 
 def animal_and_sound(draw):
     animal, other = draw.two(draw.animals)
-    form = draw.pick((1, 2))
-    return sentence_pair(f"a {animal} {{}}." if form == 2 else f"{ANIMALS[animal][0]} {{}}.", ANIMALS[animal][form], ANIMALS[other][form])
+    number = draw.pick(("plural", "singular"))
+    if number == "plural":
+        return f"{ANIMALS[animal].plural} [MASK].", ANIMALS[animal].sound, ANIMALS[other].sound
+    return f"a {animal} [MASK].", ANIMALS[animal].sounds, ANIMALS[other].sounds
 
 
 def agreement(draw):
-    thing, many = draw.pick(draw.things), draw.pick((True, False))
-    adjective = draw.pick(KINDS[KIND_OF[thing]][2])
-    right, wrong = ("were", "was") if many else ("was", "were")
-    return sentence_pair(f"the {PLURAL[thing] if many else thing} {{}} {adjective}.", right, wrong)
-
-
-def seen(draw, sentence):
-    """The sentence that comes before a fact in a story: somebody saw one or two of what it is about, or was somewhere."""
-    subject = next((word for word in sentence.removesuffix(".").split() if word in PLURAL or word in PLURAL.values()), "")
-    if sentence.startswith("the "):
-        return f"{draw.pick(NAMES)} saw {'two' if subject in PLURAL.values() else 'a'} {subject}."
-    first = sentence.split()[0]
-    return f"{first if first in NAMES else draw.pick(NAMES)} was at the {draw.pick(PLACES)}."
+    thing = draw.pick(draw.things)
+    number = draw.pick(("plural", "singular"))
+    adjective = draw.pick(KINDS[KIND_OF[thing]].adjectives)
+    if number == "plural":
+        return f"the {PLURAL[thing]} [MASK] {adjective}.", "were", "was"
+    return f"the {thing} [MASK] {adjective}.", "was", "were"
 
 
 def pronoun(draw):
     person, thing = draw.pick(draw.people), draw.pick(draw.things)
-    he = PRONOUN[person]
-    return sentence_pair(f"{person} had a {draw.pick(COLOURS)} {thing}. {{}} {KINDS[KIND_OF[thing]][0]} the {thing}.", he,
-                         {"he": "she", "she": "he"}[he])
+    colour, verb = draw.pick(COLOURS), KINDS[KIND_OF[thing]].past
+    right = PRONOUN[person]
+    wrong = "she" if right == "he" else "he"
+    return f"{person} had a {colour} {thing}. [MASK] {verb} the {thing}.", right, wrong
 
 
-def feeling(draw, negated=False):
-    event, thing, person = draw.pick(tuple(EVENTS)), draw.pick(draw.things), draw.pick(draw.people)
-    base, right, wrong = EVENTS[event]
-    if negated:
-        right, wrong, event, base = wrong, right, "did not " + base, "not to " + base
-    else:
-        base = "to " + base
-    return sentence_pair(draw.way("event", a=person, happened=event, to_happen=base, x=thing, feeling="{}"), right, wrong)
+def feeling(draw):
+    verb, thing, person = any_event(draw)
+    base, right, wrong = EVENTS[verb]
+    text = draw.way("event", a=person, happened=verb, to_happen=f"to {base}", x=thing,
+                    feeling="[MASK]")
+    return text, right, wrong
 
 
 def negated_feeling(draw):
-    return feeling(draw, negated=True)
+    verb, thing, person = any_event(draw)
+    base, wrong, right = EVENTS[verb]
+    text = draw.way("event", a=person, happened=f"did not {base}", to_happen=f"not to {base}",
+                    x=thing, feeling="[MASK]")
+    return text, right, wrong
 
 
-FACTS = {"verb and object": verb_and_object, "animal and sound": animal_and_sound, "agreement": agreement, "pronoun": pronoun,
-         "feeling": feeling, "negated feeling": negated_feeling}
+def any_event(draw):
+    return draw.pick(tuple(EVENTS)), draw.pick(draw.things), draw.pick(draw.people)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Tasks. Each takes a Draw and a label, and gives the one or two texts.
+FACTS = {"verb and object": verb_and_object, "animal and sound": animal_and_sound,
+         "agreement": agreement, "pronoun": pronoun, "feeling": feeling,
+         "negated feeling": negated_feeling}
+
+
+# Facts about the story itself: the text tells first what happened.
+
+def who_has_it(draw):
+    (a, b), thing, _ = two_people_thing_deed(draw)
+    return f"{draw.way('give', a=a, b=b, x=thing)} now [MASK] had the {thing}.", b, a
+
+
+def who_did_it(draw):
+    (a, b), _, verb = two_people_thing_deed(draw)
+    return f"{draw.deed(a, b, verb)} [MASK] was {DEEDS[verb].trait}.", a, b
+
+
+def two_people_thing_deed(draw):
+    return draw.two(draw.people), draw.pick(draw.things), draw.pick(tuple(DEEDS))
+
+
+STORY_FACTS = {"who has it": who_has_it, "who did it": who_did_it}
+
+
+# --------------------------------------------------------------------------------------------------
+# Tasks. Each function takes a Draw and a label, and gives the one or two texts. The first line of
+# its docstring is what `main` prints.
 
 def acceptability(draw, label):
     """Like CoLA: is it English, and does it make sense in this world?"""
-    right, wrong, _, _ = FACTS[draw.pick(("verb and object", "animal and sound", "agreement", "pronoun"))](draw)
-    # Not of what the fact is about, or a story could go on so; and no held-out word is seen in fine-tuning, not even here: a plural that
-    # was only ever read in this place is told from its singular by an untrained model, and then "were" from "was" (Matthews 0.23).
-    others = [PLURAL[thing] for thing in draw.things if thing not in right and PLURAL[thing] not in right]
-    return f"{draw.pick(draw.people)} saw two {draw.pick(others)}. {right if label else wrong}", None
+    kinds = ("verb and object", "animal and sound", "agreement", "pronoun")
+    text, right, wrong = FACTS[draw.pick(kinds)](draw)
+    # The sentence before it is about other things, because a story could continue with the fact
+    # after one about the same thing. These things come from the draw, too, so that fine-tuning
+    # shows no held-out word. Otherwise it would show the held-out plurals in this one place, and
+    # even an untrained model would tell them from their singulars, and so "were" from "was"
+    # (Matthews 0.23).
+    others = [PLURAL[thing] for thing in draw.things
+              if thing not in text and PLURAL[thing] not in text]
+    first = f"{draw.pick(draw.people)} saw two {draw.pick(others)}."
+    return f"{first} {text.replace('[MASK]', right if label else wrong)}", None
 
 
 def sentiment(draw, label):
-    """Like SST-2: good or bad? Was the one who is spoken of last treated well: a good and a bad deed are told, so words alone do not tell."""
+    """Like SST-2: was the person whom the last sentence is about treated well?
+
+    Two deeds are told, a good one and a bad one, so that single words do not give the answer."""
     a, b = draw.two(NAMES)
     c = draw.pick([person for person in NAMES if person not in (a, b)])
     first_is_good = draw.pick((True, False))
-    told = [draw.way(draw.pick(("active", "passive")), a=a, b=other, verb=draw.pick(GOOD_DEEDS if good else BAD_DEEDS))
-            for other, good in ((b, first_is_good), (c, not first_is_good))]
-    return f"{' '.join(told)} {b if bool(label) == first_is_good else c} went to the {draw.pick(PLACES)}.", None
+    treated_well, treated_badly = (b, c) if first_is_good else (c, b)
+    sentences = []
+    for other in (b, c):
+        voice = draw.pick(("active", "passive"))
+        verb = draw.pick(GOOD_DEEDS if other == treated_well else BAD_DEEDS)
+        sentences.append(draw.way(voice, a=a, b=other, verb=verb))
+    last = treated_well if label else treated_badly
+    sentences.append(f"{last} went to the {draw.pick(PLACES)}.")
+    return " ".join(sentences), None
 
 
 def paraphrase(draw, label):
-    """Like MRPC: do two texts end with the same news? They have the same words, except for how it is said."""
-    (a, b), thing = draw.pair(), draw.pick(draw.things)
+    """Like MRPC: do two texts end with the same news?
+
+    The two have the same people and things, whatever the label."""
+    a, b = draw.couple()
+    thing = draw.pick(draw.things)
     meaning = draw.pick(("give", "deed"))
-    fields = {"x": thing, "verb": draw.pick(tuple(DEEDS))}
-    first, second = draw.two(WAYS["give"] if meaning == "give" else WAYS["active"] + WAYS["passive"])
+    verb = draw.pick(tuple(DEEDS))
+    ways = WAYS["give"] if meaning == "give" else WAYS["active"] + WAYS["passive"]
+    way, other_way = draw.two(ways)
     c, d = (a, b) if label else (b, a)
-    return f"{draw.context()} {first.format(a=a, b=b, **fields)}", f"{draw.context()} {second.format(a=c, b=d, **fields)}"
+    first = f"{draw.context()} {way.format(a=a, b=b, x=thing, verb=verb)}"
+    second = f"{draw.context()} {other_way.format(a=c, b=d, x=thing, verb=verb)}"
+    return first, second
 
 
 def entailment(draw, label):
-    """Like RTE: does the second sentence follow from the first? Each person is as often the one as the other."""
-    (a, b), thing = draw.two(NAMES), draw.pick(draw.things)
-    if draw.pick((True, False)):
+    """Like RTE: does the second sentence follow from the first text?
+
+    Whatever the label, each of the two people is the one whom it is about equally often."""
+    a, b = draw.two(NAMES)
+    thing = draw.pick(draw.things)
+    is_gift = draw.pick((True, False))
+    if is_gift:
         premise = f"{draw.context()} {draw.way('give', a=a, b=b, x=thing)}"
-        return premise, draw.way("has", a=b if label else a, x=thing) if draw.pick((True, False)) else f"{a if label else b} did not have the {thing}."
+        giver, taker = (a, b) if label else (b, a)  # according to the second sentence
+        if draw.pick((True, False)):
+            return premise, draw.way("has", a=taker, x=thing)
+        return premise, f"{giver} did not have the {thing}."
     verb = draw.pick(tuple(DEEDS))
-    premise = f"{draw.context()} {draw.way(draw.pick(('active', 'passive')), a=a, b=b, verb=verb)}"
-    trait, felt = DEEDS[verb]
+    premise = f"{draw.context()} {draw.deed(a, b, verb)}"
     doer, other = (a, b) if label else (b, a)
-    return premise, draw.pick((f"{doer} was {trait}.", f"{other} was {felt}."))
+    trait, other_feeling = DEEDS[verb]
+    return premise, draw.pick((f"{doer} was {trait}.", f"{other} was {other_feeling}."))
 
 
-TASKS = {"acceptability": acceptability, "sentiment": sentiment, "paraphrase": paraphrase, "entailment": entailment}
+TASKS = {"acceptability": acceptability, "sentiment": sentiment, "paraphrase": paraphrase,
+         "entailment": entailment}
 
 
 @cache
 def examples(task, part):
-    """The part ("train", "dev" or "test") of a task: [(first text, second text or None, label 0 or 1)], half of them 1. No text stands
-    there twice, or in an earlier part."""
-    earlier = {example[:2] for before in list(SIZES)[:list(SIZES).index(part)] for example in examples(task, before)}
-    draw = Draw(sorted(TASKS).index(task) * 10 + sorted(SIZES).index(part), held_out=part != "train")
-    found = {}
-    while len(found) < SIZES[part]:
-        label = len(found) % 2
-        texts = TASKS[task](draw, label)
-        if texts not in earlier:
-            found.setdefault(texts, label)
-    return [(*texts, label) for texts, label in found.items()]
+    """[(first text, second text or None, label)] of a task's part: "train", "dev" or "test".
 
+    The label is 1 in half of them, and 0 in the others. No text occurs twice, nor in an earlier
+    part."""
+    earlier = set()
+    for before in list(SIZES)[:list(SIZES).index(part)]:
+        earlier.update((first, second) for first, second, _ in examples(task, before))
+    seed = sorted(TASKS).index(task) * 10 + sorted(SIZES).index(part)
+    draw = Draw(seed, held_out=part != "train")
+    label_of = {}
+    while len(label_of) < SIZES[part]:
+        label = len(label_of) % 2
+        texts = TASKS[task](draw, label)
+        if texts not in earlier and texts not in label_of:
+            label_of[texts] = label
+    return [(first, second, label) for (first, second), label in label_of.items()]
+
+
+# --------------------------------------------------------------------------------------------------
+# Minimal pairs
 
 def minimal_pairs(n=200):
-    """{kind of fact: [(text with [MASK], right word, wrong word)]}: what an MLM head knows without any fine-tuning (as in BLiMP)."""
+    """{kind of fact: [(text with [MASK], right word, wrong word)]}, n of each kind.
+
+    They show what an MLM head knows without any fine-tuning: does it find the right word more
+    likely than the wrong one? (BLiMP, Warstadt et al. 2020)"""
     pairs = {}
-    for number, (name, fact) in enumerate(FACTS.items()):
-        draw, pairs[name] = Draw(1000 + number, held_out=True), []
-        for _ in range(n):
-            right, wrong, word, other = fact(draw)
-            pairs[name].append((f"{seen(draw, right)} {blank(right, wrong)}", word, other))
-    for number, name in enumerate(("who has it", "who did it")):
-        draw, pairs[name] = Draw(2000 + number, held_out=True), []
-        for _ in range(n):
-            (a, b), thing, verb = draw.two(draw.people), draw.pick(draw.things), draw.pick(tuple(DEEDS))
-            if name == "who has it":
-                told, asked, right, wrong = draw.way("give", a=a, b=b, x=thing), f"now [MASK] had the {thing}.", b, a
-            else:
-                told, asked, right, wrong = draw.way(draw.pick(("active", "passive")), a=a, b=b, verb=verb), f"[MASK] was {DEEDS[verb][0]}.", a, b
-            pairs[name].append((f"{told} {asked}", right, wrong))
+    for i, (kind, fact) in enumerate(FACTS.items()):
+        draw = Draw(1000 + i, held_out=True)
+        pairs[kind] = [in_context(draw, fact) for _ in range(n)]
+    for i, (kind, fact) in enumerate(STORY_FACTS.items()):
+        draw = Draw(2000 + i, held_out=True)
+        pairs[kind] = [fact(draw) for _ in range(n)]
     return pairs
 
 
-def blank(right, wrong):
-    """The sentence with [MASK] in the one place where the two differ."""
-    return " ".join(r if r == w else "[MASK]" + r[len(r.rstrip(".,")):] for r, w in zip(right.split(), wrong.split(), strict=True))
+def in_context(draw, fact):
+    """A fact's text and words, after the sentence that stands before such a fact in a story."""
+    text, right, wrong = fact(draw)
+    return f"{sentence_before(draw, text)} {text}", right, wrong
 
+
+def sentence_before(draw, text):
+    """Somebody saw the one or two things that the text is about, or was somewhere."""
+    words = text.removesuffix(".").split()
+    if words[0] == "the":  # the pear [MASK] sweet. the pears [MASK] sweet.
+        one_or_two = "a" if words[1] in PLURAL else "two"
+        return f"{draw.pick(NAMES)} saw {one_or_two} {words[1]}."
+    person = words[0] if words[0] in NAMES else draw.pick(NAMES)
+    return f"{person} was at the {draw.pick(PLACES)}."
+
+
+# --------------------------------------------------------------------------------------------------
+# The command line
 
 def main():
-    cli.Parser(description="Examples of the embedded world's tasks.", epilog="example:\n  python tasks.py").parse_args()
-    for task in TASKS:
-        print(f"{task}: {TASKS[task].__doc__.split(chr(10))[0]}")
-        for first, second, label in examples(task, "test")[:6]:
-            print(f"  {label}  {first}{f'   |   {second}' if second else ''}")
+    parser = cli.Parser(prog="-m world.tasks", usage="python -m world.tasks",
+                        description="Prints examples of the embedded world's tasks.",
+                        epilog="example:\n  python -m world.tasks")
+    parser.parse_args()
+    for name, task in TASKS.items():
+        print(f"{name}: {task.__doc__.splitlines()[0]}")
+        for first, second, label in examples(name, "test")[:6]:
+            print(f"  {label}  {first}", f"   |   {second}" if second else "", sep="")
     print("minimal pairs")
-    for name, pairs in minimal_pairs(1).items():
+    for kind, pairs in minimal_pairs(1).items():
         for text, right, wrong in pairs:
-            print(f"  {name}: {text}   {right}, not {wrong}")
+            print(f"  {kind}: {text}   {right}, not {wrong}")
 
 
 if __name__ == "__main__":
