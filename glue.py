@@ -206,7 +206,7 @@ def open_model(args, name):
 
 def score(args, name, folder):
     """Fine-tunes what `glue.json` in `folder` does not hold yet -> {task: its summary}."""
-    tasks, skipped = load_tasks(args.data, args.tasks)
+    tasks, skipped = load_tasks(args.data, args.tasks, world_tasks.examples)
     for line in skipped:
         cli.say(f"skipped: {line}")
     setting, h = open_model(args, name)

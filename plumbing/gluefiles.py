@@ -1,8 +1,9 @@
 """The tasks that students are scored on: GLUE's files with their quirks, GLUE on the hub, and the
 embedded world's own tasks.
 
-    tasks, skipped = load_tasks("glue_data", "all")  # [Task, ...], ["MNLI: ... is missing", ...]
-    tasks[0].parts["train"]                    # [(first text, second text or None, label), ...]
+    tasks, skipped = load_tasks("glue_data", "all", world.tasks.examples)
+    tasks[0].parts["train"]    # [(first text, second text or None, label), ...]
+    skipped                    # ["MNLI: glue_data/MNLI/train.tsv is missing", ...]
 
 A label is a number: an index into `task.labels`, or for STS-B a score from 0 to 5.
 """
@@ -16,7 +17,6 @@ from plumbing import cli, disk
 from plumbing.cli import UserError
 
 from measure import metrics
-from world import tasks as world_tasks
 
 
 class Missing(UserError):
@@ -292,15 +292,15 @@ EMBEDDED = {"acceptability": (metrics.matthews,), "sentiment": (metrics.accuracy
             "paraphrase": (metrics.accuracy, metrics.f1), "entailment": (metrics.accuracy,)}
 
 
-def embedded_task(name):
+def embedded_task(name, examples):
     """The Task of the embedded world that is called `name`."""
-    parts = {part: world_tasks.examples(name, part) for part in world_tasks.SIZES}
+    parts = {part: examples(name, part) for part in ("train", "dev", "test")}
     return Task(name, parts, ("no", "yes"), EMBEDDED[name], ("dev", "test"))
 
 
-def load_tasks(data, names):
+def load_tasks(data, names, examples):
     """([Task], [why a task was skipped]). data: "stories", a folder, or a hub id; names: "all", or
-    some like "cola,rte".
+    some like "cola,rte". examples(name, part): those of the embedded world, world.tasks.examples.
 
     Raises UserError where there is no such task, where a task is damaged, and where one that is
     asked for by name is missing. Of "all", the tasks that are missing are skipped."""
@@ -310,7 +310,7 @@ def load_tasks(data, names):
         if name not in known:
             raise UserError(f"{name!r} is no task of {data}: {', '.join(known)}")
     if data == "stories":
-        return [embedded_task(name) for name in wanted], []
+        return [embedded_task(name, examples) for name in wanted], []
     folder = disk.path_of(data)
     if not folder.exists() and not re.fullmatch(disk.HUB_ID, data, re.ASCII):
         raise UserError(f"--data {data}: there is no such folder, and it is no hub id")

@@ -24,6 +24,7 @@ from tqdm import tqdm
 import glue
 from measure import scores
 from reporting.words import spell
+from world import tasks as world_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a comparison is about. A folder holds one.
@@ -166,7 +167,7 @@ def claim_folder(args):
 @cache
 def cached_tasks(data, names):
     """The tasks, read from disk once: `outcome` asks for them at every cell."""
-    return gluefiles.load_tasks(data, names)[0]
+    return gluefiles.load_tasks(data, names, world_tasks.examples)[0]
 
 
 def tasks_of(args):

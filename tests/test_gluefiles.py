@@ -8,6 +8,8 @@ from plumbing.cli import UserError
 
 import pytest
 
+from world import tasks as world_tasks
+
 REAL = Path(__file__).parent.parent.parent / "shared" / "data" / "glue_data"
 RTE_HEADER = "index\tsentence1\tsentence2\tlabel\n"
 STSB_HEADER = "index\tgenre\tsentence1\tsentence2\tscore\n"
@@ -41,6 +43,10 @@ def glue(tmp_path):
     return tmp_path
 
 
+def load_tasks(data, names):
+    return gluefiles.load_tasks(data, names, world_tasks.examples)
+
+
 def parts(glue, name):
     return gluefiles.glue_from_folder(name, glue).parts
 
@@ -66,8 +72,8 @@ def test_labels_are_numbers_by_the_hubs_order_and_scores_are_scores(glue):
 
 def test_a_missing_task_is_an_error_by_name_and_skipped_among_all(glue):
     with pytest.raises(UserError, match="QNLI.*train.tsv is missing"):
-        gluefiles.load_tasks(str(glue), "qnli")
-    tasks, skipped = gluefiles.load_tasks(str(glue), "all")
+        load_tasks(str(glue), "qnli")
+    tasks, skipped = load_tasks(str(glue), "all")
     assert [task.name for task in tasks] == ["cola", "mrpc", "stsb", "rte"]
     assert len(skipped) == 5 and any("QNLI" in line for line in skipped)
 
@@ -87,9 +93,9 @@ def test_a_damaged_file_is_named_with_its_line(glue, file, text, message):
     write(glue, file, text)
     name = {"RTE": "rte", "STS-B": "stsb", "CoLA": "cola"}[file.split("/")[0]]
     with pytest.raises(UserError, match=message):
-        gluefiles.load_tasks(str(glue), name)
+        load_tasks(str(glue), name)
     with pytest.raises(UserError, match=message):
-        gluefiles.load_tasks(str(glue), "all")  # damaged is not missing
+        load_tasks(str(glue), "all")  # damaged is not missing
 
 
 def test_the_lines_of_qqp_that_were_cut_in_two_are_left_out(glue):
@@ -103,13 +109,21 @@ def test_the_lines_of_qqp_that_were_cut_in_two_are_left_out(glue):
         parts(glue, "qqp")
 
 
+def test_the_embedded_worlds_tasks_need_no_files():
+    tasks, skipped = load_tasks("stories", "sentiment,acceptability")
+    assert [task.name for task in tasks] == ["sentiment", "acceptability"] and not skipped
+    sizes = {part: len(examples) for part, examples in tasks[0].parts.items()}
+    assert sizes == world_tasks.SIZES and tasks[0].scored == ("dev", "test")
+    assert tasks[0].parts["dev"] == world_tasks.examples("sentiment", "dev")
+
+
 def test_unknown_tasks_and_no_tasks_are_refused(glue, tmp_path_factory):
     with pytest.raises(UserError, match="'sst3' is no task"):
-        gluefiles.load_tasks(str(glue), "sst3")
+        load_tasks(str(glue), "sst3")
     with pytest.raises(UserError, match="'rte' is no task of stories: acceptability"):
-        gluefiles.load_tasks("stories", "rte")
+        load_tasks("stories", "rte")
     with pytest.raises(UserError, match="can be read"):
-        gluefiles.load_tasks(str(tmp_path_factory.mktemp("empty")), "all")
+        load_tasks(str(tmp_path_factory.mktemp("empty")), "all")
 
 
 def test_the_hubs_layout_gives_the_same_examples(tmp_path):
@@ -128,7 +142,7 @@ def test_the_hubs_layout_gives_the_same_examples(tmp_path):
     configs = [{"config_name": name, "data_files": files[name]} for name in names]
     # YAML takes JSON.
     write(tmp_path, "README.md", f"---\nconfigs: {json.dumps(configs)}\n---\n")
-    tasks, skipped = gluefiles.load_tasks(str(tmp_path), "mrpc,stsb")
+    tasks, skipped = load_tasks(str(tmp_path), "mrpc,stsb")
     assert tasks[0].parts == {"train": [("a", "b", 1)], "dev": [("a", "b", 1)],
                               "test": [("x", "y", None)]}
     assert tasks[1].parts["dev"] == [("a", "b", 2.5)] and not skipped

@@ -1,0 +1,126 @@
+"""session.py: what a session keeps it closes, a dry run writes nothing, and a run keeps its
+micro-batch."""
+from types import SimpleNamespace
+
+from plumbing import hardware, runs
+from plumbing.cli import UserError
+from plumbing.session import Session
+
+import pytest
+import torch
+
+import budget
+import distill
+from model import Bert, BertConfig
+from train import Learner, Student
+
+SIZE, V, T, B = budget.size("1x32h2"), 40, 20, 6  # words, tokens of a block, blocks of a step
+
+
+@pytest.fixture
+def session():
+    with Session("cpu", "fp32") as session:
+        yield session
+
+
+@pytest.fixture
+def learner():
+    torch.manual_seed(0)
+    return Learner(Bert(BertConfig.of(SIZE, vocab_size=V)), distill.lesson("scratch", SIZE))
+
+
+@pytest.fixture
+def student():
+    step = budget.step_flops(SIZE, V, T, B)
+    lesson = distill.lesson("scratch", SIZE)
+    return Student(SIZE, lesson, budget.plan(10 * step, step, B, T, None, 0, step))
+
+
+@pytest.fixture
+def batch():
+    """blocks (B, T), inputs (B, T), positions (N,), labels (N,), with 3 positions in a row."""
+    blocks = torch.randint(5, V, (B, T), generator=torch.Generator().manual_seed(0))
+    positions = (torch.arange(B)[:, None] * T + torch.tensor([2, 7, 11])).flatten()
+    return blocks, blocks, positions, blocks.flatten()[positions]
+
+
+def options(**others):
+    return SimpleNamespace(**{"micro_batch": None, "compile": "auto", "batch_size": B, **others})
+
+
+class Resource:
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_session_closes_what_it_keeps():
+    with Session("cpu", "fp32") as session:
+        resource = session.keep(Resource())
+        assert not resource.closed
+    assert resource.closed
+
+
+def test_it_closes_what_it_keeps_after_a_failure_too():
+    resource = Resource()
+    with pytest.raises(UserError, match="on the way"):
+        with Session("cpu", "fp32") as session:
+            session.keep(resource)
+            raise UserError("something on the way")
+    assert resource.closed
+
+
+def test_a_step_needs_a_block_for_each_process(session):
+    session.processes.world = 8
+    with pytest.raises(UserError, match="--batch-size 7 is less than a block for each of 8"):
+        session.join(7)
+
+
+def test_a_run_has_its_folder_and_nobody_else_has_it(session, tmp_path):
+    folder = tmp_path / "run"
+    with session.open_run(folder, {"seed": 0}) as run:
+        assert run.record == {"finished": False, "settings": {"seed": 0}}
+        with pytest.raises(UserError, match="another process"):
+            runs.Run(folder, {"seed": 0}).__enter__()
+
+
+def test_the_run_of_a_dry_run_writes_nothing(session, tmp_path):
+    folder = tmp_path / "run"
+    with session.open_run(folder, {"seed": 0}, dry_run=True) as run:
+        run.write_record(finished=True)
+        run.log(step=1)
+        run.save_checkpoint(1, {"w": torch.zeros(1)})
+        assert not run.finished and run.read_log() == []
+    assert not folder.exists()
+
+
+def test_a_run_that_was_begun_goes_on_with_its_micro_batch(session, learner, student, batch):
+    def chosen(record, **others):
+        return session.choose_micro_batch(options(**others), record, learner, batch, student, None)
+    assert chosen({}) == B                                  # all blocks fit into memory
+    assert chosen({"micro_batch": 2}) == 2
+    assert chosen({"micro_batch": 2}, micro_batch=3) == 3   # --micro-batch
+
+
+def test_a_step_that_does_not_fit_into_memory_is_cut(session, learner, student, batch, monkeypatch):
+    monkeypatch.setattr(hardware, "free_memory", lambda device: 1000)
+    assert session.choose_micro_batch(options(), {}, learner, batch, student, None) == 1
+
+
+def test_prepare_measures_and_leaves_no_trace(session, learner, student, batch, monkeypatch):
+    monkeypatch.setattr(hardware, "peak", lambda device, dtype: 1e11)
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    session.prepare(options(), {}, learner, batch, student, None)
+    assert session.micro_batch == B and session.peak == 1e11
+    assert session.flops_per_second > 0 and not session.compiled
+    assert all(p.grad is None for p in learner.parameters())
+    assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+
+
+@pytest.mark.parametrize("choice, record, expected", [
+    ("auto", {}, False), ("auto", {"compiled": True}, True), ("on", {}, True),
+    ("off", {"compiled": True}, False)])
+def test_a_run_that_was_begun_compiled_stays_compiled(session, choice, record, expected):
+    # On a CPU, "auto" compiles nothing that has not been compiled before.
+    assert session.choose_compiled(options(compile=choice), record, seconds=10 ** 6) == expected
