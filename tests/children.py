@@ -1,9 +1,17 @@
-"""Programs of this project as forked children of a process that has imported all they need: each starts in milliseconds, so that a
-campaign can disturb thousands. And disturbances that act from inside: a kill at the n-th file operation, a power cut.
+"""The programs of this project as forked children, and disturbances that act inside them.
 
+A process that has imported everything forks a child, and the child runs a program's main() at once.
+It starts in milliseconds, so that a campaign can disturb thousands of them. Linux only.
+
+    children.prepare()
     child = Child("train.py", "--flops", "1e9", "--out", folder, inside=Kill(at=7))
-    child.wait()          # its status; child.out and child.err are what it printed
+    child.wait()          # its exit status; child.out and child.err are what it printed
+
+Signals follow two rules. A signal goes to a child of this process that has not been waited for yet:
+until then the system gives its number to nobody else. And a child that was told to stop may end
+with 143, however slow the machine is; no other child may.
 """
+import ctypes
 import gc
 import importlib
 import os
@@ -18,100 +26,165 @@ from pathlib import Path
 from plumbing import cli, hardware
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ("budget", "train", "glue", "compare", "bench")
+PROGRAMS = ("budget.py", "train.py", "glue.py", "compare.py", "tools/bench.py", "tools/gate.py")
+# A program says 128 + SIGTERM. Before it has begun, the signal itself ends it.
+STOPPED = 128 + signal.SIGTERM, -signal.SIGTERM
+
+
+def module_of(program):
+    """The module of a program: "tools/bench.py" -> "tools.bench"."""
+    return program.removesuffix(".py").replace("/", ".")
 
 
 def prepare():
-    """Imports what children need. No thread may run here before a fork: torch and tokenizers start theirs when they first compute."""
+    """Imports what the children need. No thread may run here before a fork: torch and tokenizers
+    start theirs when they first compute."""
     sys.path.insert(0, str(ROOT))
-    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    import matplotlib
-    import torch
-    import torch._dynamo  # noqa: F401: torch.optim imports it when it is first used
-    matplotlib.use("Agg")
-    import matplotlib.pyplot  # noqa: F401
-    for name in (*PROGRAMS, "baselines", "data", "learner", "model", "parallel", "report", "tasks", "gate"):
+    os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1",
+                   "TOKENIZERS_PARALLELISM": "false"}
+    for name in ("torch._dynamo", "matplotlib.pyplot"):  # which are imported when first used
         importlib.import_module(name)
-    hardware.peak = lambda *_, **__: 1e11  # what is printed of speed is not tested: this saves half a second a child
-    torch.set_num_threads(1)
+    sys.modules["matplotlib"].use("Agg")
+    for program in PROGRAMS:
+        importlib.import_module(module_of(program))
+    # Nobody tests the speed that is printed, and half a second for each child is saved.
+    hardware.peak = lambda *_, **__: 1e11
+    sys.modules["torch"].set_num_threads(1)
+
+
+def die_with_parent():
+    """Asks the system to kill this process when its parent ends, so that nothing of a campaign goes
+    on that was itself killed."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 class Child:
+    """A program that runs as a child of this process.
+
+    program: its path below the root. inside: a function that the child calls before the program
+    begins. environment: variables that the child sets. folder: where it runs."""
+
     def __init__(self, program, *arguments, inside=None, environment=(), folder=None):
         self.line = f"python {program} {' '.join(map(str, arguments))}"
         self.files = [tempfile.TemporaryFile("w+", errors="replace") for _ in range(2)]
-        self.status, self.out, self.err, self.memory, self.began = None, "", "", 0, time.monotonic()
+        self.status, self.out, self.err, self.memory = None, "", "", 0
+        self.told_to_stop = self.hangs = False
+        # A signal waits until the child has forgotten the handlers of this process. One of them may
+        # raise, and the child would go on as a second copy of this process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, cli.SIGNALS)
         self.pid = os.fork()
-        if self.pid:
-            return
+        if self.pid == 0:
+            self.run(program, arguments, inside, environment, folder)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def run(self, program, arguments, inside, environment, folder):
+        """What the child does. It does not return."""
         status = 1
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, signal.SIG_DFL)
         try:
+            die_with_parent()
             os.setsid()
-            for descriptor, file in enumerate((open(os.devnull), *self.files)):
-                os.dup2(file.fileno(), descriptor)
-            sys.stdout, sys.stderr = open(1, "w", errors="replace", closefd=False), open(2, "w", errors="replace", closefd=False)
-            gc.callbacks.clear()  # hypothesis's own may swallow a signal
+            self.redirect_streams()
+            gc.callbacks.clear()  # hypothesis has one, in which a signal may be lost
             os.environ.update(environment)
             os.chdir(folder or ROOT)
             sys.argv = [program, *map(str, arguments)]
+            for signum in cli.SIGNALS:
+                signal.signal(signum, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, cli.SIGNALS)
             if inside:
                 inside()
-            cli.program(sys.modules[program.removesuffix(".py")].main)
+            cli.program(sys.modules[module_of(program)].main)
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
         except BaseException:
             traceback.print_exc()
         finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
+            try:
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
+
+    def redirect_streams(self):
+        """Nothing to read, and what is printed goes to `files`."""
+        for descriptor, file in enumerate((open(os.devnull), *self.files)):
+            os.dup2(file.fileno(), descriptor)
+        sys.stdout = open(1, "w", errors="replace", closefd=False)
+        sys.stderr = open(2, "w", errors="replace", closefd=False)
 
     def running(self):
+        """Whether it has not ended yet. Once it has, it is waited for, and `status` is a number."""
         if self.status is None:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
-                self.status, self.memory = os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
+                self.status = os.waitstatus_to_exitcode(status)
+                self.memory = usage.ru_maxrss * 1024
                 for file in self.files:
                     file.seek(0)
                 self.out, self.err = (file.read() for file in self.files)
         return self.status is None
 
-    def signal(self, signum):
+    def send(self, signum):
+        """Sends a signal, if it is still running."""
         if self.running():
             os.kill(self.pid, signum)
 
-    def wait(self, seconds=120, kill=True):
-        """Its exit status, negative after a signal; None where it is still running after so many seconds (it is killed then, with `kill`)."""
+    def ends_within(self, seconds):
+        """Waits for its end, at most so many seconds. Returns whether it has ended."""
         end = time.monotonic() + seconds
         while self.running() and time.monotonic() < end:
             time.sleep(0.002)
-        if self.running() and kill:
-            os.kill(self.pid, signal.SIGKILL)
-            self.wait()
-            self.status = None
+        return self.status is not None
+
+    def wait(self, seconds=300):
+        """Its exit status, negative after a signal. One that takes longer hangs, and is killed."""
+        if not self.ends_within(seconds):
+            self.hangs = True
+            self.send(signal.SIGKILL)
+            while self.running():
+                time.sleep(0.002)
         return self.status
+
+    def stop(self, seconds=120):
+        """Tells it to stop, and waits for its end. SIGTERM is sent again and again, since an import
+        may swallow one."""
+        self.told_to_stop = True
+        end = time.monotonic() + seconds
+        while self.running() and time.monotonic() < end:
+            self.send(signal.SIGTERM)
+            self.ends_within(min(3, seconds))
+        self.wait(0)
+
+    @property
+    def killed(self):
+        """Whether a disturbance killed it."""
+        return self.status == -signal.SIGKILL and not self.hangs
 
     @property
     def complaint(self):
-        """Why this end is no clear one, or None: only statuses 0 and 2 are, and 2 says one line, `error: ...`."""
-        if self.status is None:
+        """Why its end is not a clear one, or None. Clear ends are status 0, status 2 after a line
+        `error: ...`, and 143 of a child that was told to stop."""
+        if self.hangs:
             return "it hangs"
-        last = (self.err.strip().splitlines() or [""])[-1]
-        if "Traceback" in self.err + self.out or self.status not in (0, 2) or self.status == 2 and not last.split("\r")[-1].startswith("error: "):
-            return f"status {self.status}: {self.err[-1500:]}"
-        return None
+        if "Traceback" not in self.err + self.out:
+            last = (self.err.strip().splitlines() or [""])[-1].split("\r")[-1]
+            if self.status == 0 or self.status == 2 and last.startswith("error: "):
+                return None
+            if self.told_to_stop and self.status in STOPPED:
+                return None
+        return f"status {self.status}: {self.err[-1500:]}"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Disturbances from inside
 
 OPERATIONS = ("fsync", "replace", "rename", "unlink", "mkdir")
 
 
 class Kill:
-    """SIGKILL at the n-th operation on files that a program asks of the system, before it or after it. at=None only counts."""
+    """SIGKILL at the n-th operation on files that a program asks of the system, before the
+    operation or after it. at=None only counts them."""
 
     def __init__(self, at=None, after=False):
         self.at, self.after, self.calls = at, after, 0
@@ -133,51 +206,61 @@ class Kill:
         return operation
 
     def note(self, name, args):
-        pass
+        """Called after each operation."""
 
     def crash(self):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 class PowerLoss(Kill):
-    """The disk after a power cut at the n-th operation: a file is what it was at its last fsync, with any part of what came later, cut or
-    zeroed; a folder has the names that it had at its own last fsync, or newer ones."""
+    """The disk after a power cut at the n-th operation. A file is what it was at its last fsync,
+    with any part of what came later, cut or zeroed. A folder has the names that it had at its own
+    last fsync, or newer ones."""
 
     def __init__(self, at, after, roots, seed):
         super().__init__(at, after)
-        self.roots, self.random, self.contents, self.names = roots, random.Random(seed), {}, {}
+        self.roots, self.random = roots, random.Random(seed)
+        self.contents = {}  # {inode: what is surely on the disk of this file}
+        self.names = {}     # {folder: {name: inode}, what is surely on the disk of this folder}
         for root in roots:
             for folder, _, files in os.walk(root):
-                for path in (folder, *(os.path.join(folder, name) for name in files)):
-                    self.written(path)
+                self.synced(folder)
+                for name in files:
+                    self.synced(os.path.join(folder, name))
 
-    def written(self, path):
+    def synced(self, path):
         if os.path.isdir(path):
-            self.names[path] = {entry.name: entry.inode() for entry in os.scandir(path) if entry.is_file()}
+            files = [entry for entry in os.scandir(path) if entry.is_file()]
+            self.names[path] = {entry.name: entry.inode() for entry in files}
         elif os.path.isfile(path):
             self.contents[os.stat(path).st_ino] = Path(path).read_bytes()
 
     def note(self, name, args):
         if name == "fsync":
-            self.written(os.readlink(f"/proc/self/fd/{args[0]}"))
+            self.synced(os.readlink(f"/proc/self/fd/{args[0]}"))
 
     def crash(self):
         for root in self.roots:
             for folder, _, files in list(os.walk(root)):
                 durable = self.names.get(folder, {})
                 for name in sorted(durable.keys() | set(files)):
-                    path = Path(folder, name)
-                    inode = path.stat().st_ino if path.exists() else None
-                    if durable.get(name) != inode and self.random.random() < 0.5:  # the rename, or the removal, was not written
-                        path.unlink(missing_ok=True)
-                        if name in durable:
-                            path.write_bytes(self.contents.get(durable[name], b""))
-                    elif inode is not None:
-                        self.damage(path, self.contents.get(inode, b""))
+                    self.cut(Path(folder, name), durable.get(name))
         super().crash()
+
+    def cut(self, path, durable_inode):
+        """Leaves of a file what the power cut leaves. durable_inode: what its name surely meant."""
+        inode = path.stat().st_ino if path.exists() else None
+        if durable_inode != inode and self.random.random() < 0.5:
+            path.unlink(missing_ok=True)  # the rename, or the removal, was not written
+            if durable_inode is not None:
+                path.write_bytes(self.contents.get(durable_inode, b""))
+        elif inode is not None:
+            self.damage(path, self.contents.get(inode, b""))
 
     def damage(self, path, durable):
         now = path.read_bytes()
         if now != durable:
-            kept = self.random.randint(len(durable) if now.startswith(durable) else 0, len(now))
-            path.write_bytes(self.random.choice([now, now[:kept], now[:kept] + bytes(len(now) - kept)]))
+            least = len(durable) if now.startswith(durable) else 0
+            kept = self.random.randint(least, len(now))
+            zeroed = now[:kept] + bytes(len(now) - kept)
+            path.write_bytes(self.random.choice([now, now[:kept], zeroed]))

@@ -1,11 +1,19 @@
-"""The fault campaign: disturbs the programs in every way that we could think of, thousands of times, and prints what was lost.
+"""The fault campaign: disturbs the programs in every way that we could think of, thousands of
+times, and prints what was lost.
 
-    python tests/faults.py --minutes 30 --seed 1      all of it: a table, and exit status 1 if anything was lost or ended without a clear line
+    python tests/faults.py --minutes 30 --seed 1      all of it
     python tests/faults.py --minutes 2 --only kill    one kind
 
-Each kind of fault is a function of a `World`: it disturbs once or some times, gives the same command again, and compares what that leaves with what an
-undisturbed run left, bit for bit. It returns how many faults that were, and raises Lost or Wrong. Linux only (fork, /proc); the rows that
-mount a small disk need root, and say so where they cannot.
+It prints a table, and ends with status 1 if anything was lost or ended without a clear line.
+
+Each kind of fault is a function of a `Lane`. It disturbs a command once or some times, gives the
+same command again, and compares what that leaves with what an undisturbed run left, bit for bit. It
+returns how many faults it made, and raises Lost or Wrong. The numbers that it draws depend on the
+seed, on the lane and on its turn alone. The moment at which a signal arrives also depends on the
+machine.
+
+Linux only (fork, /proc). The kinds that mount a small disk need root; the table says where they are
+not possible.
 """
 import argparse
 import json
@@ -15,6 +23,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -22,434 +31,214 @@ import time
 import traceback
 from pathlib import Path
 
-from plumbing import disk, parallel
-from plumbing.cli import UserError
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from plumbing import disk
 
 import children
+import inputs
+import undisturbed
 from children import Child, Kill, PowerLoss
+from undisturbed import Lane, Lost, Wrong
 
-sys.path.insert(0, str(children.ROOT))
-
-TINY = ("--flops", "3e8", "--model", "1x32h2", "--seq-len", "16", "--batch-size", "8", "--dropout", "0.1")
-
-
-class Lost(Exception):
-    """What was computed is gone, torn, or another number."""
+# --------------------------------------------------------------------------------------------------
+# Kills
 
 
-class Wrong(Exception):
-    """An end without a clear line: a traceback, a hang, another status, something written that should not be."""
+def some_operation(lane, job):
+    """The number of one of a job's operations on files: glue.py makes fewer than train.py."""
+    return lane.random.randint(1, 12 if job == "glue" else 60)
 
 
-class World:
-    """What a lane of the campaign works in: a folder, random numbers, and what undisturbed runs left."""
-
-    def __init__(self, base, lane, seed):
-        self.base, self.random, self.number = base, random.Random(f"{seed} {lane}"), 0
-        self.folder = base / f"lane{lane}"
-        self.folder.mkdir()
-        self.book, self.teacher, self.glue_data = base / "book.txt", base / "teacher", base / "glue"
-        self.lines = {"scratch": ("train.py", *TINY, "--data", self.book, "--tokenizer", self.teacher),
-                      "kd": ("train.py", *TINY, "--data", self.book, "--strategy", "kd", "--teacher", self.teacher),
-                      "minilm": ("train.py", *TINY, "--data", self.book, "--strategy", "minilm", "--teacher", self.teacher, "--mlm-finish", "0.3"),
-                      "glue": ("glue.py", self.teacher, "--data", self.glue_data, "--tasks", "cola", "--seeds", "2", "--pool", "mean")}
-
-    def new(self, name="run"):
-        self.number += 1
-        return self.folder / f"{name}{self.number}"
-
-    def start(self, job, out, **options):
-        return Child(*self.lines[job], "--out", out, **options)
-
-    def ends_alike(self, job, out, **options):
-        """The same command once more, undisturbed, must end like the run that never was disturbed, and do nothing again that was saved."""
-        before = saved(job, out)
-        child = self.start(job, out, **options)
-        child.wait()
-        if child.complaint or child.status:
-            raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}")
-        if (found := left_by(job, out)) != left_by(job, self.base / job):
-            raise Lost(f"{child.line}: ended with other {' and '.join(key for key, value in left_by(job, self.base / job).items() if found[key] != value)}")
-        if job == "glue":
-            kept = [cell["seconds"] for cell in json.loads((out / "glue.json").read_text())["cells"]][:len(before)]
-            if kept != before:
-                raise Lost(f"{child.line}: fine-tuned again what was finished")
-        elif before and (not (found := re.search(r"continuing at step ([\d,]+)", child.out)) or int(found[1].replace(",", "")) < before):
-            raise Lost(f"{child.line}: step {before} was saved, and it began {f'at {found[1]}' if found else 'anew'}")
-        shutil.rmtree(out)
-
-
-def saved(job, out):
-    """What a folder holds of unfinished work: the seconds of each finished fine-tuning, or the step of the newest whole checkpoint."""
-    if job == "glue":
-        try:
-            return [cell["seconds"] for cell in disk.read_json(out / "glue.json")["cells"]]
-        except (OSError, UserError):
-            return []
-    try:
-        if disk.read_json(out / "run.json").get("finished"):
-            return 0
-    except (OSError, UserError):
-        pass
-    steps = [0]
-    for path in out.glob("checkpoint-*.safetensors") if out.is_dir() else ():
-        try:
-            steps.append(int(disk.load_tensors(path)[1]["step"]))
-        except UserError:
-            pass
-    return max(steps)
-
-
-def left_by(job, folder):
-    """What must be equal in two folders of the same command: all but times, and where a teacher lies."""
-    if job == "glue":
-        return {"cells": [{key: value for key, value in cell.items() if key != "seconds"} for cell in json.loads((folder / "glue.json").read_text())["cells"]]}
-    record = json.loads((folder / "run.json").read_text())
-    record["settings"].pop("tokenizer")
-    record.get("files", {}).pop("log.jsonl", None)  # which holds times
-    try:
-        rows = [json.loads(line) for line in (folder / "log.jsonl").read_text(errors="replace").splitlines()]
-    except ValueError:
-        raise Lost(f"{folder}/log.jsonl is torn") from None
-    return {"weights": (folder / "model.safetensors").read_bytes(), "tokenizer": (folder / "tokenizer.json").read_bytes(),
-            "log": [{key: row.get(key) for key in ("step", "loss", "val_loss", "lr", "flops")} for row in rows],
-            "record": {key: value for key, value in record.items() if key not in ("seconds", "teacher", "checksum", "peak_flops_per_second")}}
-
-
-def build(base):
-    """The text, the tasks, and the undisturbed runs."""
-    draw = random.Random(0)
-    lines = [" ".join(f"{draw.choice(['the cat', 'a dog', 'one boy'])} {draw.choice(['sees', 'likes', 'takes'])} "
-                      f"{draw.choice(['the ball', 'a fish', 'red bread'])}." for _ in range(4)) for _ in range(600)]
-    (base / "book.txt").write_text("\n".join(lines) + "\n")
-    (base / "glue" / "CoLA").mkdir(parents=True)
-    for part, n in (("train", 64), ("dev", 32), ("test", 8)):
-        rows = [["x", i % 2, "", draw.choice(lines)] for i in range(n)] if part != "test" else [["index", "sentence"], *([i, draw.choice(lines)] for i in range(n))]
-        (base / "glue" / "CoLA" / f"{part}.tsv").write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
-    world = World(base, "", 0)
-    teacher = Child("train.py", *TINY, "--vocab-size", 60, "--data", base / "book.txt", "--out", base / "teacher")
-    for child in [teacher] if teacher.wait() else [world.start(job, base / job) for job in world.lines]:
-        if child.wait() or child.complaint:
-            sys.exit(f"undisturbed, and yet: {child.line}\n{child.err[-3000:]}")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Faults: each returns how many it made
-
-def kill(world):
-    """SIGKILL at random moments and at random file operations; every third run tokenizes anew."""
-    job, out, kills = world.random.choice(list(world.lines)), world.new(), 0
-    environment = {"ISOFLOP_CACHE": str(world.new("cache"))} if world.random.random() < 0.3 else {}
-    for _ in range(world.random.randint(1, 8)):
-        if world.random.random() < 0.6:
-            child = world.start(job, out, environment=environment, inside=Kill(world.random.randint(1, 12 if job == "glue" else 60), world.random.random() < 0.5))
+def kill(lane):
+    """SIGKILL at random moments and at random operations on files. Every third run tokenizes anew.
+    """
+    draw, job, out, kills = lane.random, lane.any_job(), lane.new(), 0
+    environment = {"ISOFLOP_CACHE": str(lane.new("cache"))} if draw.random() < 0.3 else {}
+    for _ in range(draw.randint(1, 8)):
+        if draw.random() < 0.6:
+            inside = Kill(some_operation(lane, job), after=draw.random() < 0.5)
+            child = lane.start(job, out, environment=environment, inside=inside)
         else:
-            child = world.start(job, out, environment=environment)
-            time.sleep(world.random.uniform(0, 0.5))
-            child.signal(signal.SIGKILL)
+            child = lane.start(job, out, environment=environment)
+            time.sleep(draw.uniform(0, 0.5))
+            child.send(signal.SIGKILL)
         child.wait()
-        if child.status != -signal.SIGKILL and child.complaint:
+        if not child.killed and child.complaint:
             raise Wrong(f"{child.line}: {child.complaint}")
-        kills += child.status == -signal.SIGKILL
-    world.ends_alike(job, out, environment=environment)
+        kills += child.killed
+    lane.must_end_alike(job, out, environment=environment)
     return kills
 
 
-def kill_compare(world):
-    """SIGKILL of a comparison: its cells are programs of their own."""
-    out, line = world.new(), ("compare.py", "--strategies", "scratch,kd", "--budgets", "3e8", "--unique-tokens", "inf", "--seeds", "1", "--model", "1x32h2", "--teacher",
-                              world.teacher, "--data", world.book, "--glue-data", world.glue_data, "--tasks", "cola", "--glue-seeds", "1", "--jobs", os.cpu_count(),
-                              "--train-options", "--seq-len 16 --batch-size 8 --dropout 0.1")
-    for _ in range(world.random.randint(1, 2)):
-        child = Child(*line, "--out", out)
-        time.sleep(world.random.uniform(0, 15))
-        child.signal(signal.SIGKILL)
+def kill_compare(lane):
+    """SIGKILL of a comparison, whose cells are programs of their own."""
+    out = lane.new()
+    line = ("compare.py", "--strategies", "scratch,kd", "--budgets", "3e8", "--unique-tokens",
+            "inf", "--seeds", "1", "--model", "1x32h2", "--teacher", lane.teacher,
+            "--data", lane.book, "--glue-data", lane.glue_data, "--tasks", "cola",
+            "--glue-seeds", "1", "--jobs", os.cpu_count(),
+            "--train-options", "--seq-len 16 --batch-size 8 --dropout 0.1", "--out", out)
+    for _ in range(lane.random.randint(1, 2)):
+        child = Child(*line)
+        time.sleep(lane.random.uniform(0, 15))
+        child.send(signal.SIGKILL)
         child.wait()
-    child = Child(*line, "--out", out)
-    if child.wait(240) or child.complaint:
+    child = Child(*line)
+    if child.wait(900) or child.complaint:
         raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}{child.out[-500:]}")
     for folder in (out / "cells").iterdir():
         job = folder.name.split("-")[0]
-        if left_by(job, folder)["weights"] != left_by(job, world.base / job)["weights"]:
+        if "weights" in lane.differences(job, folder):
             raise Lost(f"{child.line}: {folder.name} ended with other weights")
     shutil.rmtree(out)
     return 1
 
 
-def signals(world):
+def signals(lane):
     """SIGTERM or SIGINT, and another one a moment later."""
-    job, out = world.random.choice(list(world.lines)), world.new()
-    child = world.start(job, out)
+    job, out = lane.any_job(), lane.new()
+    child = lane.start(job, out)
     for pause in (0.6, 0.05):
-        time.sleep(world.random.uniform(0, pause))
-        child.signal(world.random.choice([signal.SIGINT, signal.SIGTERM]))
+        time.sleep(lane.random.uniform(0, pause))
+        child.send(lane.random.choice([signal.SIGINT, signal.SIGTERM]))
     # Before a program has begun, the signal itself ends it: the same number for a shell.
-    if child.wait() not in (0, 130, 143, -signal.SIGINT, -signal.SIGTERM) or "Traceback" in child.err:
+    clear = (0, 130, 143, -signal.SIGINT, -signal.SIGTERM)
+    if child.wait() not in clear or "Traceback" in child.err:
         raise Wrong(f"{child.line}: status {child.status} {child.err[-1500:]}")
-    world.ends_alike(job, out)
+    lane.must_end_alike(job, out)
     return 1
 
 
-def power(world):
+def power(lane):
     """A power cut: what came after the last fsync is cut, zeroed, or not there."""
-    job, out, cuts, cache = world.random.choice(list(world.lines)), world.new(), world.random.randint(1, 3), world.new("cache")
+    draw, job, out, cache = lane.random, lane.any_job(), lane.new(), lane.new("cache")
+    environment, cuts = {"ISOFLOP_CACHE": str(cache)}, draw.randint(1, 3)
     for _ in range(cuts):
-        inside = PowerLoss(world.random.randint(1, 12 if job == "glue" else 60), world.random.random() < 0.5, [out, cache], world.random.random())
-        child = world.start(job, out, inside=inside, environment={"ISOFLOP_CACHE": str(cache)})
-        if child.wait() != -signal.SIGKILL and child.complaint:
+        inside = PowerLoss(some_operation(lane, job), draw.random() < 0.5, [out, cache],
+                           draw.random())
+        child = lane.start(job, out, inside=inside, environment=environment)
+        child.wait()
+        if not child.killed and child.complaint:
             raise Wrong(f"{child.line}: {child.complaint}")
-    world.ends_alike(job, out, environment={"ISOFLOP_CACHE": str(cache)})
+    lane.must_end_alike(job, out, environment=environment)
     return cuts
 
 
-def spoil(world, path):
-    """Random damage of a file -> what it was."""
-    data, draw = bytearray(path.read_bytes()), world.random
+# --------------------------------------------------------------------------------------------------
+# Damage
+
+
+def spoil(draw, path):
+    """Damages a file at random. Returns what was done to it."""
+    data = bytearray(path.read_bytes())
     at = draw.randrange(len(data)) if data else 0
-    how = draw.choice(["bit", "bytes", "zeros", "cut", "grown", "empty", "noise"])
-    if how == "bit" and data:
+    kind = draw.choice(["bit", "bytes", "zeros", "cut", "grown", "empty", "noise"])
+    n = min(draw.randint(1, 64), len(data) - at)
+    if kind == "bit" and data:
         data[at] ^= 1 << draw.randrange(8)
-    elif how in ("bytes", "zeros"):
-        n = min(draw.randint(1, 64), len(data) - at)
-        data[at:at + n] = bytes(n) if how == "zeros" else draw.randbytes(n)
-    elif how in ("cut", "empty"):
-        del data[at if how == "cut" else 0:]
+    elif kind == "bytes":
+        data[at:at + n] = draw.randbytes(n)
+    elif kind == "zeros":
+        data[at:at + n] = bytes(n)
+    elif kind == "cut":
+        del data[at:]
+    elif kind == "empty":
+        del data[:]
+    elif kind == "noise":
+        data = bytearray(draw.randbytes(draw.randint(1, 5000)))
     else:
-        data = bytearray(draw.randbytes(draw.randint(1, 5000))) if how == "noise" else data + draw.randbytes(draw.randint(1, 100))
+        data += draw.randbytes(draw.randint(1, 100))
     path.write_bytes(data)
-    return f"{how} at {at} of {path.name}"
+    return f"{kind} at {at} of {path.name}"
 
 
-def damage(world):
-    """Random bytes in any file of a cache, a teacher, a run that is under way, a finished run, or scores."""
-    kind, out, environment = world.random.choice(["cache", "teacher", "under way", "finished", "scores"]), world.new(), {}
-    job = {"cache": "scratch", "teacher": world.random.choice(["kd", "minilm", "glue"]), "scores": "glue"}.get(kind) or world.random.choice(["scratch", "kd", "minilm"])
+DAMAGED = {"cache": ["scratch"], "teacher": ["kd", "minilm", "glue"], "scores": ["glue"],
+           "under way": ["scratch", "kd", "minilm"], "finished": ["scratch", "kd", "minilm"]}
+
+
+def victim_of(lane, kind, job, out):
+    """The folder in which a file is damaged: a copy of the cache or of the teacher, or `out`, in
+    which a run has been killed, or has finished."""
     if kind == "cache":
-        victim = world.new("cache")
-        shutil.copytree(world.base / "cache", victim)
-        environment = {"ISOFLOP_CACHE": str(victim)}
-    elif kind == "teacher":
-        victim = world.new("teacher")
-        shutil.copytree(world.teacher, victim)
+        return Path(shutil.copytree(lane.base / "cache", lane.new("cache")))
+    if kind == "teacher":
+        return Path(shutil.copytree(lane.teacher, lane.new("teacher")))
+    if kind == "under way":
+        lane.start(job, out, inside=Kill(lane.random.randint(12, 40))).wait()
     else:
-        victim = out
-        if kind == "under way":
-            world.start(job, out, inside=Kill(world.random.randint(12, 40))).wait()
-        else:
-            shutil.copytree(world.base / job, out)
+        shutil.copytree(lane.base / job, out)
+    return out
+
+
+def damage(lane):
+    """Random bytes in any file of a cache, a teacher, a run under way, a finished run, or scores.
+    """
+    draw, out = lane.random, lane.new()
+    kind = draw.choice(list(DAMAGED))
+    job = draw.choice(DAMAGED[kind])
+    victim = victim_of(lane, kind, job, out)
     if kind == "under way" and json.loads((out / "run.json").read_text())["finished"]:
         kind = "finished"
-    file = world.random.choice(sorted(path for path in victim.rglob("*") if path.is_file()))
-    what = f"{spoil(world, file)} ({kind})"
-    line = [victim if argument == world.teacher and kind == "teacher" else argument for argument in world.lines[job]]
-    whole = saved(job, out) if kind == "under way" else 0
+    file = draw.choice(sorted(path for path in victim.rglob("*") if path.is_file()))
+    what = f"{spoil(draw, file)} ({kind})"
+    step = undisturbed.saved(job, out) if kind == "under way" else 0
+    line = lane.line_with(job, victim) if kind == "teacher" else lane.lines[job]
+    environment = {"ISOFLOP_CACHE": str(victim)} if kind == "cache" else {}
     child = Child(*line, "--out", out, environment=environment)
     child.wait()
     if child.complaint:
         raise Wrong(f"{what}: {child.line}: {child.complaint}")
-    if child.status and (kind == "cache" or whole):  # made again, and continued
-        raise Lost(f"{what}: {child.line}: {child.err[-300:]}, though {f'step {whole} is saved' if whole else 'the text is there'}")
-    if child.status == 0 and kind != "finished" and (found := left_by(job, out)) != left_by(job, world.base / job):
-        raise Lost(f"{what}: {child.line}: other {' and '.join(key for key, value in left_by(job, world.base / job).items() if found[key] != value)}: a wrong result, and nothing said")
-    if kind == "finished":  # whose files are read by those who use it
-        undisturbed = world.start(job, world.base / job)
-        undisturbed.wait()
-        said = [re.sub(r"in [\d.]+ s|folder .*|waiting for .*\n", "", text) for text in (child.out, undisturbed.out)]
-        if child.status == 0 and said[0] != said[1]:
-            raise Lost(f"{what}: prints {said[0]}\ninstead of {said[1]}")
-        user = Child("glue.py", out, *world.lines["glue"][2:], "--out", world.new())
-        if user.wait() not in (0, 2) or user.complaint:
-            raise Wrong(f"{what}: {user.line}: {user.complaint}")
-        if user.status == 0 and file.name in ("model.safetensors", "config.json", "tokenizer.json"):
-            raise Lost(f"{what}: {user.line}: scored a damaged model")
+    if child.status and kind == "cache":
+        raise Lost(f"{what}: {child.line}: {child.err[-300:]}, though the text is there")
+    if child.status and step:
+        raise Lost(f"{what}: {child.line}: {child.err[-300:]}, though step {step} is saved")
+    if kind == "finished":
+        finished_must_be_checked(lane, job, out, child, file, what)
+    elif child.status == 0:
+        lane.must_equal(job, out, f"{what}: {child.line}")
     return 1
 
 
-def full_disk(world):
-    """A disk that is too small, at whichever write; then there is room."""
-    job, disk = world.random.choice(list(world.lines)), world.new("disk")
-    disk.mkdir()
-    size = world.random.randrange(1, 60 if job == "glue" else 300)
-    mount(disk, f"size={4 * size}k")
-    try:
-        environment = {"ISOFLOP_CACHE": str(disk / "cache")} if world.random.random() < 0.5 else {}
-        child = world.start(job, disk / "run", environment=environment)
-        if child.wait() is None or child.complaint or child.status and "No space" not in child.err:
-            raise Wrong(f"{4 * size} KB: {child.line}: {child.complaint or child.err[-500:]}")
-        mount(disk, "remount,size=64m")
-        world.ends_alike(job, disk / "run", environment=environment)
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
-    return 1
+def finished_must_be_checked(lane, job, out, child, file, what):
+    """The files of a finished run are read by those who use them: the same command, and glue.py.
+    `child` ran the command after `file` in `out` was damaged."""
+    whole = lane.start(job, lane.base / job)
+    whole.wait()
+    changing = r"in [\d.]+ s|folder .*|waiting for .*\n"  # times and places
+    prints, wanted = (re.sub(changing, "", text) for text in (child.out, whole.out))
+    if child.status == 0 and prints != wanted:
+        raise Lost(f"{what}: prints {prints}\ninstead of {wanted}")
+    user = Child("glue.py", out, *lane.lines["glue"][2:], "--out", lane.new())
+    user.wait()
+    if user.complaint:
+        raise Wrong(f"{what}: {user.line}: {user.complaint}")
+    if user.status == 0 and file.name in ("model.safetensors", "config.json", "tokenizer.json"):
+        raise Lost(f"{what}: {user.line}: scored a damaged model")
 
 
-def mount(disk, options):
-    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], check=True, capture_output=True)
+# --------------------------------------------------------------------------------------------------
+# Disks and folders
 
 
-def folders(world):
-    """Between start and resume a folder becomes read-only, goes away, or is another one's."""
-    job, disk, kind = world.random.choice(["scratch", "kd"]), world.new("disk"), world.random.choice(
-        ["read-only", "gone", "emptied", "a file", "another run's", "another teacher", "no teacher", "a loop", "folder for a file"])
-    disk.mkdir()
-    mount(disk, "size=64m")
-    try:
-        out, teacher = disk / "run", disk / "teacher"
-        shutil.copytree(world.teacher, teacher)
-        line = [teacher if argument == world.teacher else argument for argument in world.lines[job]]
-        Child(*line, "--out", out, inside=Kill(world.random.randint(6, 50))).wait()
-        begun = (out / "run.json").exists()
-        if kind == "read-only":
-            mount(disk, "remount,ro")
-        elif kind in ("gone", "emptied"):
-            shutil.rmtree(out)
-            if kind == "emptied":
-                out.mkdir()
-        elif kind == "a file":
-            shutil.rmtree(out)
-            out.write_text("not a folder")
-        elif kind == "another run's":
-            shutil.rmtree(out)
-            shutil.copytree(world.base / ("kd" if job == "scratch" else "scratch"), out)
-        elif kind in ("another teacher", "no teacher"):
-            shutil.rmtree(teacher)
-            if kind == "another teacher":
-                shutil.copytree(world.base / "kd", teacher)  # scratch's is the teacher itself: the same command
-        elif kind == "a loop":
-            shutil.rmtree(out)
-            out.symlink_to(out)
-        else:
-            victim = world.random.choice(sorted(out.iterdir()))
-            victim.unlink()
-            victim.mkdir()
-        child = Child(*line, "--out", out)
-        child.wait()
-        if child.complaint or (kind in ("read-only", "a file", "another run's", "a loop") or kind == "another teacher" and job == "kd" and begun) and child.status == 0:
-            raise Wrong(f"{kind}: {child.line}: {child.complaint or 'it did not notice'}")
-        if child.status == 0 and kind != "another teacher" and left_by(job, out) != left_by(job, world.base / job):
-            raise Lost(f"{kind}: {child.line}: another result")
-        if kind == "read-only":
-            mount(disk, "remount,rw")
-            again = Child(*line, "--out", out)
-            if again.wait() or left_by(job, out) != left_by(job, world.base / job):
-                raise Lost(f"{kind}: {again.line}: {again.err[-500:]}")
-    finally:
-        subprocess.run(["umount", "-l", disk], check=True)
-    return 1
+class SmallDisk:
+    """`with SmallDisk(lane, size) as disk`: a folder on a disk of its own."""
+
+    def __init__(self, lane, kilobytes):
+        self.folder, self.kilobytes = lane.new("disk"), kilobytes
+
+    def __enter__(self):
+        self.folder.mkdir()
+        mount(self.folder, f"size={self.kilobytes}k")
+        return self.folder
+
+    def __exit__(self, *_):
+        subprocess.run(["umount", "-l", self.folder], check=True)
 
 
-def not_a_number(world):
-    """NaN and infinity in a gradient, in the weights, in the teacher."""
-    import torch
-    kind, job, out = world.random.choice(["gradient", "weights", "teacher"]), world.random.choice(["scratch", "kd", "minilm"]), world.new()
-    value, number = world.random.choice([float("nan"), float("inf"), -float("inf")]), world.random.randint(0, 12)
-    line, inside = world.lines[job], None
-    if kind == "teacher" and job != "scratch":
-        teacher = world.new("teacher")
-        shutil.copytree(world.teacher, teacher)
-        (teacher / "run.json").unlink()
-        tensors, metadata = disk.load_tensors(teacher / "model.safetensors")
-        tensors[world.random.choice([name for name in tensors if "encoder" in name])].view(-1)[0] = value
-        disk.save_tensors(teacher / "model.safetensors", tensors)
-        line = [teacher if argument == world.teacher else argument for argument in line]
-    else:
-        def spoil_once():
-            real, calls = parallel.backward, []
-
-            def backward(learner, *rest):
-                terms = real(learner, *rest)
-                calls.append(1)
-                if len(calls) == number + 1:
-                    with torch.no_grad():
-                        some = [p for p in learner.model.layers.parameters() if p.grad is not None]
-                        victim = random.Random(number).choice(some)
-                        (victim if kind == "weights" else victim.grad).view(-1)[0] = value
-                return terms
-            parallel.backward = backward
-        inside = spoil_once
-    child = Child(*line, "--out", out, inside=inside)
-    if child.wait() != 2 or child.complaint:
-        raise Wrong(f"{kind} {value} {number}: {child.line}: {child.complaint or 'it did not notice'}")
-    for path in out.glob("checkpoint*"):
-        if not all(tensor.isfinite().all() for tensor in disk.load_tensors(path)[0].values()):
-            raise Lost(f"{kind} {value} {number}: {child.line}: {path.name} holds it")
-    if inside:  # whatever it was, it is over: the last good checkpoint goes on
-        world.ends_alike(job, out)
-    return 1
-
-
-def two_at_once(world):
-    """Two runs in one folder, or on one cold cache; on the lock of a dead process, of another machine."""
-    job, kind, cache = world.random.choice(list(world.lines)), world.random.choice(["folder", "cache", "stale lock"]), world.new("cache")
-    outs, environment = [world.new()] * 2 if kind != "cache" else [world.new(), world.new()], {"ISOFLOP_CACHE": str(cache)}
-    if kind == "stale lock":
-        world.start(job, outs[0], inside=Kill(world.random.randint(5, 50))).wait()
-        for lock in outs[0].glob("*lock"):
-            lock.write_text("another-host 4711\n")
-    pair = []
-    for out in outs:
-        pair.append(world.start(job, out, environment=environment))
-        time.sleep(world.random.choice([0, world.random.uniform(0, 0.3)]))
-    for child in pair:
-        child.wait()
-        if child.complaint or child.status == 2 and ("another process is working" not in child.err or kind == "cache"):
-            raise Wrong(f"{kind}: {child.line}: {child.complaint or child.err[-500:]}")
-    if all(child.status for child in pair):
-        raise Wrong(f"{kind}: {pair[0].line}: neither won")
-    for out in set(outs):
-        world.ends_alike(job, out, environment=environment)
-    return 1
-
-
-def ranks(world):
-    """One of two processes of a run is killed, or stopped without dying."""
-    import socket
-    out, job = world.new(), world.random.choice(["scratch", "kd", "minilm"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    line = [argument if argument != "0.1" else "0" for argument in world.lines[job]] + ["--dtype", "fp32", "--out", out]
-
-    def start():
-        return [Child(*line, environment={"ISOFLOP_PATIENCE": "5", "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-                                                           "MASTER_PORT": str(port)}) for rank in range(2)]
-    pair, victim, signum = start(), world.random.randrange(2), world.random.choice([signal.SIGKILL, signal.SIGSTOP])
-    end = time.monotonic() + 30
-    while not any(out.glob("checkpoint*")) and pair[0].running() and time.monotonic() < end:
-        time.sleep(0.005)
-    time.sleep(world.random.uniform(0, 0.3))
-    pair[victim].signal(signum)
-    other = pair[1 - victim]
-    other.wait(60)
-    pair[victim].signal(signal.SIGKILL)
-    pair[victim].wait()
-    if other.complaint or other.status == 2 and "has died or hangs" not in other.err:
-        raise Wrong(f"{signal.Signals(signum).name}: {other.line}: {other.complaint or other.err[-500:]}")
-    again = start() if world.random.random() < 0.5 else [Child(*line)]
-    for child in again:
-        if child.wait() or child.complaint:
-            raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}")
-    plain = world.folder / f"{job}-plain"
-    if not (plain / "README.md").exists():
-        Child(*line[:-1], plain).wait()
-    found, wanted = (disk.load_tensors(folder / "model.safetensors")[0] for folder in (out, plain))
-    if not all((found[name] - wanted[name]).abs().max() < 1e-4 for name in wanted):
-        raise Lost(f"{again[0].line}: ended with other weights than one process")
-    shutil.rmtree(out)
-    return 1
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# The campaign
-
-import inputs  # noqa: E402: its functions take this file's exceptions
-
-# Kind of fault, what it is called in the table, and its share of the time
-FAULTS = {"kill": (kill, "SIGKILL, of train and glue, also inside saves", 38), "compare": (kill_compare, "SIGKILL of a comparison", 4), "signals": (signals, "SIGTERM, SIGINT, twice", 5),
-          "power": (power, "power loss", 3), "damage": (damage, "damaged files", 9), "disk": (full_disk, "full disk", 2), "folders": (folders, "read-only, missing, swapped folders", 2),
-          "nan": (not_a_number, "NaN and infinity", 1), "two": (two_at_once, "two at once", 4), "ranks": (ranks, "a dead or hanging process of two", 4),
-          "flags": (inputs.command_lines, "bad command lines", 22), "text": (inputs.bad_text, "bad text", 5), "hostile": (inputs.hostile_folder, "hostile model folders", 3)}
-MOUNTS = ("disk", "folders")
+def mount(folder, options):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True,
+                   capture_output=True)
 
 
 def can_mount():
@@ -461,59 +250,348 @@ def can_mount():
             return False
 
 
-def lane(base, number, seconds, seed, names):
-    """Goes through the kinds, each for its share of the time (and once at least); writes what it found as JSON."""
-    world, found, shares = World(base, number, seed), {}, sum(FAULTS[name][2] for name in names)
-    for name in names:
-        row = found[name] = {"times": 0, "lost": 0, "wrong": 0, "what": []}
-        end = time.monotonic() + seconds * FAULTS[name][2] / shares
-        while row["times"] == 0 or time.monotonic() < end:
+def full_disk(lane):
+    """A disk that is too small, at whichever write; then there is room."""
+    job = lane.any_job()
+    size = 4 * lane.random.randrange(1, 60 if job == "glue" else 300)
+    with SmallDisk(lane, size) as small:
+        in_cache = lane.random.random() < 0.5
+        environment = {"ISOFLOP_CACHE": str(small / "cache")} if in_cache else {}
+        child = lane.start(job, small / "run", environment=environment)
+        child.wait()
+        if child.complaint or child.status and "No space" not in child.err:
+            raise Wrong(f"{size} KB: {child.line}: {child.complaint or child.err[-500:]}")
+        mount(small, "remount,size=64m")
+        lane.must_end_alike(job, small / "run", environment=environment)
+    return 1
+
+
+# What happens to a run's folder, or to the teacher beside it, while the run is interrupted. Each
+# function takes (lane, job, out).
+
+
+def read_only(lane, job, out):
+    mount(out.parent, "remount,ro")
+
+
+def gone(lane, job, out):
+    shutil.rmtree(out)
+
+
+def emptied(lane, job, out):
+    shutil.rmtree(out)
+    out.mkdir()
+
+
+def a_file(lane, job, out):
+    shutil.rmtree(out)
+    out.write_text("not a folder")
+
+
+def a_loop(lane, job, out):
+    shutil.rmtree(out)
+    out.symlink_to(out)
+
+
+def another_run(lane, job, out):
+    shutil.rmtree(out)
+    shutil.copytree(lane.base / ("kd" if job == "scratch" else "scratch"), out)
+
+
+def no_teacher(lane, job, out):
+    shutil.rmtree(out.parent / "teacher")
+
+
+def another_teacher(lane, job, out):
+    no_teacher(lane, job, out)
+    # Not scratch's model: that is the teacher itself, made by the same command.
+    shutil.copytree(lane.base / "kd", out.parent / "teacher")
+
+
+def folder_for_a_file(lane, job, out):
+    victim = lane.random.choice(sorted(out.iterdir()))
+    victim.unlink()
+    victim.mkdir()
+
+
+CHANGES = (read_only, gone, emptied, a_file, a_loop, another_run, no_teacher, another_teacher,
+           folder_for_a_file)
+FATAL = (read_only, a_file, a_loop, another_run)  # no command may go on after these
+
+
+def folders(lane):
+    """Between start and resume a folder becomes read-only, goes away, or is another one's."""
+    job, change = lane.random.choice(["scratch", "kd"]), lane.random.choice(CHANGES)
+    with SmallDisk(lane, 2 ** 16) as small:
+        out, teacher = small / "run", small / "teacher"
+        shutil.copytree(lane.teacher, teacher)
+        line = [*lane.line_with(job, teacher), "--out", out]
+        Child(*line, inside=Kill(lane.random.randint(6, 50))).wait()
+        begun = (out / "run.json").exists()
+        change(lane, job, out)
+        child = Child(*line)
+        child.wait()
+        if child.complaint:
+            raise Wrong(f"{change.__name__}: {child.line}: {child.complaint}")
+        other_student = change is another_teacher and job == "kd" and begun
+        if child.status == 0 and (change in FATAL or other_student):
+            raise Wrong(f"{change.__name__}: {child.line}: it did not notice")
+        if child.status == 0 and change is not another_teacher:
+            lane.must_equal(job, out, f"{change.__name__}: {child.line}")
+        if change is read_only:
+            mount(small, "remount,rw")
+            again = Child(*line)
+            if again.wait():
+                raise Lost(f"{change.__name__}: {again.line}: {again.err[-500:]}")
+            lane.must_equal(job, out, f"{change.__name__}: {again.line}")
+    return 1
+
+
+# --------------------------------------------------------------------------------------------------
+# Numbers that are none
+
+
+class SpoilBackward:
+    """In a child: at the n-th backward pass, counted from 0, one gradient or one weight becomes
+    `value`."""
+
+    def __init__(self, n, value, what):
+        self.n, self.value, self.what, self.calls = n, value, what, 0
+
+    def __call__(self):
+        train = sys.modules["train"]
+        self.real, train.backward = train.backward, self.backward
+
+    def backward(self, learner, *rest):
+        terms = self.real(learner, *rest)
+        if self.calls == self.n:
+            trained = [p for p in learner.model.layers.parameters() if p.grad is not None]
+            parameter = random.Random(self.n).choice(trained)
+            tensor = parameter.data if self.what == "weights" else parameter.grad
+            tensor.view(-1)[0] = self.value
+        self.calls += 1
+        return terms
+
+
+def spoiled_teacher(lane, value):
+    """A copy of the teacher with one weight of an encoder layer changed to `value`."""
+    teacher = lane.new("teacher")
+    shutil.copytree(lane.teacher, teacher)
+    (teacher / "run.json").unlink()
+    tensors, _ = disk.load_tensors(teacher / "model.safetensors")
+    name = lane.random.choice([name for name in tensors if "encoder" in name])
+    tensors[name].view(-1)[0] = value
+    disk.save_tensors(teacher / "model.safetensors", tensors)
+    return teacher
+
+
+def not_a_number(lane):
+    """NaN and infinity in a gradient, in the weights, in the teacher."""
+    draw, out = lane.random, lane.new()
+    place, job = draw.choice(["gradient", "weights", "teacher"]), some_training(lane)
+    value, n = float(draw.choice(["nan", "inf", "-inf"])), draw.randint(0, 12)
+    line, inside = lane.lines[job], None
+    if place == "teacher" and job != "scratch":
+        line = lane.line_with(job, spoiled_teacher(lane, value))
+    else:
+        inside = SpoilBackward(n, value, place)
+    what = f"{place} {value} {n}"
+    child = Child(*line, "--out", out, inside=inside)
+    if child.wait() != 2 or child.complaint:
+        raise Wrong(f"{what}: {child.line}: {child.complaint or 'it did not notice'}")
+    for path in out.glob("checkpoint*"):
+        if not all(tensor.isfinite().all() for tensor in disk.load_tensors(path)[0].values()):
+            raise Lost(f"{what}: {child.line}: {path.name} holds it")
+    if inside:  # the next time nothing is spoiled: the last good checkpoint goes on
+        lane.must_end_alike(job, out)
+    return 1
+
+
+def some_training(lane):
+    return lane.random.choice(["scratch", "kd", "minilm"])
+
+
+# --------------------------------------------------------------------------------------------------
+# Two processes
+
+
+def two_at_once(lane):
+    """Two runs in one folder, or with one cold cache; or on the lock of a dead process of another
+    machine."""
+    draw, job, first = lane.random, lane.any_job(), lane.new()
+    kind = draw.choice(["folder", "cache", "stale lock"])
+    environment = {"ISOFLOP_CACHE": str(lane.new("cache"))}
+    outs = [first, lane.new() if kind == "cache" else first]
+    if kind == "stale lock":
+        lane.start(job, first, inside=Kill(draw.randint(5, 50))).wait()
+        for lock in first.glob("*lock"):
+            lock.write_text("another-host 4711\n")
+    pair = []
+    for out in outs:
+        pair.append(lane.start(job, out, environment=environment))
+        time.sleep(draw.choice([0, draw.uniform(0, 0.3)]))
+    for child in pair:
+        child.wait()
+        may_be_refused = kind != "cache" and "another process is working" in child.err
+        if child.complaint or child.status and not may_be_refused:
+            raise Wrong(f"{kind}: {child.line}: {child.complaint or child.err[-500:]}")
+    if all(child.status for child in pair):
+        raise Wrong(f"{kind}: {pair[0].line}: neither won")
+    for out in sorted(set(outs)):
+        lane.must_end_alike(job, out, environment=environment)
+    return 1
+
+
+def start_ranks(line, **environment):
+    """The two processes of one run, as torchrun would start them."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = str(unused.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": port, **environment}
+    return [Child(*line, environment={"RANK": rank, "LOCAL_RANK": rank, **shared})
+            for rank in ("0", "1")]
+
+
+def ranks(lane):
+    """One of two processes of a run is killed, or stopped without dying."""
+    draw, out, job = lane.random, lane.new(), some_training(lane)
+    words = ["0" if word == "0.1" else word for word in lane.lines[job]]  # --dropout
+    line = [*words, "--dtype", "fp32", "--out"]
+    victim, signum = draw.randrange(2), draw.choice([signal.SIGKILL, signal.SIGSTOP])
+    pair = start_ranks([*line, out], ISOFLOP_PATIENCE="5")
+    end = time.monotonic() + 30
+    while not any(out.glob("checkpoint*")) and pair[0].running() and time.monotonic() < end:
+        time.sleep(0.005)
+    time.sleep(draw.uniform(0, 0.3))
+    pair[victim].send(signum)
+    other = pair[1 - victim]
+    other.wait()
+    pair[victim].send(signal.SIGKILL)
+    pair[victim].wait()
+    if other.complaint or other.status and "has died or hangs" not in other.err:
+        name = signal.Signals(signum).name
+        raise Wrong(f"{name}: {other.line}: {other.complaint or other.err[-500:]}")
+    # Nobody is disturbed from here on: they get all the patience that a slow machine may need.
+    again = start_ranks([*line, out]) if draw.random() < 0.5 else [Child(*line, out)]
+    for child in again:
+        if child.wait() or child.complaint:
+            raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}")
+    plain = lane.folder / f"{job}-plain"
+    if not (plain / "README.md").exists():
+        Child(*line, plain).wait()
+    weights, wanted = (disk.load_tensors(folder / "model.safetensors")[0]
+                       for folder in (out, plain))
+    if not all((weights[name] - wanted[name]).abs().max() < 1e-4 for name in wanted):
+        raise Lost(f"{again[0].line}: ended with other weights than one process")
+    shutil.rmtree(out)
+    return 1
+
+
+# --------------------------------------------------------------------------------------------------
+# The campaign
+
+# {kind: (its function, its name in the table, its share of the time)}
+FAULTS = {
+    "kill": (kill, "SIGKILL, of train and glue, also inside saves", 38),
+    "compare": (kill_compare, "SIGKILL of a comparison", 4),
+    "signals": (signals, "SIGTERM, SIGINT, twice", 5),
+    "power": (power, "power loss", 3),
+    "damage": (damage, "damaged files", 9),
+    "disk": (full_disk, "full disk", 2),
+    "folders": (folders, "read-only, missing, swapped folders", 2),
+    "nan": (not_a_number, "NaN and infinity", 1),
+    "two": (two_at_once, "two at once", 4),
+    "ranks": (ranks, "a dead or hanging process of two", 4),
+    "flags": (inputs.command_lines, "bad command lines", 22),
+    "text": (inputs.bad_text, "bad text", 5),
+    "hostile": (inputs.hostile_folder, "hostile model folders", 3)}
+NEED_A_DISK = ("disk", "folders")
+
+
+def run_lane(base, number, seconds, seed, kinds):
+    """Goes through the kinds, each for its share of the time, and at least once. Writes what it saw
+    as JSON."""
+    lane, rows = Lane(base, number), {}
+    shares = sum(FAULTS[kind][2] for kind in kinds)
+    for kind in kinds:
+        fault, _, share = FAULTS[kind]
+        row = rows[kind] = {"times": 0, "lost": 0, "wrong": 0}
+        end, turn = time.monotonic() + seconds * share / shares, 0
+        while turn == 0 or time.monotonic() < end:
+            lane.random.seed(f"{seed} {number} {kind} {turn}")
+            turn += 1
             try:
-                row["times"] += FAULTS[name][0](world)
+                row["times"] += fault(lane)
             except Exception as failure:  # Lost, Wrong, or a defect of this campaign
                 row["times"] += 1
                 row["lost" if isinstance(failure, Lost) else "wrong"] += 1
-                row["what"].append(str(failure) if isinstance(failure, (Lost, Wrong)) else traceback.format_exc())
-                print(f"\n{name}: {row['what'][-1]}", file=sys.stderr, flush=True)
-            (base / f"lane{number}.json").write_text(json.dumps(found))
+                is_clear = isinstance(failure, (Lost, Wrong))
+                words = str(failure) if is_clear else traceback.format_exc()
+                print(f"\n{kind}: {words}", file=sys.stderr, flush=True)
+        results_of(base, number).write_text(json.dumps(rows))
+
+
+def results_of(base, number):
+    """Where a lane writes what it saw."""
+    return base / f"lane{number}.json"
+
+
+def fork_lane(*arguments):
+    """The process id of a lane."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        children.die_with_parent()
+        run_lane(*arguments)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def print_table(lanes, kinds, possible):
+    """Prints the sums over lanes, and returns whether anything was lost or wrong."""
+    print(f"{time.strftime('%Y-%m-%d')}, python tests/faults.py {shlex.join(sys.argv[1:])}\n")
+    print("| fault | times | lost | wrong message |\n|---|---|---|---|")
+    bad = 0
+    for kind in kinds:
+        name = FAULTS[kind][1]
+        if kind not in possible:
+            print(f"| {name} | not possible here: it needs to mount a disk | | |")
+            continue
+        times, lost, wrong = (sum(rows[kind][key] for rows in lanes)
+                              for key in ("times", "lost", "wrong"))
+        print(f"| {name} | {times:,} | {lost} | {wrong} |")
+        bad += lost + wrong
+    return bad > 0
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Disturbs the programs, and prints what was lost.")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=list(FAULTS), default=list(FAULTS))
     parser.add_argument("--lanes", type=int, default=os.cpu_count())
     args = parser.parse_args()
-    names = [name for name in args.only if name not in MOUNTS or can_mount()]
+    mounts = can_mount()
+    possible = [kind for kind in args.only if mounts or kind not in NEED_A_DISK]
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
-        os.environ |= {"ISOFLOP_CACHE": str(base / "cache")}
+        os.environ["ISOFLOP_CACHE"] = str(base / "cache")
         children.prepare()
-        build(base)
-        lanes = []
-        for number in range(args.lanes):
-            lanes.append(os.fork())
-            if lanes[-1] == 0:
-                status = 1
-                try:
-                    lane(base, number, args.minutes * 60, args.seed, names)
-                    status = 0
-                except BaseException:
-                    traceback.print_exc()
-                finally:
-                    os._exit(status)
-        statuses = [os.waitpid(pid, 0)[1] for pid in lanes]
-        found = [json.loads((base / f"lane{number}.json").read_text()) for number in range(args.lanes)]
-    print(f"{time.strftime('%Y-%m-%d')}, python tests/faults.py {shlex.join(sys.argv[1:])}\n\n| fault | times | lost | wrong message |\n|---|---|---|---|")
-    bad = any(statuses)
-    for name in args.only:
-        total = [sum(rows[name][key] for rows in found) if name in names else 0 for key in ("times", "lost", "wrong")]
-        print(f"| {FAULTS[name][1]} | {f'{total[0]:,} | {total[1]} | {total[2]}' if name in names else 'not possible here: it needs to mount a disk | |'} |")
-        bad |= total[1] + total[2] > 0
-    sys.exit(int(bad))
+        undisturbed.build(base)
+        pids = [fork_lane(base, number, 60 * args.minutes, args.seed, possible)
+                for number in range(args.lanes)]
+        statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+        if any(statuses):
+            sys.exit("a lane of the campaign failed; it said why above")
+        lanes = [json.loads(results_of(base, number).read_text()) for number in range(args.lanes)]
+    sys.exit(int(print_table(lanes, args.only, possible)))
 
 
 if __name__ == "__main__":
-    sys.modules["faults"] = sys.modules["__main__"]  # inputs.py takes its exceptions from here
     main()

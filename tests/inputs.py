@@ -1,113 +1,178 @@
-"""What people and strangers may give to the programs: command lines, texts, model folders. Rows of the fault campaign (faults.py), which
-calls each with its `World`; a program must take them or refuse them in one line, and run no code of theirs."""
+"""What people and strangers may give to the programs: command lines, texts, model folders.
+
+These are rows of the fault campaign (faults.py), which calls each with its `Lane`. A program must
+take the input or refuse it in one line, and it must run no code that comes with the input.
+"""
 import json
 import os
 import pickle
 import re
 import resource
 import shutil
-import signal
-import time
 from functools import cache
 
 from children import PROGRAMS, Child
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from undisturbed import TINY, Wrong
 
-JUNK = ["", "0", "-1", "1e13", "1e99999999", "nan", "inf", "-inf", "None", "true", "1x1", "2x64", "96x12288", "0x0", "2x65", "x", "🙂", "a b", "--", "-", "../..", "/", "/dev/null", "/dev/zero",
-        "/proc/self/mem", "stories", "kd", "scratch", "tinybert", "cpu", "cuda", "cuda:99", "mps", "bf16", "no/such/model", "1,2,3", "1e3,x", "%s%n", "$(touch x)", "'", '"', "\n", "\t", "é" * 300, "=", "all",
-        "cola", "paper", "quick", "mean", "1_000", "٣", "0x10", "1/3", "05", "1e-400", "9" * 400]
+# --------------------------------------------------------------------------------------------------
+# Command lines
+
+JUNK = ["", "0", "-1", "1e13", "1e99999999", "nan", "inf", "-inf", "None", "true", "1x1", "2x64",
+        "96x12288", "0x0", "2x65", "x", "🙂", "a b", "--", "-", "../..", "/", "/dev/null",
+        "/dev/zero", "/proc/self/mem", "stories", "kd", "scratch", "tinybert", "cpu", "cuda",
+        "cuda:99", "mps", "bf16", "no/such/model", "1,2,3", "1e3,x", "%s%n", "$(touch x)", "'", '"',
+        "\n", "\t", "é" * 300, "=", "all", "cola", "paper", "quick", "mean", "1_000", "٣", "0x10",
+        "1/3", "05", "1e-400", "9" * 400]
+FIRST_WORDS = {"train.py": ["--dry-run"], "compare.py": ["--dry-run"],
+               "tools/bench.py": ["--rounds", "1"]}
+# Seconds after which a program is told to stop: its command line is right, and there is work to do.
+# A slow machine needs longer for all, so that no limit decides whether an end is a clear one.
+LIMIT = 30
+LIMITS = {"tools/bench.py": 1, "tools/gate.py": 1}  # which always have
 
 
 @cache
 def flags_of(program):
-    child = Child(f"{program}.py", "--help")
+    """The flags that a program's --help names."""
+    child = Child(program, "--help")
     child.wait()
     return sorted(set(re.findall(r"--[a-z][a-z-]+", child.out)) - {"--help"})
 
 
-def command_lines(world):
-    """100 command lines that `hypothesis` makes of the programs' own flags, of junk, and of any text."""
-    from faults import Wrong
-    from hypothesis import HealthCheck, Phase, given, seed, settings
-    from hypothesis import strategies as st
-    value = st.one_of(st.sampled_from(JUNK), st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=20),
+def lines_of(program):
+    """A hypothesis strategy of (program, words), made of its own flags, of junk, and of any text.
+    """
+    any_text = st.characters(blacklist_categories=("Cs",), blacklist_characters="\0")
+    value = st.one_of(st.sampled_from(JUNK), st.text(any_text, max_size=20),
                       st.integers().map(str), st.floats().map(str))
-    fixed = {"train": ["--dry-run"], "compare": ["--dry-run"], "glue": [], "budget": [], "bench": ["--rounds", "1"]}
+    flag = st.one_of(st.sampled_from(flags_of(program)), value)
+    budget = st.tuples(st.just("--flops"), st.sampled_from(["1e9", "3e12", "1e30"]))
+    option = st.one_of(st.tuples(flag, value), st.tuples(flag), st.tuples(flag, value, value),
+                       budget)
 
-    def line_of(program):
-        flag = st.one_of(st.sampled_from(flags_of(program)), value)
-        option = st.one_of(st.tuples(flag, value), st.tuples(flag), st.tuples(flag, value, value), st.tuples(st.just("--flops"), st.sampled_from(["1e9", "3e12", "1e30"])))
-        return st.tuples(st.just(program), st.lists(option, max_size=5).map(lambda options: [word for option in options for word in option]))
+    def words_of(options):
+        return [word for option in options for word in option]
+    return st.tuples(st.just(program), st.lists(option, max_size=5).map(words_of))
 
-    @settings(max_examples=100, database=None, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
-    @seed(world.random.randrange(2 ** 32))
-    @given(st.sampled_from(PROGRAMS).flatmap(line_of))
-    def answers(program_and_options):
-        program, options = program_and_options
-        folder = world.new("cwd")
-        folder.mkdir()
-        options = [*fixed[program], *(option.replace("\0", "") for option in options)]
-        child = Child(f"{program}.py", *options, folder=folder, environment={"HOME": str(world.folder), "COLUMNS": "80"},
-                      inside=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 ** 34, 2 ** 34)))
-        end = time.monotonic() + (1 if program == "bench" else 30)
-        while child.running() and time.monotonic() < end:
-            time.sleep(0.002)
-        if child.running():  # valid, and long
-            for _ in range(20):  # an import may swallow one
-                child.signal(signal.SIGTERM)
-                if child.wait(3, kill=False) is not None:
-                    break
-            if child.status == 143 and program != "train":
-                child.status = 0
-        if child.complaint and not (child.status == 1 and program == "compare" and "Traceback" not in child.err):  # 1: a cell failed
-            raise Wrong(f"{program}.py {options!r}: {child.complaint}")
-        if child.status == 2 and any(folder.iterdir()):
-            raise Wrong(f"{program}.py {options!r}: refused, and wrote {[path.name for path in folder.rglob('*')]}: {child.err[-500:]}")
-        shutil.rmtree(folder)
+
+def command_lines(lane, n=100):
+    """Gives the programs `n` command lines that hypothesis makes."""
+    failures = []
+
+    @settings(max_examples=n, database=None, deadline=None, phases=[Phase.generate],
+              suppress_health_check=list(HealthCheck))
+    @seed(lane.random.randrange(2 ** 32))
+    @given(st.sampled_from(PROGRAMS).flatmap(lines_of))
+    def answers(line):
+        try:
+            answer(lane, *line)
+        except Wrong as failure:
+            # Kept from hypothesis, which would run it again, and where it ended otherwise then, as
+            # a process may, would speak of a flaky test instead.
+            failures.append(str(failure))
     answers()
-    return 100
+    if failures:
+        raise Wrong("\n".join(failures))
+    return n
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+def answer(lane, program, words):
+    """Gives a program one command line, in an empty folder. Raises Wrong unless it is taken, or
+    refused clearly and without leaving anything."""
+    folder = lane.new("cwd")
+    folder.mkdir()
+    words = [*FIRST_WORDS.get(program, []), *(word.replace("\0", "") for word in words)]
+    child = Child(program, *words, folder=folder, inside=lambda: limit_memory(2 ** 34),
+                  environment={"HOME": str(lane.folder), "COLUMNS": "80"})
+    if not child.ends_within(LIMITS.get(program, LIMIT)):
+        child.stop()
+    a_cell_failed = child.status == 1 and program == "compare.py" and "Traceback" not in child.err
+    if child.complaint and not a_cell_failed:
+        raise Wrong(f"{program} {words!r}: {child.complaint}")
+    if child.status == 2 and any(folder.iterdir()):
+        names = [path.name for path in folder.rglob("*")]
+        raise Wrong(f"{program} {words!r}: refused, and wrote {names}: {child.err[-500:]}")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def limit_memory(n_bytes):
+    """Limits the addresses that this process may have."""
+    resource.setrlimit(resource.RLIMIT_AS, (n_bytes, n_bytes))
+
+
+# --------------------------------------------------------------------------------------------------
+# Texts
+
+CHARACTERS = {"emoji": (0x1F300, 0x1FAFF), "right-to-left": (0x5D0, 0x6FF), "han": (0x4E00, 0x9FFF),
+              "controls": (1, 31), "private": (0xE000, 0xF8FF), "any": (1, 0xD7FF)}
+
 
 def texts(draw):
-    """A text that nobody would call well kept."""
-    word = lambda: "".join(draw.choice("abcdefghijkl") for _ in range(draw.randint(1, 8)))  # noqa: E731
+    """(what it is, its bytes) of a text that nobody would call well kept."""
+    def word():
+        return "".join(draw.choice("abcdefghijkl") for _ in range(draw.randint(1, 8)))
+
+    def foreign(first, last):
+        lines = ["".join(chr(draw.randint(first, last)) for _ in range(40)) for _ in range(100)]
+        return "\n".join(lines).encode()
     lines = [" ".join(word() for _ in range(12)) for _ in range(draw.choice([3, 300]))]
-    ranges = {"emoji": (0x1F300, 0x1FAFF), "right-to-left": (0x5D0, 0x6FF), "han": (0x4E00, 0x9FFF), "controls": (1, 31), "private": (0xE000, 0xF8FF), "any": (1, 0xD7FF)}
-    kinds = {name: "\n".join("".join(chr(draw.randint(*span)) for _ in range(40)) for _ in range(100)).encode() for name, span in ranges.items()}
-    kinds |= {"plain": "\n".join(lines).encode(),
-              "invalid UTF-8": "\n".join(lines).encode()[:-5] + draw.randbytes(draw.randint(1, 50)) + b"\n" + "\n".join(lines).encode(),
-              "noise": draw.randbytes(5000), "NULs": bytes(5000), "a NUL": "\n".join(lines).encode() + b"\0" + "\n".join(lines).encode(),
-              "UTF-16": "\n".join(lines).encode("utf-16"), "BOM": b"\xef\xbb\xbf" + "\n".join(lines).encode(), "CRLF": "\r\n".join(lines).encode(),
-              "CR": "\r".join(lines).encode(), "Zalgo": ("a" + "̵͙́" * 500 + " b\n").encode() * 100, "empty lines": b"\n" * 10 ** draw.randint(0, 6),
-              "spaces": b" " * 10 ** draw.randint(0, 6), "one line": " ".join(lines).encode() * draw.choice([1, 100]), "one word": b"a" * 10 ** draw.randint(0, 6),
-              "special tokens": b"[CLS] [MASK] [SEP] [PAD] [UNK]\n" * 300, "same": b"the same line\n" * 500, "nothing": b"", "json in text": b'{"text": 1}\n' * 50}
+    plain = "\n".join(lines)
+    kinds = {name: foreign(*span) for name, span in CHARACTERS.items()} | {
+        "plain": plain.encode(),
+        "invalid UTF-8": plain.encode()[:-5] + draw.randbytes(draw.randint(1, 50)) + b"\n"
+        + plain.encode(),
+        "noise": draw.randbytes(5000),
+        "NULs": bytes(5000),
+        "a NUL": plain.encode() + b"\0" + plain.encode(),
+        "UTF-16": plain.encode("utf-16"),
+        "BOM": b"\xef\xbb\xbf" + plain.encode(),
+        "CRLF": "\r\n".join(lines).encode(),
+        "CR": "\r".join(lines).encode(),
+        "Zalgo": ("a" + "̵͙́" * 500 + " b\n").encode() * 100,
+        "empty lines": b"\n" * 10 ** draw.randint(0, 6),
+        "spaces": b" " * 10 ** draw.randint(0, 6),
+        "one line": " ".join(lines).encode() * draw.choice([1, 100]),
+        "one word": b"a" * 10 ** draw.randint(0, 6),
+        "special tokens": b"[CLS] [MASK] [SEP] [PAD] [UNK]\n" * 300,
+        "same": b"the same line\n" * 500,
+        "nothing": b"",
+        "json in text": b'{"text": 1}\n' * 50}
     return draw.choice(sorted(kinds.items()))
 
 
-def bad_text(world):
+HUGE_TEXTS = [("one line of 50 MB", b"the quick brown fox " * 2_500_000),
+              ("10 million empty lines", b"\n" * 10 ** 7)]
+
+
+def bad_text(lane):
     """Invalid, empty, endless, foreign: as lines of text, and inside JSON, CSV and Parquet."""
-    from faults import TINY, Wrong
-    draw, folder = world.random, world.new("text")
+    draw, folder = lane.random, lane.new("text")
     folder.mkdir()
     name, content = texts(draw)
     if draw.random() < 0.01:
-        name, content = draw.choice([("one line of 50 MB", b"the quick brown fox " * 2_500_000), ("10 million empty lines", b"\n" * 10 ** 7)])
+        name, content = draw.choice(HUGE_TEXTS)
     suffix = draw.choice([".txt", ".txt", ".txt", ".jsonl", ".csv", ".json", ".parquet", ".txt.gz"])
     if suffix == ".jsonl" and draw.random() < 0.7:
-        content = b"\n".join(json.dumps({"text": line}).encode() for line in content.decode("utf-8", "replace").split("\n"))
+        lines = content.decode("utf-8", "replace").split("\n")
+        content = b"\n".join(json.dumps({"text": line}).encode() for line in lines)
     path = folder / f"text{suffix}"
     path.write_bytes(content)
-    tokenizer = draw.choice([["--vocab-size", str(draw.choice([6, 60, 5000]))], ["--tokenizer", world.teacher]])
-    child = Child("train.py", *TINY, "--data", path, *tokenizer, "--out", folder / "run", environment={"ISOFLOP_CACHE": str(folder / "cache")})
-    child.wait(300)
+    tokenizer = draw.choice([["--vocab-size", str(draw.choice([6, 60, 5000]))],
+                             ["--tokenizer", lane.teacher]])
+    child = Child("train.py", *TINY, "--data", path, *tokenizer, "--out", folder / "run",
+                  environment={"ISOFLOP_CACHE": str(folder / "cache")})
+    child.wait()
     if child.complaint:
         raise Wrong(f"{name}, {suffix}, {tokenizer}: {child.line}: {child.complaint}")
     shutil.rmtree(folder)
     return 1
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
+# Folders of models
+
 
 class Payload:
     """What runs when it is unpickled."""
@@ -119,69 +184,134 @@ class Payload:
         return os.system, (f"touch {self.mark}",)
 
 
-def hostile_folder(world):
-    """A model's folder by somebody who means harm: given as teacher, as tokenizer, as model to score."""
-    from faults import Wrong
-    draw, folder, mark = world.random, world.new("hostile"), world.new("mark")
-    shutil.copytree(world.teacher, folder)
-    left = folder / "run.json"
-    if draw.random() < 0.3:  # somebody's own, which tells nothing of the files, or nonsense
-        left.write_text(json.dumps(draw.choice([{"files": 3}, {"files": ["config.json"]}, {"files": None}, {}, {"settings": None}, {"finished": True, "files": {}}])))
-    else:
-        left.unlink()
-    config = json.loads((folder / "config.json").read_text())
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+class Forgery:
+    """The teacher's folder, changed by somebody who means harm. Code that comes with it would make
+    the file `mark`."""
 
-    def write(name, content):
-        (folder / name).unlink(missing_ok=True)
-        (folder / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    def __init__(self, lane):
+        self.draw = draw = lane.random
+        self.folder, self.mark = lane.new("hostile"), lane.new("mark")
+        shutil.copytree(lane.teacher, self.folder)
+        self.config = json.loads((self.folder / "config.json").read_text())
+        self.tokenizer = json.loads((self.folder / "tokenizer.json").read_text())
+        self.file = draw.choice(["config.json", "tokenizer.json", "model.safetensors"])
+        self.key = draw.choice(sorted(self.config))
+        record = self.folder / "run.json"
+        if draw.random() < 0.3:  # one that says nothing of the files, or nonsense
+            nonsense = [{"files": 3}, {"files": ["config.json"]}, {"files": None}, {},
+                        {"settings": None}, {"finished": True, "files": {}}]
+            record.write_text(json.dumps(draw.choice(nonsense)))
+        else:
+            record.unlink()
+        kinds = self.weights() | self.configurations() | self.tokenizers() | self.files()
+        self.name = draw.choice(sorted(kinds))
+        kinds[self.name]()
 
-    def sparse(name, beginning=b"{"):
-        write(name, beginning)
-        os.truncate(folder / name, 2 ** 40)
+    def write(self, name, content):
+        """Puts bytes, or a value as JSON, in the place of a file."""
+        if not isinstance(content, bytes):
+            content = json.dumps(content).encode()
+        (self.folder / name).unlink(missing_ok=True)
+        (self.folder / name).write_bytes(content)
 
-    def link(name, target):
-        (folder / name).unlink()
-        (folder / name).symlink_to(target)
+    def write_endless(self, name):
+        self.write(name, b"{")
+        os.truncate(self.folder / name, 2 ** 40)
 
-    def pipe(name):
-        (folder / name).unlink()
-        os.mkfifo(folder / name)
-    any_file, key = draw.choice(["config.json", "tokenizer.json", "model.safetensors"]), draw.choice(sorted(config))
-    header = (2 ** draw.choice([20, 40, 62])).to_bytes(8, "little")
-    huge = {"x": {"dtype": "F32", "shape": [2 ** 40, 2 ** 20], "data_offsets": [0, 2 ** 62]}}
-    kinds = {
-        "pickle as weights": lambda: write("model.safetensors", pickle.dumps(Payload(mark))),
-        "pickle beside nothing": lambda: ((folder / "model.safetensors").unlink(), write("pytorch_model.bin", pickle.dumps(Payload(mark)))),
-        "pickle as any file": lambda: write(any_file, pickle.dumps(Payload(mark))),
-        "code in the configuration": lambda: (write("config.json", {**config, "auto_map": {"AutoModel": "evil.Evil"}, "trust_remote_code": True}), write("evil.py", f"import os; os.system('touch {mark}')".encode())),
-        "absurd size": lambda: write("config.json", {**config, key: draw.choice([10 ** 9, 10 ** 18, -1, 0, 2 ** 31, 1e308])}),
-        "absurd sizes": lambda: write("config.json", {key: 10 ** 9 if isinstance(value, int) and not isinstance(value, bool) else value for key, value in config.items()}),
-        "wrong type": lambda: write("config.json", {**config, key: draw.choice([None, [], {}, "x", True, [[]] * 100, "9" * 10 ** 6])}),
-        "deep JSON": lambda: write(any_file, b"[" * 10 ** 6),
-        "endless JSON": lambda: sparse(any_file),
-        "a device": lambda: link(any_file, draw.choice(["/dev/zero", "/dev/random", "/dev/stdin", "/dev/full"])),
-        "a pipe": lambda: pipe(any_file),
-        "link out of the folder": lambda: link(any_file, draw.choice(["/etc/passwd", "/proc/self/mem", "/", "../../..", "/proc/kmsg", str(folder / any_file)])),
-        "header of the weights": lambda: write("model.safetensors", header + b"{" * 100),
-        "sizes of the weights": lambda: write("model.safetensors", len(json.dumps(huge)).to_bytes(8, "little") + json.dumps(huge).encode()),
-        "no BERT's tokenizer": lambda: write("tokenizer.json", {**tokenizer, "model": draw.choice([{"type": "BPE", "vocab": {}, "merges": []}, {"type": "Unigram", "vocab": []}, None, [], "x", {"type": "WordLevel", "vocab": {"[MASK]": 0}, "unk_token": "x"}])}),
-        "tokenizer with huge ids": lambda: write("tokenizer.json", {**tokenizer, "model": {**tokenizer["model"], "vocab": {word: i * 10 ** 7 for word, i in tokenizer["model"]["vocab"].items()}}}),
-        "tokenizer with a bomb of a pattern": lambda: write("tokenizer.json", {**tokenizer, "pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed", "invert": False}}),
-        "tokenizer with parts of wrong kind": lambda: write("tokenizer.json", {**tokenizer, draw.choice(sorted(tokenizer)): draw.choice([None, [], {}, 5, "x"])}),
-    }
-    name = draw.choice(sorted(kinds))
-    kinds[name]()
-    out = world.new()
-    line = draw.choice([[argument if argument != world.teacher else folder for argument in world.lines[job]] for job in world.lines])
-    child = Child(*line, "--out", out, inside=lambda: resource.setrlimit(resource.RLIMIT_AS, (2 ** 35, 2 ** 35)))
-    child.wait(60)
-    what = f"{name} ({any_file}, {key}): {child.line}"
-    if mark.exists():
+    def link(self, name, target):
+        (self.folder / name).unlink()
+        (self.folder / name).symlink_to(target)
+
+    def pipe(self, name):
+        (self.folder / name).unlink()
+        os.mkfifo(self.folder / name)
+
+    def configure(self, **changes):
+        self.write("config.json", self.config | changes)
+
+    def tokenize_with(self, **changes):
+        self.write("tokenizer.json", self.tokenizer | changes)
+
+    def weights(self):
+        """{what is done to the weights: a function that does it}."""
+        payload = pickle.dumps(Payload(self.mark))
+        length = (2 ** self.draw.choice([20, 40, 62])).to_bytes(8, "little")
+        huge = json.dumps({"x": {"dtype": "F32", "shape": [2 ** 40, 2 ** 20],
+                                 "data_offsets": [0, 2 ** 62]}}).encode()
+
+        def pickle_beside_nothing():
+            (self.folder / "model.safetensors").unlink()
+            self.write("pytorch_model.bin", payload)
+        return {
+            "pickle as weights": lambda: self.write("model.safetensors", payload),
+            "pickle beside nothing": pickle_beside_nothing,
+            "pickle as any file": lambda: self.write(self.file, payload),
+            "header of the weights":
+                lambda: self.write("model.safetensors", length + b"{" * 100),
+            "sizes of the weights":
+                lambda: self.write("model.safetensors", len(huge).to_bytes(8, "little") + huge)}
+
+    def configurations(self):
+        """{what is done to the configuration: a function that does it}."""
+        draw, key = self.draw, self.key
+        numbers = [name for name, value in self.config.items() if type(value) is int]
+
+        def code():
+            self.configure(auto_map={"AutoModel": "evil.Evil"}, trust_remote_code=True)
+            self.write("evil.py", f"import os; os.system('touch {self.mark}')".encode())
+        sizes = [10 ** 9, 10 ** 18, -1, 0, 2 ** 31, 1e308]
+        others = [None, [], {}, "x", True, [[]] * 100, "9" * 10 ** 6]
+        return {
+            "code in the configuration": code,
+            "absurd size": lambda: self.configure(**{key: draw.choice(sizes)}),
+            "absurd sizes": lambda: self.configure(**dict.fromkeys(numbers, 10 ** 9)),
+            "wrong type": lambda: self.configure(**{key: draw.choice(others)})}
+
+    def tokenizers(self):
+        """{what is done to the tokenizer: a function that does it}."""
+        draw, model = self.draw, self.tokenizer["model"]
+        others = [{"type": "BPE", "vocab": {}, "merges": []}, {"type": "Unigram", "vocab": []},
+                  None, [], "x",
+                  {"type": "WordLevel", "vocab": {"[MASK]": 0}, "unk_token": "x"}]
+        huge_ids = {word: i * 10 ** 7 for word, i in model["vocab"].items()}
+        slow_pattern = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed",
+                        "invert": False}
+        part = draw.choice(sorted(self.tokenizer))
+        return {
+            "no BERT's tokenizer": lambda: self.tokenize_with(model=draw.choice(others)),
+            "tokenizer with huge ids":
+                lambda: self.tokenize_with(model={**model, "vocab": huge_ids}),
+            "tokenizer with a bomb of a pattern":
+                lambda: self.tokenize_with(pre_tokenizer=slow_pattern),
+            "tokenizer with parts of wrong kind":
+                lambda: self.tokenize_with(**{part: draw.choice([None, [], {}, 5, "x"])})}
+
+    def files(self):
+        """{what takes the place of any file: a function that puts it there}."""
+        draw, file = self.draw, self.file
+        devices = ["/dev/zero", "/dev/random", "/dev/stdin", "/dev/full"]
+        targets = ["/etc/passwd", "/proc/self/mem", "/", "../../..", "/proc/kmsg",
+                   str(self.folder / file)]
+        return {
+            "deep JSON": lambda: self.write(file, b"[" * 10 ** 6),
+            "endless JSON": lambda: self.write_endless(file),
+            "a device": lambda: self.link(file, draw.choice(devices)),
+            "a pipe": lambda: self.pipe(file),
+            "link out of the folder": lambda: self.link(file, draw.choice(targets))}
+
+
+def hostile_folder(lane):
+    """A hostile model's folder, given as teacher, as tokenizer, or as model to score."""
+    forgery = Forgery(lane)
+    line = lane.line_with(lane.any_job(), forgery.folder)
+    child = Child(*line, "--out", lane.new(), inside=lambda: limit_memory(2 ** 35))
+    child.wait()
+    what = f"{forgery.name} ({forgery.file}, {forgery.key}): {child.line}"
+    if forgery.mark.exists():
         raise Wrong(f"{what}: ran its code")
     if child.complaint:
         raise Wrong(f"{what}: {child.complaint}")
     if child.memory > 1.5 * 2 ** 30:
         raise Wrong(f"{what}: took {child.memory / 2 ** 30:.1f} GiB of memory")
-    shutil.rmtree(folder)
+    shutil.rmtree(forgery.folder)
     return 1

@@ -1,0 +1,185 @@
+"""What the fault campaign (faults.py) compares with: runs that nobody disturbed.
+
+`build` makes a text, tasks and a teacher, and lets each of the campaign's commands run once in
+peace. A `Lane` gives the same commands again and again, and what they leave must be the same.
+"""
+import json
+import random
+import re
+import shutil
+import sys
+
+from plumbing import disk
+from plumbing.cli import UserError
+
+from children import Child
+
+TINY = ("--flops", "3e8", "--model", "1x32h2", "--seq-len", "16", "--batch-size", "8",
+        "--dropout", "0.1")
+
+
+class Lost(Exception):
+    """What was computed is gone, torn, or another number."""
+
+
+class Wrong(Exception):
+    """An end that is not clear: a traceback, a hang, another status, or something was written that
+    should not be."""
+
+
+class Lane:
+    """A process of the campaign, which makes one fault after another in a folder of its own.
+
+    base: the folder that all lanes share, with the text, the teacher, and a folder for each job
+    that nobody disturbed. A job is one of the commands in `lines`."""
+
+    def __init__(self, base, number):
+        self.base, self.folder, self.names = base, base / f"lane{number}", 0
+        self.folder.mkdir()
+        self.random = random.Random(0)  # seeded again before each fault
+        self.book, self.teacher, self.glue_data = base / "book.txt", base / "teacher", base / "glue"
+        train = ("train.py", *TINY, "--data", self.book)
+        self.lines = {
+            "scratch": (*train, "--tokenizer", self.teacher),
+            "kd": (*train, "--strategy", "kd", "--teacher", self.teacher),
+            "minilm": (*train, "--strategy", "minilm", "--teacher", self.teacher,
+                       "--mlm-finish", "0.3"),
+            "glue": ("glue.py", self.teacher, "--data", self.glue_data, "--tasks", "cola",
+                     "--seeds", "2", "--pool", "mean")}
+
+    def new(self, name="run"):
+        """A path that nothing has used yet."""
+        self.names += 1
+        return self.folder / f"{name}{self.names}"
+
+    def any_job(self):
+        return self.random.choice(list(self.lines))
+
+    def line_with(self, job, teacher):
+        """The job's command, with another folder in the place of the teacher's."""
+        return [teacher if word == self.teacher else word for word in self.lines[job]]
+
+    def start(self, job, out, **options):
+        """A Child that runs the job's command."""
+        return Child(*self.lines[job], "--out", out, **options)
+
+    def must_end_alike(self, job, out, **options):
+        """Gives the command of a disturbed run once more, undisturbed. It must end like the run
+        that nobody disturbed, and do nothing again that was saved. Then its folder is removed."""
+        before = saved(job, out)
+        child = self.start(job, out, **options)
+        child.wait()
+        if child.complaint or child.status:
+            raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}")
+        self.must_equal(job, out, child.line)
+        if job == "glue":
+            if seconds_of_cells(out)[:len(before)] != before:
+                raise Lost(f"{child.line}: fine-tuned again what was finished")
+        elif before:
+            continued = re.search(r"continuing at step ([\d,]+)", child.out)
+            step = int(continued[1].replace(",", "")) if continued else 0
+            if step < before:
+                raise Lost(f"{child.line}: step {before} was saved, and it began at step {step}")
+        shutil.rmtree(out)
+
+    def must_equal(self, job, out, line):
+        """Raises Lost unless a finished run is equal to the undisturbed one."""
+        different = self.differences(job, out)
+        if different:
+            raise Lost(f"{line}: ended with other {different}")
+
+    def differences(self, job, out):
+        """In what a finished run differs from the undisturbed one, in words; "" where it is equal.
+        """
+        wanted, left = left_by(job, self.base / job), left_by(job, out)
+        return " and ".join(key for key in wanted if left[key] != wanted[key])
+
+
+def seconds_of_cells(folder):
+    """The seconds that each finished fine-tuning took. They tell whether it was done again."""
+    return [cell["seconds"] for cell in json.loads((folder / "glue.json").read_text())["cells"]]
+
+
+def saved(job, out):
+    """What a folder holds of unfinished work: the seconds of each finished fine-tuning, or the step
+    of the newest whole checkpoint."""
+    if job == "glue":
+        try:
+            return [cell["seconds"] for cell in disk.read_json(out / "glue.json")["cells"]]
+        except (OSError, UserError):
+            return []
+    try:
+        if disk.read_json(out / "run.json").get("finished"):
+            return 0
+    except (OSError, UserError):
+        pass
+    steps = [0]
+    for path in out.glob("checkpoint-*.safetensors") if out.is_dir() else ():
+        try:
+            steps.append(int(disk.load_tensors(path)[1]["step"]))
+        except UserError:
+            pass
+    return max(steps)
+
+
+def left_by(job, folder):
+    """{part: its value} of what must be equal in two folders of the same command. Times are left
+    out, and where a teacher lies."""
+    if job == "glue":
+        cells = json.loads((folder / "glue.json").read_text())["cells"]
+        return {"cells": [without(cell, "seconds") for cell in cells]}
+    record = json.loads((folder / "run.json").read_text())
+    record["settings"].pop("tokenizer")
+    record.get("files", {}).pop("log.jsonl", None)  # which holds times
+    return {"weights": (folder / "model.safetensors").read_bytes(),
+            "tokenizer": (folder / "tokenizer.json").read_bytes(),
+            "log": log_of(folder),
+            "record": without(record, "seconds", "teacher", "checksum", "peak_flops_per_second")}
+
+
+def without(dictionary, *keys):
+    return {key: value for key, value in dictionary.items() if key not in keys}
+
+
+def log_of(folder):
+    """The rows of a run's log, without times. Raises Lost where a line is torn."""
+    lines = (folder / "log.jsonl").read_text(errors="replace").splitlines()
+    try:
+        rows = [json.loads(line) for line in lines]
+    except ValueError:
+        raise Lost(f"{folder}/log.jsonl is torn") from None
+    keys = ("step", "loss", "val_loss", "lr", "flops")
+    return [{key: row.get(key) for key in keys} for row in rows]
+
+
+def build(base):
+    """Makes the text, the tasks and the teacher, and runs each job undisturbed."""
+    draw = random.Random(0)
+
+    def sentence():
+        subject = draw.choice(["the cat", "a dog", "one boy"])
+        verb = draw.choice(["sees", "likes", "takes"])
+        return f"{subject} {verb} {draw.choice(['the ball', 'a fish', 'red bread'])}."
+    lines = [" ".join(sentence() for _ in range(4)) for _ in range(600)]
+    (base / "book.txt").write_text("\n".join(lines) + "\n")
+    folder = base / "glue" / "CoLA"
+    folder.mkdir(parents=True)
+    write_table(folder / "train.tsv", [["x", i % 2, "", draw.choice(lines)] for i in range(64)])
+    write_table(folder / "dev.tsv", [["x", i % 2, "", draw.choice(lines)] for i in range(32)])
+    test = [[i, draw.choice(lines)] for i in range(8)]
+    write_table(folder / "test.tsv", [["index", "sentence"], *test])
+    must_end(Child("train.py", *TINY, "--vocab-size", 60, "--data", base / "book.txt",
+                   "--out", base / "teacher"))
+    lane = Lane(base, "-undisturbed")
+    children = [lane.start(job, base / job) for job in lane.lines]
+    for child in children:
+        must_end(child)
+
+
+def write_table(path, rows):
+    path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
+
+
+def must_end(child):
+    if child.wait() or child.complaint:
+        sys.exit(f"nobody disturbed it, and yet it failed: {child.line}\n{child.err[-3000:]}")
