@@ -12,11 +12,16 @@ def record(val_loss, unigram_loss=6.33, neighbour_loss=3.37):
 
 
 @pytest.mark.parametrize("unigram, neighbours, val_loss, plateau", [
-    (6.333, 3.375, 5.80, True), (6.333, 3.375, 5.40, False),  # books, 2,048 pieces: before and after attention found the neighbours
-    (6.655, 5.291, 6.17, True),                               # books, BERT's 30,522 pieces
-    (3.978, 1.302, 3.70, True), (3.978, 1.302, 1.36, False),  # stories
-    (5.0, 4.8, 4.85, False), (5.0, 4.8, 4.95, True)])         # a text whose neighbours say little: half of that is learned, or not
-def test_a_run_that_knows_little_but_word_frequencies_is_told_so(unigram, neighbours, val_loss, plateau):
+    # books, 2,048 pieces: before and after attention found the neighbours
+    (6.333, 3.375, 5.80, True), (6.333, 3.375, 5.40, False),
+    # books, BERT's 30,522 pieces
+    (6.655, 5.291, 6.17, True),
+    # stories
+    (3.978, 1.302, 3.70, True), (3.978, 1.302, 1.36, False),
+    # a text whose neighbours say little: half of that is learned, or not
+    (5.0, 4.8, 4.85, False), (5.0, 4.8, 4.95, True)])
+def test_a_run_that_knows_little_but_word_frequencies_is_told_so(unigram, neighbours, val_loss,
+                                                                 plateau):
     words = card.verdict(record(val_loss, unigram, neighbours))
     assert ("ended on the plateau" in words) == plateau
     assert not plateau or "--seq-len" in words  # and what to do
@@ -25,7 +30,8 @@ def test_a_run_that_knows_little_but_word_frequencies_is_told_so(unigram, neighb
 def test_the_way_to_both_neighbours_is_given_in_percent():
     assert "50% of the way" in card.verdict(record(5.0, 6.0, 4.0))
     assert "below that of knowing both" in card.verdict(record(3.9, 6.0, 4.0))
-    assert "below that of knowing both" in card.verdict(record(3.0, 4.0, 4.0))  # no division by their difference, which may be 0
+    # The difference of the two counting losses may be 0: nothing is divided by it.
+    assert "below that of knowing both" in card.verdict(record(3.0, 4.0, 4.0))
 
 
 def test_a_run_that_is_above_the_unigram_loss_is_told_so():
@@ -33,21 +39,28 @@ def test_a_run_that_is_above_the_unigram_loss_is_told_so():
 
 
 def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():
-    lines = [[], ["--seed", "1"], ["--flops", "2e13"], ["--data", "a/book.txt"], ["--unique-tokens", "1e5"], ["--lr", "0.01"]]
-    names = {card.default_name(options.train(["--flops", "1e13", *line]), size("2x128")) for line in lines}
+    lines = [[], ["--seed", "1"], ["--flops", "2e13"], ["--data", "a/book.txt"],
+             ["--unique-tokens", "1e5"], ["--lr", "0.01"]]
+    names = {card.default_name(options.train(["--flops", "1e13", *line]), size("2x128"))
+             for line in lines}
     assert len(names) == len(lines) and "scratch-2x128-1.00e13-stories-32x32-seed0" in names
     assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
 
 
 def test_a_student_without_an_mlm_head_gets_no_masked_word_loss():
-    words = card.verdict({**record(None), "val_terms_before": {"minilm": 2.0}, "val_terms": {"minilm": 0.25}})
-    assert "minilm from 2 to 0.25" in words and "plateau" not in words and "--mlm-finish" in words
+    words = card.verdict({**record(None), "val_terms_before": {"minilm": 2.0},
+                          "val_terms": {"minilm": 0.25}})
+    assert "minilm from 2 to 0.25" in words
+    assert "plateau" not in words and "--mlm-finish" in words
 
 
 def test_the_model_card_begins_with_a_header_that_the_hub_reads():
-    settings = {"strategy": "scratch", "model": "2x64", "flops_budget": 10 ** 10, "batch_size": 8, "seq_len": 16, "seed": 3}
-    text = card.model_card({**record(5.0), "settings": settings, "parameters": 12345, "flops_spent": 9_999_999_999, "steps": 7,
-                            "tokens": 896, "val_terms": {"mlm": 5.0}}, "stories")
+    settings = {"strategy": "scratch", "model": "2x64", "flops_budget": 10 ** 10, "batch_size": 8,
+                "seq_len": 16, "seed": 3}
+    text = card.model_card({
+        **record(5.0), "settings": settings, "parameters": 12345, "flops_spent": 9_999_999_999,
+        "steps": 7, "tokens": 896, "val_terms": {"mlm": 5.0}}, "stories")
     _, header, body = text.split("---\n", 2)
-    assert dict(line.split(": ") for line in header.splitlines() if ": " in line)["library_name"] == "transformers"
+    fields = dict(line.split(": ") for line in header.splitlines() if ": " in line)
+    assert fields["library_name"] == "transformers"
     assert "9,999,999,999 of a budget of 10,000,000,000" in body and "5.0000" in body

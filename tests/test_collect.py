@@ -1,4 +1,5 @@
-"""collect.py: comparisons of many people, made by hand here, become one report; what does not belong together is refused."""
+"""collect.py: comparisons of many people, made by hand here, become one report. What does not belong
+together is refused."""
 import csv
 
 from plumbing import disk, options
@@ -9,36 +10,55 @@ import pytest
 
 from reporting import cells, collect
 
-FIXED = {"model": "2x128", "teacher": "None", "teacher_model": "4x128", "teacher_flops": "3000000000000", "data": "stories", "glue_grid": "quick", "tasks": "rte",
-         "glue_seeds": "1", "lr": "None", "lr_grid": "None", "train_options": "", "distil_options": ""}
+FIXED = {"model": "2x128", "teacher": "None", "teacher_model": "4x128",
+         "teacher_flops": "3000000000000", "data": "stories", "glue_grid": "quick", "tasks": "rte",
+         "glue_seeds": "1", "lr": "None", "lr_grid": "None", "train_options": "",
+         "distil_options": ""}
+
+
+def run_record(strategy, seed):
+    """What train.py leaves in run.json of a student at 1e12 FLOPs."""
+    settings = {"strategy": strategy, "flops_budget": 10 ** 12, "unique_tokens": None, "seed": seed,
+                "lr": 1e-3, "seq_len": 32, "batch_size": 32, "betas": [0.9, 0.98], "dtype": "fp32"}
+    bill = {"student_forward": 1, "student_backward": 2, "teacher_forward": 0, "loss": 0}
+    return {"finished": True, "val_loss": 2.0, "unigram_loss": 4.0, "neighbour_loss": 1.3,
+            "tokens": 10 ** 6, "epochs": 0.0, "seconds": 9.0, "flops_spent": 10 ** 12 - 5,
+            "bill": bill, "machine": "m", "threads": 1, "settings": settings}
+
+
+def fine_tunings(task, accuracy):
+    """What glue.py leaves in glue.json, on another machine, of the cells of the quick grid."""
+    grid = GRIDS["quick"]
+    cell = {"task": "rte", "epochs": grid["epochs"], "seed": 0, "seq_len": 128, "pool": "cls",
+            "model_sha256": "0" * 16, "data": "elsewhere", "dtype": "bf16", "device": "cuda",
+            "examples_sha256": task.fingerprint, "seconds": 1.0,
+            "scores": {"dev": {"accuracy": accuracy}}}
+    width = 768 / 128 if grid.get("by_width") else 1
+    return {"cells": [{**cell, "lr": lr * width, "batch_size": batch_size}
+                      for lr in grid["lr"] for batch_size in grid["batch_size"]]}
 
 
 @pytest.fixture
 def hand_in(tmp_path):
-    """hand_in("ann", {("kd", 7): 0.625}) -> a comparison's folder of its students at 1e12 FLOPs: (strategy, seed) and the accuracy on the development set, and no weights."""
+    """hand_in("ann", {("kd", 7): 0.625}) -> the folder of ann's comparison, without weights: its
+    students by (strategy, seed), with their accuracy on the development set."""
     rte = tmp_path / "glue" / "RTE"
     rte.mkdir(parents=True)
+    rows = [f"{i}\tmia had a hat.\tleo had a hat.\t{('not_entailment', 'entailment')[i % 2]}\n"
+            for i in range(8)]
     for part in ("train", "dev"):
-        (rte / f"{part}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + "".join(
-            f"{i}\tmia had a hat.\tleo had a hat.\t{'entailment' if i % 2 else 'not_entailment'}\n" for i in range(8)))
+        (rte / f"{part}.tsv").write_text("index\tsentence1\tsentence2\tlabel\n" + "".join(rows))
 
     def make(name, students, **fixed):
         folder = tmp_path / name
         fixed = {**FIXED, "glue_data": str(tmp_path / "glue"), **fixed}
         task, = cells.cached_tasks(fixed["glue_data"], "rte")
-        grid = GRIDS["quick"]
         folder.mkdir()
         for (strategy, seed), accuracy in students.items():
             cell = folder / "cells" / f"{strategy}-1.00e12-all-seed{seed}"
             cell.mkdir(parents=True)
-            disk.write_json(cell / "run.json", {
-                "finished": True, "val_loss": 2.0, "unigram_loss": 4.0, "neighbour_loss": 1.3, "tokens": 10 ** 6, "epochs": 0.0, "seconds": 9.0, "flops_spent": 10 ** 12 - 5,
-                "bill": {"student_forward": 1, "student_backward": 2, "teacher_forward": 0, "loss": 0}, "machine": "m", "threads": 1,
-                "settings": {"strategy": strategy, "flops_budget": 10 ** 12, "unique_tokens": None, "seed": seed, "lr": 1e-3, "seq_len": 32, "batch_size": 32, "betas": [0.9, 0.98], "dtype": "fp32"}})
-            disk.write_json(cell / "glue.json", {"cells": [
-                {"task": "rte", "lr": lr * (768 / 128 if grid.get("by_width") else 1), "batch_size": batch_size, "epochs": grid["epochs"], "seed": 0, "seq_len": 128, "pool": "cls",
-                 "model_sha256": "0" * 16, "data": "elsewhere", "dtype": "bf16", "device": "cuda", "examples_sha256": task.fingerprint, "seconds": 1.0,
-                 "scores": {"dev": {"accuracy": accuracy}}} for lr in grid["lr"] for batch_size in grid["batch_size"]]})
+            disk.write_json(cell / "run.json", run_record(strategy, seed))
+            disk.write_json(cell / "glue.json", fine_tunings(task, accuracy))
         disk.write_json(folder / "compare.json", fixed)
         return str(folder)
     return make
@@ -54,34 +74,46 @@ def test_differences_of_all_the_class_are_paired_by_seed(hand_in, tmp_path):
     ben = hand_in("ben", {("scratch", 20): 0.70, ("kd", 20): 0.76})
     text, rows = collect_into(tmp_path / "all", ann, ben)
     assert [(row["strategy"], row["seed"], row["score"]) for row in rows] == [
-        ("kd", "10", "0.520000"), ("scratch", "10", "0.500000"), ("kd", "20", "0.760000"), ("scratch", "20", "0.700000")]
-    # The pairs differ by 2 and 6 points: 4.0 in the mean, +- 12.7062 x 2.828 / sqrt(2), and not by the 11 between two students from scratch
+        ("kd", "10", "0.520000"), ("scratch", "10", "0.500000"),
+        ("kd", "20", "0.760000"), ("scratch", "20", "0.700000")]
+    # The pairs differ by 2 and 6 points: 4.0 in the mean, +- 12.7062 x 2.828 / sqrt(2). The 20
+    # points between the two students from scratch do not count.
     assert "| 4.0 +- 25.4 | not told apart from scratch with 2 seeds |" in text
-    assert f"python compare.py --collect {ann} {ben}" in text and (tmp_path / "all" / "scores.png").stat().st_size > 2000
+    assert f"python compare.py --collect {ann} {ben}" in text
+    assert (tmp_path / "all" / "scores.png").stat().st_size > 2000
 
 
 def test_a_third_hand_narrows_the_interval(hand_in, tmp_path):
-    folders = [hand_in(name, {("scratch", seed): 0.5, ("kd", seed): 0.5 + gain}) for name, seed, gain in (("ann", 10, 0.02), ("ben", 20, 0.06), ("cem", 30, 0.04))]
+    gains = (("ann", 10, 0.02), ("ben", 20, 0.06), ("cem", 30, 0.04))
+    folders = [hand_in(name, {("scratch", seed): 0.5, ("kd", seed): 0.5 + gain})
+               for name, seed, gain in gains]
     text, _ = collect_into(tmp_path / "all", *folders)
-    assert "| 4.0 +- 5.0 | not told apart from scratch with 3 seeds |" in text  # 4.3027 x 2 / sqrt(3)
+    # 4.3027 x 2 / sqrt(3)
+    assert "| 4.0 +- 5.0 | not told apart from scratch with 3 seeds |" in text
 
 
 def test_the_same_student_twice_is_refused(hand_in, tmp_path):
     ann, ben = hand_in("ann", {("scratch", 10): 0.5}), hand_in("ben", {("scratch", 10): 0.7})
-    with pytest.raises(UserError, match="are the same student: give each comparison a --first-seed of its own"):
+    message = "are the same student: give each comparison a --first-seed of its own"
+    with pytest.raises(UserError, match=message):
         collect_into(tmp_path / "all", ann, ben)
     assert not (tmp_path / "all" / "report.md").exists()
 
 
-@pytest.mark.parametrize("key, value", [("model", "4x128"), ("teacher_flops", "1000000000000"), ("tasks", "cola,rte"), ("train_options", "--seq-len 64"), ("lr", "0.001")])
+@pytest.mark.parametrize("key, value", [
+    ("model", "4x128"), ("teacher_flops", "1000000000000"), ("tasks", "cola,rte"),
+    ("train_options", "--seq-len 64"), ("lr", "0.001")])
 def test_another_comparison_is_refused_by_what_differs(hand_in, tmp_path, key, value):
-    ann, ben = hand_in("ann", {("scratch", 10): 0.5}), hand_in("ben", {("scratch", 20): 0.7}, **{key: value})
-    with pytest.raises(UserError, match=f"holds another comparison than .*: {key} is {value} here and {FIXED[key]} there"):
+    ann = hand_in("ann", {("scratch", 10): 0.5})
+    ben = hand_in("ben", {("scratch", 20): 0.7}, **{key: value})
+    message = f"another comparison than .*: {key} is {value} here and {FIXED[key]} there"
+    with pytest.raises(UserError, match=message):
         collect_into(tmp_path / "all", ann, ben)
 
 
 def test_teachers_of_different_names_are_named(hand_in, tmp_path):
-    ann, ben = hand_in("ann", {("scratch", 10): 0.5}, teacher="bert-base-uncased"), hand_in("ben", {("scratch", 20): 0.7}, teacher="other/bert")
+    ann = hand_in("ann", {("scratch", 10): 0.5}, teacher="bert-base-uncased")
+    ben = hand_in("ben", {("scratch", 20): 0.7}, teacher="other/bert")
     text, _ = collect_into(tmp_path / "all", ann, ben)
     assert "teacher BERT 4x128 (bert-base-uncased, other/bert)" in text
 
@@ -101,22 +133,25 @@ def edit(path, change):
 def test_fine_tunings_that_the_comparison_did_not_ask_for_count_for_nothing(hand_in, tmp_path):
     ann = hand_in("ann", {("scratch", 10): 0.5})
     path = tmp_path / "ann" / "cells" / "scratch-1.00e12-all-seed10" / "glue.json"
-    edit(path, lambda record: record["cells"].append({**record["cells"][0], "lr": 1.0, "scores": {"dev": {"accuracy": 1.0}}}))
+    better = {"lr": 1.0, "scores": {"dev": {"accuracy": 1.0}}}
+    edit(path, lambda record: record["cells"].append({**record["cells"][0], **better}))
     _, rows = collect_into(tmp_path / "all", ann)
     assert {row["score"] for row in rows} == {"0.500000"}
 
 
 def test_a_student_that_is_not_scored_is_left_out_and_named(hand_in, tmp_path, capsys):
     ann = hand_in("ann", {("scratch", 10): 0.5, ("kd", 10): 0.6})
-    edit(tmp_path / "ann" / "cells" / "kd-1.00e12-all-seed10" / "glue.json", lambda record: record["cells"].pop())
+    path = tmp_path / "ann" / "cells" / "kd-1.00e12-all-seed10" / "glue.json"
+    edit(path, lambda record: record["cells"].pop())
     _, rows = collect_into(tmp_path / "all", ann)
-    assert {row["strategy"] for row in rows} == {"scratch"} and "left out: " in capsys.readouterr().out
+    assert {row["strategy"] for row in rows} == {"scratch"}
+    assert "left out: " in capsys.readouterr().out
 
 
 def test_a_renamed_student_is_noticed(hand_in, tmp_path):
     ann = hand_in("ann", {("scratch", 10): 0.5})
-    cells = tmp_path / "ann" / "cells"
-    (cells / "scratch-1.00e12-all-seed10").rename(cells / "scratch-1.00e12-all-seed11")
+    students = tmp_path / "ann" / "cells"
+    (students / "scratch-1.00e12-all-seed10").rename(students / "scratch-1.00e12-all-seed11")
     with pytest.raises(UserError, match="is not what its name says"):
         collect_into(tmp_path / "all", ann)
 
@@ -125,8 +160,12 @@ def test_what_cannot_be_collected_ends_in_one_line(hand_in, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "old").mkdir()
     disk.write_json(tmp_path / "old" / "compare.json", {"tasks": "rte"})
-    for folder, message in ((str(tmp_path / "empty"), "is no comparison's folder"), (str(tmp_path / "old"), "does not say model"),
-                            (hand_in("grid", {("scratch", 10): 0.5}, lr_grid="[0.001, 0.002]"), "need one rate"), (hand_in("none", {}), "no student of these comparisons"), (hand_in("kd", {("kd", 10): 0.5}), "no student from scratch")):
+    with_rates = hand_in("rates", {("scratch", 10): 0.5}, lr_grid="[0.001, 0.002]")
+    mistakes = ((str(tmp_path / "empty"), "is no comparison's folder"),
+                (str(tmp_path / "old"), "does not say model"), (with_rates, "need one rate"),
+                (hand_in("none", {}), "no student of these comparisons"),
+                (hand_in("kd", {("kd", 10): 0.5}), "no student from scratch"))
+    for folder, message in mistakes:
         with pytest.raises(UserError, match=message):
             collect_into(tmp_path / "all", folder)
 
