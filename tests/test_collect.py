@@ -1,5 +1,5 @@
-"""collect.py: comparisons of many people, made by hand here, become one report. What does not belong
-together is refused."""
+"""collect.py: comparisons of many people, made by hand here, become one report. What does not
+belong together is refused."""
 import csv
 
 from plumbing import disk, options
