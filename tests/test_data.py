@@ -1,10 +1,5 @@
 """data.py: blocks, order and masks are what BERT's are, and functions of (seed, step) alone."""
-import os
-import subprocess
-import sys
-import threading
-
-from plumbing import text, tokens, wordpiece
+from plumbing import wordpiece
 from plumbing.cli import UserError
 
 import numpy as np
@@ -25,25 +20,29 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def book(tmp_path, cache):
-    """A text of 2,000 lines, each with a word of its own, so that every document can be recognised."""
+    """A text of 2,000 lines, each with a word of its own, so that each document can be told."""
     path = tmp_path / "book.txt"
     path.write_text("".join(f"{spelled(i)} is line of the book\n" for i in range(2000)))
     return [str(path)]
 
 
 def spelled(i):
+    """A number as a word of four letters."""
     return "".join("abcdefghij"[int(digit)] for digit in f"{i:04d}")
 
 
 def masked(B=400, T=128, seed=0, blocks=None):
-    blocks = np.random.default_rng(1).integers(5, 1000, (B, T)) if blocks is None else blocks
+    """(blocks, inputs, positions, labels) of blocks, by default of B blocks of random words."""
+    if blocks is None:
+        blocks = np.random.default_rng(1).integers(5, 1000, (B, T))
     return blocks, *data.mask_tokens(blocks, data.generator(seed), VOCABULARY)
 
 
 def test_each_block_has_exactly_k_masked_positions():
     for T in (7, 32, 128, 511):
         blocks, inputs, positions, labels = masked(10, T)
-        assert np.array_equal(np.bincount(positions // T, minlength=10), np.full(10, masked_positions(T)))
+        counts = np.bincount(positions // T, minlength=10)
+        assert np.array_equal(counts, np.full(10, masked_positions(T)))
         assert len(set(positions)) == len(positions)
 
 
@@ -100,22 +99,30 @@ def test_the_shuffle_is_a_permutation(n):
 def test_the_shuffle_leaves_no_order_behind():
     n = 20000
     place = data.shuffled(np.arange(n), n, 3, 0, 1)
-    # A random permutation has one fixed point on average, and neighbours are uncorrelated (standard error 1/sqrt(n) = 0.007).
+    # A random permutation has one fixed point on average, and its neighbours are uncorrelated. The
+    # standard error of a correlation is 1 / sqrt(n) = 0.007.
     assert (place == np.arange(n)).sum() < 10
     assert abs(np.corrcoef(place[:-1], place[1:])[0, 1]) < 0.035
     assert abs(np.corrcoef(np.arange(n), place)[0, 1]) < 0.035
     assert abs(np.corrcoef(place, data.shuffled(np.arange(n), n, 3, 1, 1))[0, 1]) < 0.035
 
 
+def documents_of(corpus, rows):
+    """The documents that stand in blocks, as text."""
+    ids = rows[:, 1:].reshape(-1).tolist()
+    stream = corpus.tokenizer.decode(ids, skip_special_tokens=False)
+    return [document.replace(" ##", "").strip() for document in stream.split("[SEP]")]
+
+
 def test_blocks_begin_with_cls_and_hold_the_text_in_its_order(book):
     corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
     rows = corpus.rows("train", range(corpus.n))
     assert (rows[:, 0] == corpus.vocabulary.cls).all()
-    stream = corpus.tokenizer.decode(rows[:, 1:].reshape(-1).tolist(), skip_special_tokens=False)
-    lines = [line.replace(" ##", "").strip() for line in stream.split("[SEP]")]
-    wanted = [line for line in open(book[0]).read().splitlines()]
+    lines = documents_of(corpus, rows)
+    wanted = open(book[0]).read().splitlines()
     assert lines[0] == wanted[0] and len(lines) > 1900
-    assert [line for line in wanted if line in set(lines)] == lines[:-1]  # in order, without the held-out ones; the last is cut
+    # In order, and without the held-out ones. The last one is cut.
+    assert [line for line in wanted if line in set(lines)] == lines[:-1]
 
 
 def test_validation_text_is_held_out_by_document(book):
@@ -123,8 +130,8 @@ def test_validation_text_is_held_out_by_document(book):
     words = {}
     for part in ("train", "validation"):
         n = corpus.info["tokens"][part] // 15
-        stream = corpus.tokenizer.decode(corpus.rows(part, range(n))[:, 1:].reshape(-1).tolist(), skip_special_tokens=False)
-        words[part] = {document.replace(" ##", "").split(" is ")[0].strip() for document in stream.split("[SEP]")[:-1]}
+        documents = documents_of(corpus, corpus.rows(part, range(n)))[:-1]
+        words[part] = {document.split(" is ")[0] for document in documents}
     assert len(words["validation"]) >= 5 and not words["train"] & words["validation"]
 
 
@@ -133,8 +140,9 @@ def test_an_epoch_sees_each_block_once_and_the_next_in_another_order(book):
     B = 10
     steps = corpus.n // B + 1
     seen = np.concatenate([corpus.blocks(step, B) for step in range(2 * steps)])
-    epochs = [[tuple(row) for row in seen[e * corpus.n:(e + 1) * corpus.n]] for e in range(2)]
-    assert len(set(epochs[0])) == corpus.n and set(epochs[0]) >= set(epochs[1]) and epochs[0] != epochs[1]
+    rows = [tuple(row) for row in seen]
+    first, second = rows[:corpus.n], rows[corpus.n:2 * corpus.n]
+    assert len(set(first)) == corpus.n and set(first) >= set(second) and first != second
 
 
 def test_unique_tokens_repeats_a_subset_that_larger_ones_contain(book):
@@ -154,7 +162,30 @@ def test_the_order_depends_on_seed_and_step_alone(book):
     assert not np.array_equal(other.blocks(40, 8), late[0])
 
 
-def test_stories_are_endless_addressable_and_held_out(cache):
+class NumberedShards:
+    """Shards whose tokens are numbered through, instead of stories."""
+
+    def read(self, j):
+        return np.arange(j * source.SHARD_TOKENS, (j + 1) * source.SHARD_TOKENS)
+
+
+def test_a_step_of_stories_finds_its_blocks_in_the_shards(cache):
+    stories = source.StorySource(tokens=20_000, validation_tokens=2_000)
+    corpus = data.EndlessStories(stories, stories.tokenizer(), seq_len=32, seed=0)
+    corpus.shards = NumberedShards()
+    per_shard = source.SHARD_TOKENS // 31  # whole blocks; the rest of a shard is not read
+    B = 16
+    step = per_shard // B  # its batch lies on both sides of the first shard's end
+    rows = corpus.blocks(step, B)
+    for row, number in zip(rows, range(step * B, (step + 1) * B)):
+        j, i = divmod(number, per_shard)
+        first = j * source.SHARD_TOKENS + 31 * i
+        assert row.tolist() == [corpus.vocabulary.cls, *range(first, first + 31)]
+    assert step * B < per_shard < (step + 1) * B
+
+
+@pytest.mark.slow
+def test_stories_are_endless_and_addressable(cache):
     corpus = data.open_corpus(["stories"], seq_len=32, seed=0)
     late = data.open_corpus(["stories"], seq_len=32, seed=0, makers=2)
     try:
@@ -162,79 +193,26 @@ def test_stories_are_endless_addressable_and_held_out(cache):
         jumped = late.blocks(step, 16)
         for s in (0, step - 1, step):
             rows = corpus.blocks(s, 16)
-        assert np.array_equal(rows, jumped)  # reading on and jumping there, one maker and two: the same
+        assert np.array_equal(rows, jumped)  # reading on or jumping there, with one maker or two
         assert corpus.unique is None and (rows[:, 0] == corpus.vocabulary.cls).all()
         assert corpus.vocabulary.unk not in corpus.rows("validation", range(200))
-        # No story is on both sides: the rule that tells them apart reads nothing but the story.
-        sides = [set(document for part, document in corpus_documents() if part == side) for side in ("train", "validation")]
-        assert min(map(len, sides)) > 20 and not sides[0] & sides[1]
     finally:
         corpus.close()
         late.close()
 
 
-def corpus_documents():
-    return source.StorySource(tokens=20000, validation_tokens=2000).documents()
-
-
-def test_the_maker_of_stories_ends_when_its_reader_is_killed(cache):
-    program = ("import data, time\ncorpus = data.open_corpus(['stories'], 32, 0)\ncorpus.blocks(0, 1)\n"
-               "print(corpus.processes[0].pid, flush=True)\ntime.sleep(60)")
-    reader = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=os.path.dirname(data.__file__))
-    maker = int(reader.stdout.readline())
-    reader.kill()
-    reader.wait()
-    for _ in range(200):
-        try:
-            with open(f"/proc/{maker}/stat") as file:
-                if file.read().split()[2] == "Z":
-                    return
-        except OSError:
-            return
-        threading.Event().wait(0.1)
-    pytest.fail("the process that makes stories outlived its reader by 20 s")
-
-
 def test_masks_of_the_validation_set_do_not_depend_on_the_seed(book):
-    one, other = (data.open_corpus(book, seq_len=16, seed=seed, vocab_size=500).validation() for seed in (0, 1))
+    one, other = (data.open_corpus(book, seq_len=16, seed=seed, vocab_size=500).validation()
+                  for seed in (0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(one[1], other[1]))
 
 
-def test_a_cache_cut_short_is_made_again(book, cache, capsys):
-    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
-    before = corpus.blocks(0, 4)
-    with open(corpus.folder / "train.bin", "r+b") as file:
-        file.truncate(1000)
-    assert np.array_equal(data.open_corpus(book, seq_len=16, seed=0, vocab_size=500).blocks(0, 4), before)
-    assert "damaged" in capsys.readouterr().out
-
-
-def test_a_process_killed_while_it_tokenizes_leaves_no_half_cache(book, cache, monkeypatch):
-    source, tokenizer = text.open_source(book), text.open_source(book).tokenizer(500)
-
-    def killed(*args):
-        raise KeyboardInterrupt
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "rename", killed)
-        with pytest.raises(KeyboardInterrupt):
-            tokens.cached(source, tokenizer)
-    assert not list(cache.glob("tokens-*/"))
-    assert tokens.cached(source, tokenizer).exists()
-
-
-def test_two_processes_tokenize_a_text_once(book, cache):
-    program = f"import data\nprint(data.open_corpus({book!r}, 16, 0, vocab_size=500).blocks(0, 4).sum())"
-    both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=os.path.dirname(data.__file__))
-            for _ in range(2)]
-    sums = [process.communicate()[0].split()[-1] for process in both]
-    assert sums[0] == sums[1] and len(list(cache.glob("tokens-*/"))) == 1 and not list(cache.glob("*.tmp"))
-
-
 @pytest.mark.parametrize("options, message", [
-    ({"seq_len": 3}, "too short"), ({"unique_tokens": 10 ** 9}, "lower it"), ({"vocab_size": 5}, "no room for a word"),
-    ({"seq_len": 10 ** 4}, "less than one block"),
-    ({"tokenizer": "x", "vocab_size": 500}, "leave it out"), ({"tokenizer": "no-such/tokenizer"}, "no folder no-such/tokenizer")])
-def test_what_is_wrong_with_the_options_is_said(book, options, message, monkeypatch):
+    ({"seq_len": 3}, "too short"), ({"unique_tokens": 10 ** 9}, "lower it"),
+    ({"vocab_size": 5}, "no room for a word"), ({"seq_len": 10 ** 4}, "less than one block"),
+    ({"tokenizer": "x", "vocab_size": 500}, "leave it out"),
+    ({"tokenizer": "no-such/tokenizer"}, "no folder no-such/tokenizer")])
+def test_wrong_options_are_said(book, options, message, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=message):
         data.open_corpus(book, **{"seq_len": 16, "seed": 0, **options})
@@ -249,10 +227,10 @@ def test_fewer_tokens_than_one_batch_is_an_error(book):
 
 def test_the_fingerprint_is_of_what_is_validated_on_too(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
-    found = []
+    folder, fingerprints = tmp_path / "texts", []
+    folder.mkdir()
     for word in ("moon", "star"):
-        (tmp_path / "texts").mkdir(exist_ok=True)
-        (tmp_path / "texts" / "text-train.txt").write_text("the sun is warm and red today.\n" * 200)
-        (tmp_path / "texts" / "text-val.txt").write_text(f"the {word} is cold and far away.\n" * 100)
-        found.append(data.open_corpus([str(tmp_path / "texts")], 8, 0, vocab_size=60).fingerprint)
-    assert found[0] != found[1]
+        (folder / "text-train.txt").write_text("the sun is warm and red today.\n" * 200)
+        (folder / "text-val.txt").write_text(f"the {word} is cold and far away.\n" * 100)
+        fingerprints.append(data.open_corpus([str(folder)], 8, 0, vocab_size=60).fingerprint)
+    assert fingerprints[0] != fingerprints[1]

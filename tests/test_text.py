@@ -1,16 +1,19 @@
-"""text.py: every kind of file reads the same, BERT's tokenizer cuts it, and what cannot be read is said in one line."""
+"""plumbing/text.py: every kind of file reads the same; what cannot be read is said in one line."""
 import bz2
 import gzip
 import json
 import lzma
 
-from plumbing import text, wordpiece
+from plumbing import text
 from plumbing.cli import UserError
+from plumbing.wordpiece import SPECIAL
 
 import pytest
 import zstandard
 
-DOCUMENTS = [f"Document number {i}: the quick brown fox jumps over lazy dog {i % 7}." for i in range(50)]
+DOCUMENTS = [f"Document number {i}: the quick brown fox jumps over lazy dog {i % 7}."
+             for i in range(50)]
+OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 @pytest.fixture(autouse=True)
@@ -27,24 +30,29 @@ def write(path, rows=DOCUMENTS):
         parquet.write_table(pyarrow.table({"text": rows, "number": list(range(len(rows)))}), path)
         return
     if kind == "text":
-        content = "\n".join(rows) + "\n"
+        lines = rows
     elif kind == "json":
-        content = "".join(json.dumps({"text": row, "number": i}) + "\n" for i, row in enumerate(rows))
+        lines = [json.dumps({"text": row, "number": i}) for i, row in enumerate(rows)]
     else:
-        content = "text,number\n" + "".join(f'"{row}",{i}\n' for i, row in enumerate(rows))
+        lines = ["text,number", *(f'"{row}",{i}' for i, row in enumerate(rows))]
+    content = "".join(line + "\n" for line in lines)
     if path.suffix == ".zst":
         path.write_bytes(zstandard.compress(content.encode()))
         return
-    opened = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix, open)
-    with opened(path, "wt") as file:
+    with OPEN.get(path.suffix, open)(path, "wt") as file:
         file.write(content)
 
 
 def read(*data, column=None):
+    """[(part, document)]"""
     return list(text.open_source([str(entry) for entry in data], column).documents())
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.parquet", "a.txt.gz", "a.jsonl.gz", "a.csv.bz2", "a.txt.xz", "a.txt.zst"])
+# --------------------------------------------------------------------------------------------------
+# Files
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.parquet", "a.txt.gz",
+                                  "a.jsonl.gz", "a.csv.bz2", "a.txt.xz", "a.txt.zst"])
 def test_every_kind_of_file_gives_the_same_documents(tmp_path, name):
     write(tmp_path / name)
     assert [document for _, document in read(tmp_path / name)] == DOCUMENTS
@@ -54,34 +62,51 @@ def test_a_folder_is_its_files_and_their_names_say_what_is_validation(tmp_path):
     write(tmp_path / "train-0.jsonl", DOCUMENTS[:20])
     write(tmp_path / "train-1.jsonl", DOCUMENTS[20:40])
     write(tmp_path / "validation.jsonl", DOCUMENTS[40:])
-    assert read(tmp_path) == [("train", d) for d in DOCUMENTS[:40]] + [("validation", d) for d in DOCUMENTS[40:]]
+    train = [("train", document) for document in DOCUMENTS[:40]]
+    validation = [("validation", document) for document in DOCUMENTS[40:]]
+    assert read(tmp_path) == train + validation
 
 
-def test_without_a_validation_split_a_copy_of_a_held_out_document_is_held_out_too(tmp_path):
-    rows = [f"line {i % 500} of a text" for i in range(2000)]  # each document stands there four times
-    write(tmp_path / "a.txt", rows)
-    sides = {"train": set(), "validation": set()}
-    for part, document in read(tmp_path / "a.txt"):
-        sides[part].add(document)
-    assert not sides["train"] & sides["validation"] and len(sides["train"]) + len(sides["validation"]) == 500
-    assert 1 <= len(sides["validation"]) <= 15  # one in a hundred, give or take
-
-
-def test_two_documents_are_enough_for_both_parts_however_their_checksums_fall(tmp_path):
-    for i in range(20):
-        write(tmp_path / f"{i}.txt", [f"first {i}", f"second {i}"])
-        assert read(tmp_path / f"{i}.txt") == [("train", f"first {i}"), ("validation", f"second {i}")]
+def test_where_all_files_are_called_validation_the_name_says_nothing(tmp_path):
+    write(tmp_path / "validation.jsonl")
+    assert {part for part, _ in read(tmp_path)} == {"train", "validation"}
 
 
 def test_text_files_are_cut_at_empty_lines_where_there_are_some_else_at_each_line(tmp_path):
     (tmp_path / "prose.txt").write_text("a paragraph\nof two lines\n\nanother one\n")
-    assert [document.strip() for _, document in read(tmp_path / "prose.txt")] == ["a paragraph\nof two lines", "another one"]
+    documents = [document.strip() for _, document in read(tmp_path / "prose.txt")]
+    assert documents == ["a paragraph\nof two lines", "another one"]
 
 
 def test_empty_documents_are_passed_over(tmp_path):
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in ["one", "", "  ", None, "two"]))
+    rows = ["one", "", "  ", None, "two"]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
     assert [document for _, document in read(tmp_path / "a.jsonl")] == ["one", "two"]
 
+
+# --------------------------------------------------------------------------------------------------
+# What is held out
+
+def test_without_a_validation_split_a_copy_of_a_held_out_document_is_held_out_too(tmp_path):
+    rows = [f"line {i % 500} of a text" for i in range(2000)]  # each document four times
+    write(tmp_path / "a.txt", rows)
+    parts = {"train": set(), "validation": set()}
+    for part, document in read(tmp_path / "a.txt"):
+        parts[part].add(document)
+    assert not parts["train"] & parts["validation"]
+    assert len(parts["train"]) + len(parts["validation"]) == 500
+    assert 1 <= len(parts["validation"]) <= 15  # one in a hundred, give or take
+
+
+def test_two_documents_are_enough_for_both_parts_however_their_checksums_fall(tmp_path):
+    for i in range(20):
+        path = tmp_path / f"{i}.txt"
+        write(path, [f"first {i}", f"second {i}"])
+        assert read(path) == [("train", f"first {i}"), ("validation", f"second {i}")]
+
+
+# --------------------------------------------------------------------------------------------------
+# What cannot be read
 
 @pytest.mark.parametrize("name, content, message", [
     ("missing.txt", None, "no such file or folder"),
@@ -110,16 +135,35 @@ def test_a_wrong_column_is_answered_with_the_columns_that_there_are(tmp_path):
         read(tmp_path / "a.csv", column="body")
 
 
+def test_files_of_two_kinds_are_refused(tmp_path):
+    write(tmp_path / "a.csv")
+    write(tmp_path / "b.jsonl")
+    with pytest.raises(UserError, match="mixes csv and json files"):
+        read(tmp_path)
+
+
+def test_a_folder_without_text_is_refused(tmp_path):
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books" / "cover.png").touch()
+    with pytest.raises(UserError, match="books holds no text"):
+        read(tmp_path / "books")
+
+
+# --------------------------------------------------------------------------------------------------
+# The hub
+
 def test_a_hub_id_goes_to_load_dataset_with_its_configuration_and_split(monkeypatch):
     datasets = pytest.importorskip("datasets")
-    asked = []
+    calls = []
 
     def load_dataset(*arguments, **options):
-        asked.append((arguments, options))
+        calls.append((arguments, options))
         return datasets.Dataset.from_dict({"text": DOCUMENTS}).to_iterable_dataset()
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert [document for _, document in read("wikimedia/wikipedia:20231101.en")] == DOCUMENTS
-    assert asked[0] == (("wikimedia/wikipedia", "20231101.en"), {"streaming": True, "split": "train"})
+    documents = [document for _, document in read("wikimedia/wikipedia:20231101.en")]
+    assert documents == DOCUMENTS
+    assert calls[0] == (("wikimedia/wikipedia", "20231101.en"),
+                        {"streaming": True, "split": "train"})
 
 
 def test_an_id_that_the_hub_does_not_give_is_one_line():
@@ -127,43 +171,37 @@ def test_an_id_that_the_hub_does_not_give_is_one_line():
         read("no-such/data-set")
 
 
-def test_transformers_bert_cuts_text_as_our_wordpiece_does(tmp_path):
-    transformers = pytest.importorskip("transformers")
+# --------------------------------------------------------------------------------------------------
+# A vocabulary of the text's own
+
+def test_a_vocabulary_is_made_once_and_then_read_from_the_cache(tmp_path, capsys):
     write(tmp_path / "a.txt")
-    tokenizer = text.open_source([str(tmp_path / "a.txt")]).tokenizer(vocab_size=120)
-    wordpiece.save_tokenizer(tokenizer, tmp_path, longest=128)
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    for one, two in [("The quick FOX!", "caf\u00e9, 42 unheard-of w\u00f6rds"), ("[MASK] jumps", "a\tb\u00a0c"), ("", "dog")]:
-        ours, both = tokenizer.encode(one, two), theirs(one, two)
-        assert ours.ids == both["input_ids"] and ours.type_ids == both["token_type_ids"]
-    assert (theirs.cls_token, theirs.sep_token, theirs.mask_token, theirs.pad_token, theirs.unk_token) == \
-        ("[CLS]", "[SEP]", "[MASK]", "[PAD]", "[UNK]")
-    assert theirs.model_max_length == 128 and theirs("x" * 1000)["input_ids"][0] == theirs.cls_token_id
+    made, read_again = (text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
+                        for _ in range(2))
+    assert made.to_str() == read_again.to_str() and made.get_vocab_size() <= 120
+    assert capsys.readouterr().out.count("making a vocabulary") == 1
 
 
-def test_words_of_the_stories_are_one_token_each():
-    source = text.open_source(["stories"])
-    tokenizer = source.tokenizer()
-    story = next(source.stream(0, 0, "train"))
-    assert "[UNK]" not in tokenizer.encode(story).tokens
-    assert all(not token.startswith("##") for token in tokenizer.encode(story).tokens)
+def test_a_vocabulary_begins_with_the_special_tokens_and_can_spell_its_text(tmp_path):
+    write(tmp_path / "a.txt")
+    tokenizer = text.open_source([str(tmp_path / "a.txt")]).tokenizer(500)
+    assert [tokenizer.id_to_token(i) for i in range(5)] == SPECIAL
+    assert "[UNK]" not in tokenizer.encode(" ".join(DOCUMENTS)).tokens
 
 
-@pytest.mark.parametrize("content, message", [(b"not json", "not a tokenizer.json"), (b"\xff\xfe", "not UTF-8"), (b"{}", "not a tokenizer.json")])
-def test_a_file_that_is_no_tokenizer_is_said(tmp_path, content, message):
-    (tmp_path / "tokenizer.json").write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        wordpiece.load_tokenizer(str(tmp_path))
+def test_a_damaged_vocabulary_is_made_again(tmp_path, capsys):
+    write(tmp_path / "a.txt")
+    before = text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
+    [path] = (tmp_path / "cache").glob("tokenizer-*.json")
+    path.write_text(path.read_text()[:-100])
+    again = text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
+    assert again.get_vocab_size() == before.get_vocab_size()
+    assert capsys.readouterr().out.count("making a vocabulary") == 2
 
 
-def test_a_tokenizer_whose_numbers_have_no_end_is_refused():
-    vocab = {word: 10 ** 7 * i for i, word in enumerate([*wordpiece.SPECIAL, "cat"])}
-    with pytest.raises(UserError, match="numbers its 6 words up to 50,000,001"):
-        wordpiece.tokenizer_from(wordpiece.wordpiece(vocab).to_str())
-
-
-def test_a_tokenizer_without_mask_is_not_berts(tmp_path):
-    from tokenizers import Tokenizer, models
-    Tokenizer(models.WordPiece({"[UNK]": 0, "[CLS]": 1}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UserError, match=r"no \[PAD\] \[SEP\] \[MASK\]"):
-        wordpiece.load_tokenizer(str(tmp_path / "tokenizer.json"))
+def test_a_file_that_changed_gets_another_vocabulary_and_other_tokens(tmp_path):
+    path = tmp_path / "a.txt"
+    write(path)
+    before = text.open_source([str(path)]).key
+    write(path, DOCUMENTS[:-1])
+    assert text.open_source([str(path)]).key != before

@@ -1,0 +1,148 @@
+"""plumbing/tokens.py: a text is tokenized once, whole, and again where its tokens are damaged."""
+import os
+import subprocess
+import sys
+
+from plumbing import disk, text, tokens, wordpiece
+from plumbing.cli import UserError
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import data
+
+WORDS = ["the", "sun", "moon", "is", "warm"]
+TOKENIZER = wordpiece.wordpiece({piece: i for i, piece in enumerate([*wordpiece.SPECIAL, *WORDS])})
+SEP = wordpiece.SPECIAL.index("[SEP]")
+
+
+class Source:
+    """Documents from a list: what tokens.py needs of a source."""
+    name = "a list"
+
+    def __init__(self, documents):
+        self.pairs, self.key = documents, ["list", documents]
+
+    def documents(self):
+        return iter(self.pairs)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def book(tmp_path, cache):
+    path = tmp_path / "book.txt"
+    path.write_text("".join(f"page {i} is line of the book\n" for i in range(300)))
+    return [str(path)]
+
+
+def ids_of(documents):
+    """{part: all its token ids}"""
+    ids = {"train": [], "validation": []}
+    for part, array in tokens.tokenized(documents, TOKENIZER, "uint16"):
+        assert array.dtype == np.uint16
+        ids[part] += array.tolist()
+    return ids
+
+
+# --------------------------------------------------------------------------------------------------
+# From documents to tokens
+
+def test_a_sep_follows_each_document():
+    ids = ids_of([("train", "the sun"), ("validation", "the moon"), ("train", "is warm")])
+    the, sun, moon, is_, warm = range(5, 10)
+    assert ids == {"train": [the, sun, SEP, is_, warm, SEP], "validation": [the, moon, SEP]}
+
+
+def test_a_long_document_gives_the_tokens_that_it_gives_in_one_piece(monkeypatch):
+    document = " ".join(WORDS * 40)
+    whole = ids_of([("train", document)])
+    monkeypatch.setattr(tokens, "PIECE", 50)
+    assert ids_of([("train", document)]) == whole and whole["train"].count(SEP) == 1
+
+
+def test_the_pieces_of_a_document_are_the_document(monkeypatch):
+    monkeypatch.setattr(tokens, "PIECE", 50)
+    for document in ("", "one", "the sun is warm " * 30, "x" * 1234):
+        pieces = list(tokens.pieces([("train", document)]))
+        assert "".join(piece for _, piece, _ in pieces) == document
+        assert [is_end for _, _, is_end in pieces] == [False] * (len(pieces) - 1) + [True]
+
+
+def test_more_documents_than_a_batch_keep_their_order(monkeypatch):
+    documents = [("train", WORDS[i % 5]) for i in range(20)]
+    whole = ids_of(documents)
+    monkeypatch.setattr(tokens, "BATCH", 3)
+    assert ids_of(documents) == whole
+
+
+# --------------------------------------------------------------------------------------------------
+# The cache
+
+def test_the_cache_holds_the_tokens_their_number_and_their_checksums(cache):
+    folder = tokens.cached(Source([("train", "the sun"), ("validation", "is warm")]), TOKENIZER)
+    info = disk.read_json(folder / "info.json")
+    train = np.fromfile(folder / "train.bin", dtype=info["dtype"])
+    assert train.tolist() == [5, 6, SEP] and info["tokens"] == {"train": 3, "validation": 3}
+    assert info["sha256"]["train"] == disk.file_sha256(folder / "train.bin")
+
+
+def test_another_text_or_another_tokenizer_gets_a_folder_of_its_own(cache):
+    one = Source([("train", "the sun"), ("validation", "is warm")])
+    other = Source([("train", "the moon"), ("validation", "is warm")])
+    vocabulary = {**TOKENIZER.get_vocab(), "red": 10}
+    folders = {tokens.cached(one, TOKENIZER), tokens.cached(other, TOKENIZER),
+               tokens.cached(one, wordpiece.wordpiece(vocabulary))}
+    assert len(folders) == 3 and tokens.cached(one, TOKENIZER) in folders
+
+
+def test_a_cache_cut_short_is_made_again(book, cache, capsys):
+    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    before = corpus.blocks(0, 4)
+    with open(corpus.folder / "train.bin", "r+b") as file:
+        file.truncate(1000)
+    again = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    assert np.array_equal(again.blocks(0, 4), before)
+    assert "damaged" in capsys.readouterr().out
+
+
+def test_a_process_killed_while_it_tokenizes_leaves_no_half_cache(book, cache, monkeypatch):
+    source = text.open_source(book)
+    tokenizer = source.tokenizer(500)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tokens.cached(source, tokenizer)
+    assert not list(cache.glob("tokens-*/"))
+    assert tokens.cached(source, tokenizer).exists()
+
+
+def test_two_processes_tokenize_a_text_once(book, cache):
+    program = ("import data\n"
+               f"print(data.open_corpus({book!r}, 16, 0, vocab_size=500).blocks(0, 4).sum())")
+    both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
+                             cwd=ROOT) for _ in range(2)]
+    sums = [process.communicate()[0].split()[-1] for process in both]
+    assert sums[0] == sums[1] and len(list(cache.glob("tokens-*/"))) == 1
+    assert not list(cache.glob("*.tmp"))
+
+
+# --------------------------------------------------------------------------------------------------
+# What is refused
+
+@pytest.mark.parametrize("documents, message", [
+    ([], "has no text"), ([("train", "the sun")], "has a single document"),
+    # three unknown words and two [SEP]
+    ([("train", "quark gluon"), ("validation", "boson")], "60% of the words")])
+def test_too_little_text_or_unknown_words_are_refused_and_leave_no_cache(cache, documents, message):
+    with pytest.raises(UserError, match=message):
+        tokens.cached(Source(documents), TOKENIZER)
+    assert not list(cache.glob("tokens-*/"))
