@@ -1,4 +1,4 @@
-"""What happens around the steps of a run: log, validation, checkpoints, and how it stops.
+"""What happens around the steps of a run: its log, validations, checkpoints, and how it stops.
 
     with Monitor(run, learner, optimizer, plan, args, session, validation) as monitor:
         step = monitor.step                 # of the newest checkpoint, or 0
@@ -9,7 +9,7 @@
             step += 1
             monitor.after(step, terms)
 
-All processes log, validate, save and stop after the same steps, since the first one decides.
+All processes log, validate, save and stop after the same steps, since they decide together.
 """
 import contextlib
 import math
@@ -23,22 +23,34 @@ from plumbing.runs import checkpoint, restore
 import torch
 from tqdm import tqdm
 
+# What all processes decide together after each step. The largest of their answers counts.
 GO_ON, SAVE, STOP = 0, 1, 2
+LONGEST_PAUSE = 60  # seconds between two saves, where saving is quick
+SAVING_SHARE = 1 / 50  # of the run's time at most goes to saving
 
 
 class Monitor:
-    """What is no training itself. `step` and `seconds` say how far the run is."""
+    """What a run does besides training. `step` says how far it is, and `seconds` how long it took.
+
+    plan is the run's budget.Plan, args are the options of train.py, and validation is a
+    train.Validation."""
 
     def __init__(self, run, learner, optimizer, plan, args, session, validation):
-        self.run, self.learner, self.optimizer, self.plan = run, learner, optimizer, plan
-        self.args, self.processes, self.session = args, session.processes, session
+        self.run = run
+        self.learner = learner
+        self.optimizer = optimizer
+        self.plan = plan
+        self.args = args
+        self.session = session
+        self.processes = session.processes
         self.validation = validation
-        steps = plan.steps
-        self.finish_from = steps - plan.finish_steps
-        self.log_every, self.save_every = max(1, min(100, steps // 500)), max(1, steps // 20)
-        self.validate_at = {round(i * steps / 10) for i in range(11)} | {self.finish_from}
+        self.finish_from = plan.steps - plan.finish_steps
+        self.log_every = max(1, min(100, plan.steps // 500))
+        self.save_every = max(1, plan.steps // 20)
+        self.validate_at = {round(i * plan.steps / 10) for i in range(11)} | {self.finish_from}
         self.train_loss = "-"
-        # Seconds of a save. At first a guess, three fp32 numbers a parameter; then the last one's.
+        # Before the first save nobody knows how long one takes: three numbers of 4 bytes a
+        # parameter, at 500 MB a second. Later it is the time that the last one took.
         self.save_seconds = 12 * sum(p.numel() for p in learner.parameters()) / 5e8
 
     def __enter__(self):
@@ -51,20 +63,29 @@ class Monitor:
             cli.say(f"continuing at step {self.step:,} of {self.plan.steps:,}")
         self.began = self.saved = time.perf_counter()
         self.mark()
-        self.resources = contextlib.ExitStack()
-        self.signals = self.resources.enter_context(cli.Signals())
-        self.bar = self.resources.enter_context(tqdm(
-            total=self.plan.flops_spent, initial=self.plan.spent(self.step), unit="FLOP",
-            unit_scale=True, smoothing=0.05, mininterval=0.5, dynamic_ncols=True,
-            disable=not self.processes.first))
-        rows = [row for row in self.run.read_log() if row["step"] == self.step]
-        was_validated = any("val_terms" in row for row in rows)
-        if self.processes.broadcast(self.step in self.validate_at and not was_validated):
-            self.validate()
+        with contextlib.ExitStack() as resources:
+            self.signals = resources.enter_context(cli.Signals())
+            self.bar = resources.enter_context(self.progress_bar())
+            if self.processes.broadcast(self.lacks_validation()):
+                self.validate()
+            self.resources = resources.pop_all()  # from here on __exit__ closes them
         return self
 
     def __exit__(self, *failure):
         return self.resources.__exit__(*failure)
+
+    def progress_bar(self):
+        """The bar on the terminal of the first process. It counts FLOPs."""
+        return tqdm(total=self.plan.flops_spent, initial=self.plan.spent(self.step), unit="FLOP",
+                    unit_scale=True, smoothing=0.05, mininterval=0.5, dynamic_ncols=True,
+                    disable=not self.processes.first)
+
+    def lacks_validation(self):
+        """Whether a validation is due at the step where the run begins or continues, and the log
+        does not hold it yet."""
+        rows = [row for row in self.run.read_log() if row["step"] == self.step]
+        was_validated = any("val_terms" in row for row in rows)
+        return self.step in self.validate_at and not was_validated
 
     @property
     def seconds(self):
@@ -72,21 +93,27 @@ class Monitor:
         return self.seconds_before + time.perf_counter() - self.began
 
     def mark(self):
-        """The logged speed is measured from here: it leaves validations and saves out."""
+        """Measures the logged speed from here on, so that it leaves validations and saves out."""
         self.marked_step, self.marked_time = self.step, time.perf_counter()
 
     def wait_for_disk(self):
-        """Waits until the first process has read or written a checkpoint. A disk may be slower than
-        most; what takes longer is a hang."""
+        """Waits until the first process has read or written a checkpoint.
+
+        A disk may be much slower than most, so all wait for 100 times the seconds of a save. What
+        takes longer is a hang."""
         self.processes.barrier(100 * self.save_seconds)
 
     def check_finite(self, terms):
-        """Raises UserError where the loss is NaN or infinite, before the optimizer spreads it. On a
-        GPU reading the loss would stop the pipeline; there the log finds it."""
-        if self.session.device.type == "cpu":
-            self.checked(sum(terms.values()).item())
+        """Raises UserError where the loss is NaN or infinite, before the optimizer spreads it to
+        all weights.
 
-    def checked(self, loss):
+        On a GPU this does nothing, since reading the loss would make the program wait for the GPU.
+        There the next line of the log finds it."""
+        if self.session.device.type == "cpu":
+            self.finite(sum(terms.values()).item())
+
+    def finite(self, loss):
+        """The loss, if it is a finite number. Raises UserError if not."""
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss is {loss} at step {self.step:,}: most likely the learning rate is too "
@@ -95,9 +122,10 @@ class Monitor:
         return loss
 
     def after(self, step, terms):
-        """What is due after `step` steps. terms: {name: scalar} of the last one.
+        """Logs, validates, saves and stops after `step` steps, each when it is due.
 
-        Raises cli.Stopped, after a save, where a signal asks the program to stop."""
+        terms: {name: scalar} of the last step's loss. Raises cli.Stopped, after a save, where a
+        signal asks the program to stop."""
         self.step = step
         self.bar.update(self.plan.spent(step) - self.plan.spent(step - 1))
         decision = self.decide()
@@ -117,27 +145,34 @@ class Monitor:
             raise self.signals.stopped or cli.Stopped(signal.SIGTERM)
 
     def decide(self):
-        """GO_ON, SAVE or STOP: the same for all processes. Saves come each 20th of the run or each
-        minute, but take no more than a 50th of the time."""
-        pause = 50 * self.save_seconds
-        if self.step % self.save_every:
-            pause = max(60, pause)
-        due = self.processes.first and time.perf_counter() - self.saved > pause
-        return self.processes.all_reduce_max(STOP if self.signals.stopped else int(due))
+        """GO_ON, SAVE or STOP, the same in all processes.
+
+        A save is due after each 20th of the run, and after each minute. But saving takes no more
+        than a 50th of the time, so on a slow disk the pause between two saves is longer."""
+        pause = self.save_seconds / SAVING_SHARE
+        if self.step % self.save_every != 0:
+            pause = max(LONGEST_PAUSE, pause)
+        answer = GO_ON
+        if self.processes.first and time.perf_counter() - self.saved > pause:
+            answer = SAVE
+        if self.signals.stopped:
+            answer = STOP
+        return self.processes.all_reduce_max(answer)
 
     def log(self, names):
-        """A line of the log: the means of the loss's terms since the last one, and the speed."""
+        """Writes a line of the log: the speed, and the mean of each term of the loss, both since
+        the line before."""
         means = dict(zip(names, (self.sums / self.logged).tolist()))
-        loss = self.checked(sum(means.values()))
+        loss = self.finite(sum(means.values()))
         flops = self.plan.spent(self.step) - self.plan.spent(self.marked_step)
         speed = flops / (time.perf_counter() - self.marked_time)
         self.run.log(**self.progress(), loss=loss, terms=means,
                      lr=self.optimizer.param_groups[0]["lr"], flops_per_second=speed,
                      share_of_peak=speed / self.session.peak, seconds=self.seconds)
+        words = f"loss {loss:.3f}, {speed / self.session.peak:.0%} of peak"
+        self.bar.set_postfix_str(words, refresh=False)
         self.train_loss, self.logged = spell(means), 0
         self.mark()
-        postfix = f"loss {loss:.3f}, {speed / self.session.peak:.0%} of peak"
-        self.bar.set_postfix_str(postfix, refresh=False)
 
     def progress(self):
         """How far the run is: step, FLOPs and tokens."""
@@ -146,11 +181,11 @@ class Monitor:
 
     def validate(self):
         """Measures the validation loss, and logs it beside the losses of counting words."""
-        lesson = self.learner.lesson_at(self.step - 1)  # that of the last step
+        lesson = self.learner.lesson_at(self.step - 1)  # the lesson of the last step
         terms = self.learner.validate(self.validation.batch, self.session, lesson)
-        # There is a validation loss where the loss has an MLM term. The number of a head that
-        # nothing trains would mean nothing.
         counting, mlm, counts = self.validation.counting_losses, {}, ""
+        # Without an MLM term there is no validation loss: nothing trains the head, and its loss
+        # would say nothing.
         if "mlm" in terms:
             mlm = {"val_loss": terms["mlm"], **counting}
             counts = (f"   (unigram {counting['unigram_loss']:.3f}, neighbours "
@@ -162,9 +197,9 @@ class Monitor:
         self.mark()
 
     def save(self):
-        """Writes a checkpoint. Raises UserError where a weight is no finite number."""
+        """Writes a checkpoint. Raises UserError where a weight is not a finite number."""
         if not all(p.isfinite().all() for p in self.learner.parameters()):
-            self.checked(math.nan)
+            self.finite(math.nan)
         start = time.perf_counter()
         if self.processes.first:
             state = checkpoint(self.learner, self.optimizer, self.seconds, self.sums, self.logged)
@@ -176,5 +211,5 @@ class Monitor:
 
 
 def spell(terms):
-    """{"mlm": 3.21, ...} in words."""
+    """{"mlm": 3.21, "kd": 2} as text: 'mlm 3.210, kd 2.000'."""
     return ", ".join(f"{name} {value:#.4g}" for name, value in terms.items())
