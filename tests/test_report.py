@@ -1,122 +1,217 @@
-"""report.py: intervals against SciPy, the multiplier against a curve made by hand, verdicts that follow from them."""
+"""reporting/report.py: what the report says follows from the scores, and the same scores make the
+same files."""
 import csv
 import io
 import math
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import scipy.stats
 
 from budget import size
-from measure import statistics
 from reporting import report
 from reporting.cells import Cell
 
-
-@pytest.mark.parametrize("df", [*range(1, 31), 31, 40, 60, 100, 1000])
-def test_the_quantiles_are_scipys(df):
-    assert statistics.t_975(df) == pytest.approx(scipy.stats.t.ppf(0.975, df), rel=5e-5)
+KD_GAIN = 0.1  # at the smaller budget; at the larger one kd scores as scratch does
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_the_interval_is_scipys(seed):
-    values = np.random.default_rng(seed).normal(3, 2, size=2 + seed * 5).tolist()
-    mean, half = statistics.interval(values)
-    low, high = scipy.stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=scipy.stats.sem(values))
-    assert (mean - half, mean + half) == pytest.approx((low, high), rel=1e-4)
+def outcome_of(strategy, C, seed):
+    """What a cell left behind. Scores: scratch has 40 and 60 points at the two budgets, each seed 3
+    more than the one before; kd has 10.0, 10.1, 10.2 more at the smaller budget."""
+    score = (0.4 if C == 10 ** 12 else 0.6) + 0.03 * seed
+    if strategy == "kd" and C == 10 ** 12:
+        score += KD_GAIN + 0.001 * seed
+    settings = {"lr": 1e-3, "seq_len": 32, "batch_size": 32, "betas": [0.9, 0.98], "dtype": "fp32"}
+    bill = {"student_forward": 1, "student_backward": 2, "loss": 0,
+            "teacher_forward": 0 if strategy == "scratch" else 2}
+    record = {"val_loss": 2.0 - score, "unigram_loss": 4.0, "neighbour_loss": 1.3,
+              "tokens": 10 ** 6, "epochs": 0.0, "seconds": 9.0, "flops_spent": C - 5,
+              "settings": settings, "bill": bill, "machine": "m", "threads": 1}
+    result = {"score": {"dev": [0.0, None], "test": [score, None]},
+              "metrics": {"test": {"accuracy": [score, None]}}, "seconds": 2.0}
+    return {"record": record, "results": {"entailment": result}}
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_verdict_is_given_where_the_paired_t_test_finds_a_difference(seed):
-    draw = np.random.default_rng(seed)
-    scratch = draw.normal(50, 5, size=4)
-    student = scratch + draw.normal(2.0, 1.5, size=4)
-    words = statistics.verdict(*statistics.interval((student - scratch).tolist()), 4)
-    p = scipy.stats.ttest_rel(student, scratch).pvalue
-    assert (words == "ahead of scratch") == (p < 0.05 and student.mean() > scratch.mean()) and ("not told apart" in words) == (p >= 0.05)
-
-
-def test_one_seed_gets_no_verdict():
-    assert statistics.interval([3.0]) == (3.0, None) and statistics.verdict(3.0, None, 1) == "one seed: no verdict"
-    assert statistics.verdict(-3.0, 1.0, 5) == "behind scratch"
-
-
-CURVE = [(1e12, 40.0), (1e13, 60.0), (1e14, 70.0)]
-
-
-@pytest.mark.parametrize("C, score, expected", [
-    (1e12, 60.0, ("=", 10.0)),                  # scratch has 60 at 1e13: ten times 1e12
-    (1e12, 50.0, ("=", math.sqrt(10))),         # half way between 40 and 60, on the log axis
-    (1e13, 65.0, ("=", math.sqrt(10))), (1e13, 50.0, ("=", 1 / math.sqrt(10))), (1e12, 40.0, ("=", 1.0)),
-    (1e13, 75.0, (">", 10.0)),                  # never reached within 1e14
-    (1e13, 30.0, ("<", 0.1))])                  # below all that was measured
-def test_the_compute_multiplier_is_read_off_scratchs_own_curve(C, score, expected):
-    sign, kappa = statistics.compute_multiplier(CURVE, C, score)
-    assert (sign, kappa) == (expected[0], pytest.approx(expected[1]))
-
-
-def test_a_dent_in_the_curve_takes_the_first_crossing():
-    assert statistics.compute_multiplier([(1e12, 40.0), (1e13, 60.0), (1e14, 50.0), (1e15, 80.0)], 1e12, 55.0)[1] == pytest.approx(10 ** 0.75)
-
-
-def test_a_teacher_pays_from_so_many_students_on():
-    # Each student saves (3 - 1) 1e13 FLOPs: a teacher of 1e14 is paid by five of them, one of 1.1e14 by six.
-    assert statistics.break_even(1e14, 3.0, 1e13) == 5 and statistics.break_even(1.1e14, 3.0, 1e13) == 6
-    assert statistics.break_even(1e14, 0.9, 1e13) is None and statistics.break_even(0, 3.0, 1e13) is None
+def make_study(folder, strategies=("scratch", "kd"), seeds=3):
+    """(args, outcomes) of a comparison at two budgets and on two data settings."""
+    args = SimpleNamespace(
+        strategies=list(strategies), budgets=[10 ** 12, 10 ** 13], unique_tokens=[None, 20000],
+        seeds=seeds, seed_numbers=range(seeds), first_seed=0, out=folder, preset="demo",
+        model=size("2x128"), teacher=None, teacher_model=size("4x128"), teacher_flops=10 ** 14,
+        data="stories", lr=None, lr_grid=None, train_options="", distil_options="",
+        glue_data="stories", glue_grid="stories", tasks="entailment", glue_seeds=1)
+    outcomes = {}
+    for unique in args.unique_tokens:
+        for C in args.budgets:
+            for seed in args.seed_numbers:
+                for strategy in strategies:
+                    commands = ("train.py", "--seed", str(seed)), ("glue.py",)
+                    cell = Cell(strategy, C, unique, seed, None,
+                                Path(f"{strategy}-{C}-{unique}-{seed}"), commands)
+                    outcomes[cell] = outcome_of(strategy, C, seed)
+    return args, outcomes
 
 
 @pytest.fixture
 def study(tmp_path):
-    """A comparison of two strategies, two budgets, three seeds, with scores made up so that kd is 10 points ahead at 1e12, level at 1e13."""
-    args = SimpleNamespace(strategies=["scratch", "kd"], budgets=[10 ** 12, 10 ** 13], unique_tokens=[None, 20000], seeds=3, seed_numbers=range(3), first_seed=0, out=tmp_path, preset="demo",
-                           model=size("2x128"), teacher=None, teacher_model=size("4x128"), teacher_flops=10 ** 14, data="stories", lr=None, lr_grid=None,
-                           train_options="", distil_options="", glue_data="stories", glue_grid="stories", tasks="entailment", glue_seeds=1)
-    outcomes = {}
-    for unique in args.unique_tokens:
-        for C in args.budgets:
-            for seed in range(3):
-                for strategy in args.strategies:
-                    score = (0.4 if C == 10 ** 12 else 0.6) + 0.03 * seed + (0.1 + 0.001 * seed if strategy == "kd" and C == 10 ** 12 else 0)
-                    cell = Cell(strategy, C, unique, seed, None, Path(f"{strategy}-{C}-{unique}-{seed}"), (("train.py", "--seed", str(seed)), ("glue.py",)))
-                    record = {"val_loss": 2.0 - score, "unigram_loss": 4.0, "neighbour_loss": 1.3, "tokens": 10 ** 6, "epochs": 0.0, "seconds": 9.0,
-                              "flops_spent": C - 5, "settings": {"lr": 1e-3, "seq_len": 32, "batch_size": 32, "betas": [0.9, 0.98], "dtype": "fp32"},
-                              "bill": {"student_forward": 1, "student_backward": 2, "teacher_forward": 0 if strategy == "scratch" else 2, "loss": 0},
-                              "machine": "m", "threads": 1}
-                    outcomes[cell] = {"record": record, "results": {"entailment": {"score": {"dev": [0.0, None], "test": [score, None]},
-                                                                                  "metrics": {"test": {"accuracy": [score, None]}}, "seconds": 2.0}}}
-    return args, outcomes
+    return make_study(tmp_path)
 
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Drawing takes a second, and most of these tests read only text."""
+    for name in ("draw_scores", "draw_bill"):
+        monkeypatch.setattr(report, name, lambda *_: None)
+
+
+def row_of(study, strategy, C):
+    """The row of unlimited data."""
+    return next(row for row in report.rows_of(*study)
+                if (row["strategy"], row["flops"], row["unique_tokens"]) == (strategy, C, None))
+
+
+def report_of(study, tried=(), failed=(), **options):
+    args, outcomes = study
+    report.write(args, None, list(outcomes), outcomes, list(tried), dict(failed), **options)
+    return (args.out / "report.md").read_text()
+
+
+# --------------------------------------------------------------------------------------------------
+# The rows
 
 def test_differences_are_paired_by_seed(study):
-    row = next(row for row in report.rows_of(*study) if row["strategy"] == "kd" and row["flops"] == 10 ** 12)
-    # Seeds differ by 3 points, the pairs by 0.1: 10.0, 10.1, 10.2. The interval is that of the pairs.
-    assert row["difference"] == pytest.approx(10.1) and row["difference_half"] == pytest.approx(4.3027 * 0.1 / math.sqrt(3), rel=1e-3)
+    row = row_of(study, "kd", 10 ** 12)
+    # Seeds differ by 3 points, the pairs by 0.1: 10.0, 10.1, 10.2. The interval is that of the
+    # pairs, with Student's t for two degrees of freedom.
+    half = 4.3027 * 0.1 / math.sqrt(3)
+    assert row["difference"] == pytest.approx(10.1)
+    assert row["difference_half"] == pytest.approx(half, rel=1e-3)
     assert row["verdict"] == "ahead of scratch" and row["half"] > 5
-    assert row["multiplier"] == ("=", pytest.approx(10 ** (10.1 / 20)))
-    level = next(row for row in report.rows_of(*study) if row["strategy"] == "kd" and row["flops"] == 10 ** 13)
+    level = row_of(study, "kd", 10 ** 13)
     assert level["difference"] == 0 and "not told apart" in level["verdict"]
 
 
-def test_the_report_holds_table_verdicts_commands_and_figures(study):
+def test_a_seed_without_a_student_from_scratch_has_no_pair(study):
     args, outcomes = study
-    report.write(args, "t", None, list(outcomes), outcomes, [], {"x": "error: it failed"})
-    text = (args.out / "report.md").read_text()
-    assert "**kd, unlimited data, 1.00e12 FLOPs**: ahead of scratch (10.1 +- 0.2 points)" in text and "error: it failed" in text
-    assert "it pays from 46 students on" in text  # 1e14 / ((3.2 - 1) 1e12) = 45.5
+    gone = [cell for cell in outcomes if cell.strategy == "scratch" and cell.seed == 1]
+    for cell in gone:
+        del outcomes[cell]
+    row = row_of(study, "kd", 10 ** 12)
+    assert row["seeds"] == 3 and row["pairs"] == 2
+    assert row["difference"] == pytest.approx(10.1)  # the mean of 10.0 and 10.2
+
+
+def test_the_multiplier_is_read_off_scratchs_curve(study):
+    # Scratch has 43 points at 1e12 and 63 at 1e13, in the mean; kd has 53.1 at 1e12.
+    row = row_of(study, "kd", 10 ** 12)
+    assert row["multiplier"] == ("=", pytest.approx(10 ** (10.1 / 20)))
+    assert row_of(study, "scratch", 10 ** 12)["multiplier"] is None
+
+
+def test_students_without_an_mlm_head_have_no_loss(study):
+    args, outcomes = study
+    for cell, outcome in outcomes.items():
+        if cell.strategy == "kd":
+            outcome["record"]["val_loss"] = None
+    row = row_of(study, "kd", 10 ** 12)
+    assert row["val_loss"] is None and row["loss_by_seed"] == {} and not row["plateau"]
+    assert "| no head |" in report.rows_table(report.rows_of(*study), ["entailment"])
+
+
+def test_one_student_on_the_plateau_marks_the_row(study):
+    args, outcomes = study
+    cell = next(cell for cell in outcomes if cell.strategy == "kd")
+    outcomes[cell]["record"]["val_loss"] = 3.9  # of 4.0, the unigram loss
+    assert row_of(study, "kd", 10 ** 12)["plateau"]
+    assert not row_of(study, "kd", 10 ** 13)["plateau"]
+
+
+# --------------------------------------------------------------------------------------------------
+# The report
+
+def test_the_report_holds_verdicts_commands_and_failures(study, no_figures):
+    text = report_of(study, failed={"x": "error: it failed"})
+    answer = "**kd, unlimited data, 1.00e12 FLOPs**: ahead of scratch (10.1 +- 0.2 points)"
+    assert answer in text and "Failed cells: x: error: it failed" in text
+    # 1e14 / ((3.2 - 1) 1e12) = 45.5
+    assert "if you also pay for training the teacher, it pays off once you distil 46 students" \
+        in text
     assert text.count("python train.py --seed") == 24
-    for name in ("scores.png", "scores.svg", "bill.png", "bill.svg"):
-        assert (args.out / name).stat().st_size > 2000
-    rows = list(csv.DictReader(io.StringIO((args.out / "results.csv").read_text())))
-    assert len(rows) == 24 and rows[0].keys() >= {"strategy", "flops", "unique_tokens", "seed", "task", "metric", "score", "val_loss"}
+
+
+def test_a_score_that_scratch_never_reaches_bounds_the_break_even(tmp_path, no_figures):
+    args, outcomes = make_study(tmp_path)
+    for cell, outcome in outcomes.items():
+        if cell.strategy == "kd":
+            outcome["results"]["entailment"]["score"]["test"][0] += 0.3
+    text = report_of((args, outcomes))
+    assert "scratch does not reach its score within 10 times the budget" in text
+    # 1e14 / ((10 - 1) 1e12) = 11.1
+    assert "it pays off once you distil 12 students, if not before" in text
+    assert "scratch does not reach its score, and no larger budget was measured" in text
+
+
+def test_kd_is_compared_with_kd_released_where_both_were_run(tmp_path, no_figures):
+    # Here kd-released scores as scratch does, so the pairs differ by 10.0, 10.1, 10.2 again.
+    text = report_of(make_study(tmp_path, ("scratch", "kd", "kd-released")))
+    assert ("- kd against kd-released, unlimited data, 1.00e12 FLOPs: ahead of kd-released "
+            "(10.1 +- 0.2 points)") in text
+    assert "kd against" not in report_of(make_study(tmp_path))
+
+
+def test_one_seed_gets_no_verdict_and_no_multiplier(tmp_path, no_figures):
+    text = report_of(make_study(tmp_path, seeds=1))
+    assert "one seed: no verdict (10.0 points)." in text
+    assert "times the budget" not in text.split("##")[1] and "pays off once" not in text
+    assert "1 seed: it does not show how much of a difference is luck." in text
+
+
+def test_one_comparison_in_twenty_is_expected_to_look_told_apart_by_chance(study, no_figures):
+    # Two budgets and two data settings: four comparisons with scratch.
+    assert ("Of 4 such comparisons, 0.2 are expected to look told apart by chance"
+            in report_of(study))
+
+
+def test_the_rates_that_were_tried_are_in_the_report(study, no_figures):
+    text = report_of(study, tried=[("scratch", 1e-3, 0.5), ("kd", 2e-3, 0.61)])
+    assert "| kd | 0.002 | 61.0 |" in text and "learning rates chosen per strategy" in text
+    assert "(2.00e12 FLOPs of tries)" in text  # two students at the smallest budget
+    assert "## Learning rates" not in report_of(study)
+
+
+def test_the_command_in_the_report_makes_the_comparison_again(study, no_figures):
+    args, _ = study
+    text = report_of(study)
+    assert ("python compare.py --strategies=scratch,kd --budgets=1.00e12,1.00e13 "
+            "--unique-tokens=inf,2.00e4 --seeds=3 --model=2x128 --teacher-model=4x128 "
+            "--teacher-flops=1.00e14") in text
+    assert f"--out={args.out}" in text
+    assert "```bash\nmy command\n```" in report_of(study, command="my command")
+
+
+def test_results_csv_has_a_line_for_each_cell_task_and_metric(study, no_figures):
+    report_of(study)
+    rows = list(csv.DictReader(io.StringIO((study[0].out / "results.csv").read_text())))
+    assert len(rows) == 24
+    assert rows[0].keys() >= {"strategy", "flops", "unique_tokens", "seed", "task", "metric",
+                              "score", "val_loss"}
     assert rows[0]["score"] == "0.400000" and rows[0]["unique_tokens"] == "inf"
+
+
+def test_nothing_finished_is_nothing_to_report(tmp_path, capsys):
+    args, outcomes = make_study(tmp_path)
+    report.write(args, None, list(outcomes), {}, [], {})
+    assert "nothing to report" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
 def test_the_same_results_make_the_same_files(study):
     args, outcomes = study
     contents = []
     for _ in range(2):
-        report.write(args, "t", None, list(outcomes), outcomes, [], {})
-        contents.append({path.name: path.read_bytes() for path in args.out.iterdir() if path.suffix in (".md", ".csv", ".svg")})
+        report_of(study)
+        contents.append({path.name: path.read_bytes() for path in args.out.iterdir()
+                         if path.suffix in (".md", ".csv", ".svg")})
     assert contents[0] == contents[1]
+    assert set(contents[0]) == {"report.md", "results.csv", "scores.svg", "bill.svg"}
+    for name in ("scores.png", "scores.svg", "bill.png", "bill.svg"):
+        assert (args.out / name).stat().st_size > 2000

@@ -1,0 +1,196 @@
+"""reporting/cells.py: a grid in which all but the strategy is equal; what a cell left behind is
+believed only where it is what the cell made."""
+import json
+import os
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+from plumbing import disk, options
+from plumbing.cli import UserError
+
+import pytest
+
+from reporting import cells, collect
+from reporting.cells import Cell
+
+
+@pytest.fixture
+def comparison(tmp_path):
+    """(args, a cell from scratch) of a comparison at 1e12 FLOPs."""
+    args = options.compare(["--out", str(tmp_path)])
+    return args, cells.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
+
+
+def leave_record(cell, **changes):
+    """The run.json that an unfinished run of the cell leaves, with some settings changed."""
+    settings = {"flops_budget": cell.flops, "seed": cell.seed, "strategy": cell.strategy,
+                "unique_tokens": cell.unique_tokens, "model": "2x128", **changes}
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    disk.write_json(cell.folder / "run.json", {"settings": settings, "finished": False})
+
+
+# --------------------------------------------------------------------------------------------------
+# The grid
+
+def without(flags, words):
+    """A command line without some flags and their values."""
+    words = list(words)
+    for flag in flags:
+        if flag in words:
+            place = words.index(flag)
+            del words[place:place + 2]
+    return words
+
+
+def test_all_but_the_strategy_is_equal():
+    args = options.compare(["--strategies", "scratch,kd,tinybert", "--seeds", "1",
+                            "--unique-tokens", "inf"])
+    students = cells.grid(args, "T", dict.fromkeys(args.strategies))
+
+    def rest(cell):
+        return without(("--strategy", "--teacher", "--tokenizer", "--out"), cell.commands[0])
+    assert len(students) == 3 and all(rest(cell) == rest(students[0]) for cell in students)
+    assert [cell.commands[1][2:] for cell in students] == [students[0].commands[1][2:]] * 3
+
+
+def test_the_grid_is_every_combination_once():
+    args = options.compare(["--strategies", "scratch,kd", "--budgets", "1e12,3e12", "--seeds", "3",
+                            "--unique-tokens", "inf,1e4"])
+    students = cells.grid(args, "T", dict.fromkeys(args.strategies))
+    kinds = {cell[:4] for cell in students}
+    assert len(students) == len(kinds) == 2 * 2 * 2 * 3
+    assert len({cell.folder for cell in students}) == 24
+
+
+@pytest.mark.parametrize("strategy, flops, unique_tokens, seed, lr", [
+    ("scratch", 10 ** 12, None, 0, None), ("kd-released", 1234567890123, 10_000, 10, 0.0005),
+    ("minilm-v1", 3 * 10 ** 18, 2_600_000_001, 7, 1e-05)])
+def test_the_name_of_a_cell_says_exactly_which_student_it_is(strategy, flops, unique_tokens, seed,
+                                                            lr):
+    name = cells.cell_name(strategy, flops, unique_tokens, seed, lr)
+    cell = collect.cell_from(collect.CELL_NAME.fullmatch(name), Path(name))
+    assert cell[:5] == (strategy, flops, unique_tokens, seed, lr)
+
+
+def test_the_price_of_a_grid_includes_a_teacher_that_is_trained():
+    args = options.compare(["--strategies", "scratch,kd", "--budgets", "1e12", "--seeds", "2",
+                            "--unique-tokens", "inf", "--teacher-flops", "1e14"])
+    students = cells.grid(args, "T", dict.fromkeys(args.strategies))
+    # 2 strategies x 2 seeds x 1e12, and 1e14 for the teacher
+    assert "1.04e14 FLOPs of pretraining, 1.00e14 of them the teacher's" \
+        in cells.price(args, students)
+
+
+# --------------------------------------------------------------------------------------------------
+# What a cell left behind
+
+def test_a_damaged_record_beside_a_checkpoint_is_a_cell_to_continue(comparison):
+    args, cell = comparison
+    cell.folder.mkdir(parents=True)
+    (cell.folder / "run.json").write_text("{")
+    with pytest.raises(disk.Damaged):
+        cells.outcome(cell, args)
+    (cell.folder / "checkpoint-000000000010.safetensors").touch()
+    assert cells.outcome(cell, args) is None
+
+
+def test_a_cell_without_a_record_or_with_an_unfinished_one_is_to_run(comparison):
+    args, cell = comparison
+    assert cells.outcome(cell, args) is None
+    leave_record(cell)
+    assert cells.outcome(cell, args) is None
+
+
+@pytest.mark.parametrize("key, value", [
+    ("seed", 5), ("flops_budget", 1), ("strategy", "kd"), ("model", "2x64"),
+    ("unique_tokens", 9)])
+def test_a_cell_that_is_not_what_its_name_says_is_refused(comparison, key, value):
+    args, cell = comparison
+    leave_record(cell, **{key: value})
+    with pytest.raises(UserError, match=rf"is not what its name says \({key}\)"):
+        cells.outcome(cell, args)
+
+
+def test_an_edited_record_does_not_match_its_checksum(comparison):
+    args, cell = comparison
+    leave_record(cell)
+    path = cell.folder / "run.json"
+    record = json.loads(path.read_text())
+    record["settings"]["seed"] = 5
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="does not match its checksum"):
+        cells.outcome(cell, args)
+
+
+def test_a_student_of_another_teacher_is_refused(comparison):
+    args, _ = comparison
+    args.teacher_sha256 = "a" * 64
+    cell = cells.cell_of(args, "T", "kd", 10 ** 12, None, 0, None)
+    leave_record(cell, teacher_sha256="b" * 64)
+    with pytest.raises(UserError, match=r"is not what its name says \(teacher_sha256\)"):
+        cells.outcome(cell, args)
+
+
+# --------------------------------------------------------------------------------------------------
+# The folder
+
+def test_a_folder_holds_one_comparison(comparison):
+    args, _ = comparison
+    cells.claim_folder(args)
+    cells.claim_folder(args)  # the same one again
+    args.teacher_flops += 1
+    with pytest.raises(UserError, match="holds another comparison .teacher_flops was"):
+        cells.claim_folder(args)
+
+
+def test_a_folder_with_other_files_is_refused_and_leftovers_of_a_kill_are_not(comparison):
+    args, _ = comparison
+    (args.out / ".compare.json.123.tmp").write_text("{")
+    (args.out / "notes.txt").touch()
+    with pytest.raises(UserError, match="holds other files"):
+        cells.claim_folder(args)
+    (args.out / "notes.txt").unlink()
+    cells.claim_folder(args)
+
+
+# --------------------------------------------------------------------------------------------------
+# Running
+
+def test_a_failed_cell_does_not_stop_the_others_and_is_told_by_its_last_line(tmp_path, capsys):
+    args = SimpleNamespace(out=tmp_path, jobs=2)
+    lines = {"fails": ("budget.py", "--flops", "lots"), "works": ("budget.py", "--flops", "1e13")}
+    queue = [Cell("scratch", 10 ** 12, None, 0, None, tmp_path / "cells" / name, (line,))
+             for name, line in lines.items()]
+    with open(tmp_path / "lock", "w") as args.lock:
+        failed = cells.run(queue, args, "students")
+    assert list(failed) == ["fails"] and failed["fails"].startswith("error: ")
+    assert "1.00e13 FLOPs buy" in (tmp_path / "logs" / "works.txt").read_text()
+    assert "failed: fails: error: " in capsys.readouterr().out
+
+
+def test_what_a_running_cell_has_spent_is_in_the_last_whole_line_of_its_log(tmp_path):
+    cell = Cell("scratch", 10 ** 12, None, 0, None, tmp_path, ())
+    assert cells.spent(cell) == 0
+    (tmp_path / "log.jsonl").write_text('{"flops": 5}\n{"flops": 70}\n')
+    assert cells.spent(cell) == 70
+    (tmp_path / "log.jsonl").write_text('{"flops": 5}\n{"fl')
+    assert cells.spent(cell) == 0
+    (tmp_path / "log.jsonl").write_text('{"flops": 99999999999999}\n')
+    assert cells.spent(cell) == 10 ** 12  # never more than its budget
+
+
+def test_what_ends_the_comparison_ends_its_cells(tmp_path):
+    args = SimpleNamespace(out=tmp_path, jobs=1)
+    (tmp_path / "logs").mkdir()
+    program = tmp_path / "sleep.py"  # an absolute path replaces the project's folder
+    program.write_text("import time\ntime.sleep(60)")
+    cell = Cell("scratch", 10 ** 12, None, 0, None, tmp_path / "cell", ((str(program),),))
+    with open(tmp_path / "lock", "w") as args.lock:
+        process, output = cells.start(cell, args)
+    with output, pytest.raises(KeyboardInterrupt), cells.stopping([process]):
+        began = time.monotonic()
+        raise KeyboardInterrupt
+    assert process.returncode is not None and time.monotonic() - began < 30
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)

@@ -1,0 +1,76 @@
+"""reporting/figures.py: figures show what was measured, and strategies can be told apart."""
+import re
+
+import numpy as np
+import pytest
+from test_report import make_study
+
+import distill
+from reporting import figures, report
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """{name of a figure: the figure}, as it was when it was saved."""
+    saved = {}
+    monkeypatch.setattr(figures, "save", lambda figure, folder, name: saved.update({name: figure}))
+    yield saved
+    for figure in saved.values():
+        figures.pyplot().close(figure)
+
+
+def test_each_strategy_has_a_colour_and_a_marker_of_its_own():
+    styles = [figures.style_of(strategy) for strategy in distill.STRATEGIES]
+    assert len(set(styles)) == len(distill.STRATEGIES)
+
+
+def test_the_scores_are_drawn_as_a_line_and_a_dot_for_each_student(tmp_path, drawn):
+    args, outcomes = make_study(tmp_path)
+    figures.draw_scores(report.rows_of(args, outcomes), args, tmp_path)
+    axes = drawn["scores"].axes[0]  # scores on unlimited data: for each strategy a line, its dots
+    line, dots = axes.get_lines()[:2]
+    assert np.allclose(line.get_xydata(), [(1e12, 43), (1e13, 63)])
+    assert np.allclose(dots.get_xydata()[:, 1], [40, 43, 46, 60, 63, 66])
+    assert axes.get_title() == "unlimited data" and axes.get_xscale() == "log"
+
+
+def test_the_axes_show_every_student(tmp_path, drawn):
+    args, outcomes = make_study(tmp_path)
+    figures.draw_scores(report.rows_of(args, outcomes), args, tmp_path)
+    low, high = drawn["scores"].axes[0].get_ylim()
+    assert low < 40 and high > 66
+
+
+def test_names_at_the_ends_of_the_lines_do_not_overlap(tmp_path, drawn):
+    # At the larger budget both strategies have the same scores, so the lines end in one point.
+    args, outcomes = make_study(tmp_path)
+    figures.draw_scores(report.rows_of(args, outcomes), args, tmp_path)
+    axes = drawn["scores"].axes[0]
+    heights = sorted(text.xyann[1] for text in axes.texts)
+    low, high = axes.get_ylim()
+    assert len(heights) == 2 and heights[1] - heights[0] >= 0.05 * (high - low)
+
+
+def test_the_bars_of_the_bill_add_up_to_the_budget(tmp_path, drawn):
+    args, outcomes = make_study(tmp_path)
+    figures.draw_bill(report.rows_of(args, outcomes), args, tmp_path)
+    bars = drawn["bill"].axes[0].patches
+    for y, shares in enumerate(([100 / 3, 200 / 3, 0, 0], [20, 40, 40, 0])):  # scratch, kd
+        widths = [bar.get_width() for bar in bars if round(bar.get_y() + 0.4) == y]
+        assert np.allclose(widths, shares)
+
+
+def test_a_figure_is_saved_as_png_and_svg_without_a_date(tmp_path):
+    args, outcomes = make_study(tmp_path)
+    figures.draw_bill(report.rows_of(args, outcomes), args, tmp_path)
+    assert (tmp_path / "bill.png").read_bytes().startswith(b"\x89PNG")
+    assert not re.search("<dc:date>", (tmp_path / "bill.svg").read_text())
+
+
+def test_a_runs_curve_is_a_png(tmp_path):
+    log = [{"flops": 10 ** 6 * step, "terms": {"mlm": 6 - step / 10},
+            "val_terms": {"mlm": 6 - step / 12}} for step in range(10)]
+    record = {"val_terms": {"mlm": 5.25}, "unigram_loss": 6.3, "neighbour_loss": 3.4,
+              "settings": {"strategy": "scratch", "model": "2x64"}}
+    figures.draw_curve(tmp_path, log, record)
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,71 @@
+"""plumbing/options.py: defaults, presets, and contradictions that are said before anything runs."""
+from plumbing import gluefiles, options
+from plumbing.cli import UserError
+
+import pytest
+
+import distill
+
+
+def test_the_names_of_tasks_are_those_of_the_files():
+    assert options.EMBEDDED_TASKS == tuple(gluefiles.EMBEDDED)
+    assert options.GLUE_TASKS == tuple(gluefiles.GLUE)
+
+
+@pytest.mark.parametrize("preset", options.PRESETS)
+def test_a_preset_names_only_what_there_is(preset):
+    args = options.compare(["--preset", preset])
+    assert set(args.strategies) <= set(distill.STRATEGIES) and args.strategies[0] == "scratch"
+    assert set(args.tasks.split(",")) <= {*options.EMBEDDED_TASKS, *options.GLUE_TASKS}
+    assert args.glue_grid in options.GRIDS
+
+
+def test_what_is_given_counts_more_than_the_preset():
+    args = options.compare(["--preset", "demo", "--seeds", "5", "--budgets", "3e12,1e12,3e12"])
+    assert args.seeds == 5 and args.budgets == [10 ** 12, 3 * 10 ** 12]
+    assert args.unique_tokens == [None, 10_000] and list(args.seed_numbers) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("flops, data, seq_len, batch_size", [
+    ("1e13", "stories", 32, 32), ("1e13", "books/", 32, 64), ("1e15", "stories", 128, 256)])
+def test_larger_budgets_get_longer_blocks_and_larger_batches(flops, data, seq_len, batch_size):
+    args = options.train(["--flops", flops, "--data", data])
+    assert (args.seq_len, args.batch_size) == (seq_len, batch_size)
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["--strategy", "kd"], "--teacher"),
+    (["--teacher", "bert-base-uncased"], "is for a student that is taught"),
+    (["--mlm-finish", "0.1"], "is for a student that is taught"),
+    (["--strategy", "kd", "--teacher", "T", "--vocab-size", "500"], "takes its teacher's"),
+    (["--strategy", "kd", "--teacher", "T", "--out", "T"], "is the teacher's own folder")])
+def test_options_of_train_that_contradict_each_other_are_refused(argv, message):
+    with pytest.raises(UserError, match=message):
+        options.train(["--flops", "1e13", *argv])
+
+
+@pytest.mark.parametrize("argv, grid, pool", [
+    (["M"], "stories", "mean"), (["M", "--data", "glue_data/"], "quick", "cls"),
+    (["M", "--data", "glue_data/", "--grid", "paper", "--pool", "mean"], "paper", "mean")])
+def test_glues_grid_and_pool_depend_on_the_tasks(argv, grid, pool):
+    args = options.glue(argv)
+    assert (args.grid, args.pool) == (grid, pool)
+
+
+@pytest.mark.parametrize("argv, message", [
+    ([], "say which model to score"), (["M", "N"], "one model at a time, not 2"),
+    (["M", "--predict"], "have no leaderboard"), (["--gate"], "python -m tools.gate")])
+def test_options_of_glue_that_make_no_sense_are_refused(argv, message):
+    with pytest.raises(UserError, match=message):
+        options.glue(argv)
+
+
+@pytest.mark.parametrize("argv, message", [
+    (["--strategies", "scratch,magic"], "'magic' is none of"),
+    (["--strategies", "kd,minilm"], "has no scratch"),
+    (["--budgets", "lots"], "write numbers like 1e12,3e12"),
+    (["--teacher-flops", "1000"], "is no training for a teacher"),
+    (["--distil-options", "--lr 0.1"], "put it into --train-options")])
+def test_a_comparison_of_nothing_or_of_more_than_strategies_is_refused(argv, message):
+    with pytest.raises(UserError, match=message):
+        options.compare(argv)
