@@ -10,12 +10,12 @@ Assumptions
     and an addition each.
  2. Only matrix products count. Elementwise work (softmax, GELU, LayerNorm, biases, dropout) is
     free, and so is the embedding look-up, which multiplies nothing. At h = 768 and T = 128 that
-    leaves out about 0.4% of a block.
+    leaves out about 0.4% of a layer.
  3. Backward costs twice forward: of Y = XW it needs dX = dY W^T and dW = X^T dY, which are two
     products of the size of one.
  4. The MLM head (h x h transform, h x V decoder) runs at the masked positions only. Their number in
     a sequence is fixed, k = int(0.15 T + 0.5), so that all steps cost the same. At every position
-    the head would cost 6.7 times as much.
+    the head would cost 6.7 times as much (T = 128).
  5. The optimizer is elementwise, and validation is not training: both are free, and a run reports
     its validation.
  6. A strategy (distill.py) declares what its loss reads of student and teacher. The models compute
@@ -27,7 +27,7 @@ tests/test_budget.py compares a step's bill with torch.utils.flop_counter, to th
 
 Symbols (the paper's, and ELECTRA's flops_computation.py, whose form this follows)
     L layers, h hidden size, A heads, f feed-forward size, V vocabulary, T sequence length,
-    k masked positions, B sequences in a batch, C the budget in FLOPs. L_S, L_T: student, teacher.
+    k masked positions, B sequences in a batch, C the budget in FLOPs. A prime is the teacher's.
 """
 import json
 import re
@@ -96,21 +96,27 @@ def masked_positions(T):
 # ---- The formula: the forward pass of one sequence, one line a component, (name, formula, FLOPs) -
 
 def encoder_flops(size, T, reads=MLM):
-    """The encoder's matrix products, as far as a loss reads the pass: [(name, formula, FLOPs)]."""
+    """The encoder's matrix products, as far as a loss reads the pass: [(name, formula, FLOPs)].
+
+    `reads` says how many layers run to which point (distill.Depth). For plain MLM all three numbers
+    are L; for MiniLM the last layer ends after its queries, keys and values."""
     L, h, A, f = size
-    n = reads.depth(L)
-    q, s, w = ("L" if layers == L else str(layers) for layers in n)
+    depth = reads.depth(L)
+
+    def times(layers):
+        return "L" if layers == L else str(layers)
+    qkv, scores, whole = times(depth.qkv), times(depth.scores), times(depth.whole)
     return [
         # (T, h) @ (h, 3h)
-        ("queries, keys, values", f"{q} * 6 T h^2", n.qkv * 6 * T * h * h),
+        ("queries, keys, values", f"{qkv} * 6 T h^2", depth.qkv * 6 * T * h * h),
         # A times (T, h/A) @ (h/A, T): A cancels
-        ("scores Q K^T",          f"{s} * 2 T^2 h", n.scores * 2 * T * T * h),
+        ("scores Q K^T",          f"{scores} * 2 T^2 h", depth.scores * 2 * T * T * h),
         # A times (T, T) @ (T, h/A)
-        ("weighted sum of V",     f"{w} * 2 T^2 h", n.whole * 2 * T * T * h),
+        ("weighted sum of V",     f"{whole} * 2 T^2 h", depth.whole * 2 * T * T * h),
         # (T, h) @ (h, h)
-        ("attention output",      f"{w} * 2 T h^2", n.whole * 2 * T * h * h),
+        ("attention output",      f"{whole} * 2 T h^2", depth.whole * 2 * T * h * h),
         # (T, h) @ (h, f) and (T, f) @ (f, h)
-        ("feed-forward",          f"{w} * 4 T h f", n.whole * 4 * T * h * f),
+        ("feed-forward",          f"{whole} * 4 T h f", depth.whole * 4 * T * h * f),
     ]
 
 
@@ -124,11 +130,11 @@ def mlm_head_flops(size, V, k):
 
 
 def loss_flops(size, T, reads, width=None):
-    """The products inside a loss: [(name, formula, FLOPs)]. There are relations among positions,
-    and the projection of hidden states to another width h'."""
+    """The products inside a loss: [(name, formula, FLOPs)]. They are relations X X^T (MiniLM), and
+    the projection of hidden states to the teacher's width h' (TinyBERT)."""
     h, rows = size.h, []
     r, m = len(reads.qkv) * reads.relations, len(reads.hidden)
-    if r:  # (T, h) @ (h, T)
+    if r:  # R relation heads times (T, h/R) @ (h/R, T): R cancels
         rows.append(("relations", f"{r} * 2 T^2 h", r * 2 * T * T * h))
     if width:  # (T, h) @ (h, h')
         rows.append(("projection", f"{m} * 2 T h h'", m * 2 * T * h * width))
@@ -152,6 +158,7 @@ def bill(size, V, T, lesson=Lesson(), teacher=None):
     if lesson.teacher:
         teacher_loss = total(loss_flops(teacher, T, lesson.teacher))
         teacher_forward = total(forward_flops(teacher, V, T, lesson.teacher)) - teacher_loss
+    # The student's products in the loss have a backward pass, the teacher's have none.
     return {"student_forward": forward, "student_backward": 2 * forward,
             "teacher_forward": teacher_forward, "loss": 3 * loss + teacher_loss}
 
@@ -174,14 +181,19 @@ class Plan(NamedTuple):
     finish_steps: int = 0
     flops_per_finish_step: int = 0
 
+    @property
+    def finish_from(self):
+        """The step with which the last phase begins."""
+        return self.steps - self.finish_steps
+
     def spent(self, step):
         """FLOPs after `step` steps."""
-        finish = max(0, step - (self.steps - self.finish_steps))
+        finish = max(0, step - self.finish_from)
         return (step - finish) * self.flops_per_step + finish * self.flops_per_finish_step
 
 
 def plan(C, flops_per_step, B, T, unique_tokens=None, finish=0.0, flops_per_finish_step=0):
-    """The Plan of whole steps that stays within the budget C and less than one step below it.
+    """The Plan of the most whole steps that cost at most C.
 
     finish: the share of C that goes to a last phase, whose steps have another price.
     Raises UserError where C buys no step, or none of the last phase."""
@@ -204,7 +216,7 @@ def plan(C, flops_per_step, B, T, unique_tokens=None, finish=0.0, flops_per_fini
 
 
 # The students that a run without --model chooses from. Hoffmann et al. 2022 train with about 20
-# tokens a parameter.
+# tokens for each parameter; here the encoder's parameters count.
 LADDER = [size(text) for text in ("2x64h2", "2x96h3", "2x128", "4x128", "4x256", "6x384", "6x512",
                                   "6x768", "12x768", "12x1024", "24x1024")]
 TOKENS_PER_PARAMETER = 20
@@ -232,8 +244,8 @@ def choose(C, V, T):
 def strategies(size, C, V, T, B, teacher, teacher_flops=0, students=1):
     """({strategy: its row of the comparison}, {strategy: why this pair does not fit it})."""
     scratch = plan(C, step_flops(size, V, T, B), B, T)
-    # Scratch could spend the student's share of the teacher's training on itself.
-    richer = plan(C + teacher_flops // students, scratch.flops_per_step, B, T)
+    # Where the teacher's training is charged, scratch gets the student's share of it, too.
+    scratch_with_share = plan(C + teacher_flops // students, scratch.flops_per_step, B, T)
     rows, refused = {}, {}
     for name in distill.STRATEGIES:
         try:
@@ -247,7 +259,7 @@ def strategies(size, C, V, T, B, teacher, teacher_flops=0, students=1):
                       **{f"{part}_per_token": cost / T for part, cost in parts.items()},
                       "share_of_scratch_tokens": scratch.flops_per_step / bought.flops_per_step}
         if teacher_flops and name != "scratch":
-            rows[name]["share_with_teacher_training"] = bought.tokens / richer.tokens
+            rows[name]["share_with_teacher_training"] = bought.tokens / scratch_with_share.tokens
     return rows, refused
 
 

@@ -16,7 +16,8 @@ the others wait for it.
 """
 import sys
 
-from plumbing import before_torch, cli, disk, options  # noqa: F401
+import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
+from plumbing import cli, disk, options
 from plumbing.cli import UserError
 
 import torch
@@ -26,15 +27,17 @@ import distill
 from reporting import cells, collect, report
 from reporting.words import spell
 
+SMALLEST_V = 200  # the vocabulary of stories: what a step costs at least
+
 
 def check_pairs(args, grid):
     """Raises UserError where a strategy does not fit the pair, or a budget is below one step: now,
     and not after an hour."""
-    for cell in grid[:len(args.strategies)]:
+    for cell in grid[:len(args.strategies)]:  # every strategy, at the smallest budget
         training = options.train(cell.commands[0][1:])
         lesson = distill.lesson(cell.strategy, args.model, args.teacher_model)
-        step = budget.step_flops(args.model, 200, training.seq_len, training.batch_size, lesson,
-                                 args.teacher_model)
+        step = budget.step_flops(args.model, SMALLEST_V, training.seq_len, training.batch_size,
+                                 lesson, args.teacher_model)
         if cell.flops < step:
             raise UserError(f"--budgets {spell(cell.flops)} is below one step of {cell.strategy}, "
                             f"which costs {cli.flops(step)} at least: raise it")

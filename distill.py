@@ -6,8 +6,9 @@ model inside. At the end there is one function for each strategy, which declares
 of the student and of the teacher.
 
 Shapes: B sequences, T tokens, N masked positions of the whole batch, V vocabulary, h hidden size,
-A heads, d = h / A. A prime marks the teacher's: h', A', d'. Losses that compare distributions are
-in nats. The models' tensors may be bf16; the losses compute in fp32 and leave float64 as it is.
+A heads, d = h / A, and R relation heads of width h / R. A prime marks the teacher's (h', A', H');
+in the code it is `_T`, as in H_T. `X^T` in a comment is a transpose. Losses that compare
+distributions are in nats. Tensors may be bf16: the losses compute in fp32, and leave float64 alone.
 
 A strategy of your own is a function and a line in STRATEGIES. It is then priced (`python budget.py
 --model 6x768 --teacher 12x768`), trained (`python train.py --strategy last-layer --teacher ...`)
@@ -35,8 +36,8 @@ from plumbing.cli import UserError
 class Depth(NamedTuple):
     """How many layers a forward pass runs, and how far it goes in the last one.
 
-    The first `whole` layers run to their end, the first `scores` as far as Q K^T, and the first
-    `qkv` as far as the projections. The three differ by one at most, since only the last layer is
+    The first `qkv` layers run as far as their projections, the first `scores` as far as Q K^T, and
+    the first `whole` to their end. The three differ by one at most, since only the last layer is
     ever left half way."""
     qkv: int
     scores: int
@@ -66,12 +67,14 @@ MLM = Reads(logits=True)
 class Lesson(NamedTuple):
     """What a training step of a strategy computes.
 
-    `terms(s, t, labels, project)` takes the two models' outputs (model.Output) and gives
-    {name: scalar}; the sum of the scalars is the loss. The bill does not need it."""
+    `terms(s, t, labels, project)` takes the two models' outputs (model.Output), the labels (N,) of
+    the masked words (-100 where there is none) and the projection of hidden states to the teacher's
+    width (the identity where the widths are equal). It gives {name: scalar}, and the sum of the
+    scalars is the loss. The bill does not need it."""
     student: Reads = MLM              # what the loss reads of the student
     teacher: Optional[Reads] = None   # and of the teacher, where there is one
-    width: Optional[int] = None       # the student's hidden states are projected to this width
-    masked: bool = True               # whether both read the masked text, or the whole text
+    width: Optional[int] = None       # each hidden state that is read is projected to this width
+    masked: bool = True               # True: both models read the masked text; False: the unmasked
     terms: Optional[Callable] = None
     options: tuple = ()               # the fields of Options that this strategy uses
 
@@ -86,7 +89,7 @@ def to_fp32(x):
 def kl(log_P, z_Q):
     """KL(P || Q) of distributions over the last axis: (..., V), (..., V) -> (...).
 
-    P is given as its logarithms, and Q as scores before the softmax."""
+    P is given as its logarithms, and Q as logits."""
     # KL(P || Q) = sum_v P_v (log P_v - log Q_v)
     return (log_P.exp() * (log_P - z_Q.log_softmax(dim=-1))).sum(dim=-1)
 
@@ -100,7 +103,8 @@ def mlm_loss(logits, labels):
     z = to_fp32(logits)
     has_label = labels >= 0
     y = labels.clamp(min=0)
-    # L = 1/N sum_n -log softmax(z_n)[y_n] = 1/N sum_n (log sum_v exp z_nv - z_n[y_n])
+    # L = 1/M sum_n -log softmax(z_n)[y_n] = 1/M sum_n (log sum_v exp z_nv - z_n[y_n])
+    # over the M positions that have a label
     z_y = z.gather(1, y[:, None]).squeeze(1)                 # (N, V) -> (N,)
     loss = (z.logsumexp(dim=1) - z_y) * has_label            # (N,)
     return loss.sum() / has_label.sum().clamp(min=1)
@@ -110,8 +114,9 @@ def kd_loss(student_logits, teacher_logits, temperature=1.0):
     """Knowledge distillation (Hinton et al. 2015, section 2): logits (N, V), (N, V) -> scalar.
 
     The cross-entropy with the teacher's distribution is summed over the vocabulary and averaged
-    over the positions. The factor t^2 keeps the size of the gradient beside a hard loss. The least
-    value, where the student equals the teacher, is t^2 times the teacher's entropy."""
+    over the positions. The gradient of softened distributions shrinks as 1/t^2, and the factor t^2
+    undoes this. The least value, where the student equals the teacher, is t^2 times the teacher's
+    entropy."""
     z_S, z_T, t = to_fp32(student_logits), to_fp32(teacher_logits), temperature
     # L = t^2 1/N sum_n sum_v -softmax(z_T / t)_nv log softmax(z_S / t)_nv
     P_T = (z_T / t).softmax(dim=1)
@@ -133,11 +138,11 @@ def tinybert_loss(student_hidden, teacher_hidden, student_scores, teacher_scores
 
     The hidden states include the embeddings' output, and the student's are already projected to
     the teacher's width. The attention scores are those before the softmax."""
-    # L = sum_m MSE(H_m W, H'_g(m)) + sum_m MSE(S_m, S'_g(m))
-    # with S = Q K^T / sqrt(d) and g(m) = m L_T / L_S
+    # L = sum_{m=0..L_S} MSE(H_m W, H'_g(m)) + sum_{m=1..L_S} MSE(S_m, S'_g(m))
+    # with S = Q K^T / sqrt(d) and g(m) = m L' / L_S
     pairs = [*zip(student_hidden, teacher_hidden, strict=True),
              *zip(student_scores, teacher_scores, strict=True)]
-    return sum((to_fp32(s) - to_fp32(t)).square().mean() for s, t in pairs)
+    return sum((to_fp32(own) - to_fp32(theirs)).square().mean() for own, theirs in pairs)
 
 
 def relation(x):
@@ -156,7 +161,7 @@ def relations_loss(student, teacher):
     (B, R, T, d') -> scalar, the mean over heads, positions, sequences and the K relations."""
     # L = 1/K sum_k 1/(B R T) sum_brt KL(softmax(X'_k X'_k^T / sqrt(d'))_brt
     #                                    || softmax(X_k X_k^T / sqrt(d))_brt)
-    losses = [kl(relation(X_T).log_softmax(dim=3), relation(X)).mean()
+    losses = [kl(relation(X_T).log_softmax(dim=3), relation(X)).mean()  # teacher || student
               for X, X_T in zip(student, teacher, strict=True)]
     return sum(losses) / len(losses)
 
@@ -196,7 +201,7 @@ def minilm_v1_loss(student_scores, teacher_scores, student_values, teacher_value
     return L_AT + L_VR
 
 
-# ---- Strategies: (student's Size, teacher's Size, Options) -> Lesson -----------------------------
+# ---- Strategies, all (student's Size, teacher's Size, Options) -> Lesson -------------------------
 
 class Options(NamedTuple):
     """What may be chosen for some strategies; None stands for the strategy's own choice."""
@@ -224,7 +229,7 @@ def scratch(student, teacher, options):
     """Masked language modelling, without a teacher."""
     def terms(s, t, labels, project):
         return {"mlm": mlm_loss(s.logits, labels)}
-    return Lesson(MLM, terms=terms)
+    return Lesson(student=MLM, terms=terms)
 
 
 def kd(student, teacher, options):
@@ -235,7 +240,7 @@ def kd(student, teacher, options):
     def terms(s, t, labels, project):
         return {"mlm": mlm_loss(s.logits, labels),
                 "kd": kd_loss(s.logits, t.logits, options.temperature)}
-    return Lesson(MLM, MLM, terms=terms, options=("temperature",))
+    return Lesson(student=MLM, teacher=MLM, terms=terms, options=("temperature",))
 
 
 def kd_released(student, teacher, options):
@@ -243,7 +248,7 @@ def kd_released(student, teacher, options):
     def terms(s, t, labels, project):
         # Released: the KD term is averaged over the vocabulary, too.
         return {"mlm": mlm_loss(s.logits, labels), "kd": kd_released_loss(s.logits, t.logits)}
-    return Lesson(MLM, MLM, terms=terms)
+    return Lesson(student=MLM, teacher=MLM, terms=terms)
 
 
 def tinybert(student, teacher, options):
@@ -319,7 +324,7 @@ def minilm_released(student, teacher, options):
 def minilm_v1(student, teacher, options):
     """MiniLM v1: attention distributions and value relations of the last layers."""
     same_heads("minilm-v1", student, teacher)
-    L, layer = student.L, teacher_layer(teacher, options, usual=teacher.L)
+    L, layer = student.L, teacher_layer(teacher, options, default=teacher.L)
 
     def terms(s, t, labels, project):
         loss = minilm_v1_loss(s.scores[L], t.scores[layer], s.qkv[L][2], t.qkv[layer][2])
@@ -350,25 +355,25 @@ def width_between(student, teacher):
 def same_heads(name, student, teacher):
     """Raises UserError unless both have the same number of heads."""
     if student.A != teacher.A:
-        h = student.h - student.h % teacher.A or teacher.A
+        h = max(teacher.A, student.h - student.h % teacher.A)  # the next width that A' divides
         raise UserError(f"{name} compares attention head by head, and the student has {student.A} "
                         f"heads, the teacher {teacher.A}: give the student {teacher.A}, like "
                         f"--model {student.L}x{h}h{teacher.A}")
 
 
-def teacher_layer(teacher, options, usual=None):
-    """The layer that MiniLM learns from: the last one, but for v2 in teachers of more than 12
-    layers an upper-middle one (the paper takes 21 of BERT-large's 24)."""
+def teacher_layer(teacher, options, default=None):
+    """The layer that MiniLM learns from: the teacher's last one. Where a teacher of v2 is deeper
+    than 12 layers, it is the one 7/8 of the way up (the paper takes 21 of BERT-large's 24)."""
     last_or_upper_middle = teacher.L if teacher.L <= 12 else round(teacher.L * 21 / 24)
-    layer = options.teacher_layer or usual or last_or_upper_middle
+    layer = options.teacher_layer or default or last_or_upper_middle
     if layer > teacher.L:
         raise UserError(f"--teacher-layer {layer}: the teacher has {teacher.L} layers")
     return layer
 
 
 def relation_heads(student, teacher, options):
-    """The most heads that both widths can be cut into, down to a width of 16 in the teacher (the
-    paper takes 48 for h = 768)."""
+    """The most relation heads that both widths can be cut into, each at least 16 wide in the
+    teacher (the paper takes 48 for h = 768)."""
     common = math.gcd(student.h, teacher.h)
     fitting = [heads for heads in range(1, max(1, teacher.h // 16) + 1) if common % heads == 0]
     heads = options.relation_heads or fitting[-1]

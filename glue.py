@@ -19,10 +19,12 @@ Shapes: B texts, T tokens of the longest of them, h hidden size.
 import math
 import time
 import warnings
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from plumbing import before_torch, cli, disk, gluefiles, gluejson, hardware, options, wordpiece  # noqa: F401
+import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
+from plumbing import cli, disk, gluefiles, gluejson, hardware, options, wordpiece
 from plumbing.cli import UserError
 from plumbing.gluefiles import load_tasks
 from plumbing.huggingface import read_config
@@ -41,7 +43,8 @@ from reporting import tables
 from train import adamw, learning_rate
 from world import tasks as world_tasks
 
-WARMUP, WEIGHT_DECAY, WINDOW = 0.06, 0.01, 16
+WARMUP, WEIGHT_DECAY = 0.06, 0.01  # as in pretraining
+WINDOW = 16                        # batches that are sorted by length together
 FILES = ["config.json", "model.safetensors", "tokenizer.json"]  # of a model
 
 # ---- Batches -------------------------------------------------------------------------------------
@@ -126,8 +129,8 @@ class Setting(NamedTuple):
 
 
 def fine_tune(task, encoded, cell, setting, advance=lambda: None):
-    """Fine-tunes on task.parts["train"]. Returns predict(part) -> the labels, or scores, that the
-    model gives to a part's texts.
+    """Fine-tunes on task.parts["train"], which is [(first text, second or None, label)]. Returns
+    predict(part) -> the labels, or scores, that the model gives to a part's texts.
 
     encoded: {part: [(ids, types)]}. cell: "lr", "batch_size", "epochs", "seed". advance is called
     after each step. The same arguments give the same model."""
@@ -174,16 +177,16 @@ def cells_of(args, tasks, h, model_sha256, dtype, device):
     """[(task, cell)] of all fine-tunings that the command line asks for. A cell says how, with
     which seed, and of what model and examples."""
     grid = options.GRIDS[args.grid]
-    width = 768 / h if grid.get("by_width") else 1
+    rate_factor = 768 / h if grid.get("by_width") else 1
     common = {"epochs": grid["epochs"], "seq_len": args.seq_len, "pool": args.pool,
               "model_sha256": model_sha256[:16], "data": args.data, "dtype": dtype,
               "device": device}
     cells = []
     for task in tasks:
         of_task = {"task": task.name, "examples_sha256": task.fingerprint, **common}
-        cells += [(task, {**of_task, "lr": lr * width, "batch_size": batch_size, "seed": seed})
-                  for lr in grid["lr"] for batch_size in grid["batch_size"]
-                  for seed in range(args.seeds)]
+        for lr, batch_size, seed in product(grid["lr"], grid["batch_size"], range(args.seeds)):
+            cell = {"lr": lr * rate_factor, "batch_size": batch_size, "seed": seed}
+            cells.append((task, {**of_task, **cell}))
     return cells
 
 
@@ -198,7 +201,7 @@ def open_model(args, name):
     if vocabulary.size > config.vocab_size:
         raise UserError(f"{name} has {config.vocab_size:,} word embeddings, and its tokenizer "
                         f"{vocabulary.size:,} words: they do not belong together")
-    Bert.from_pretrained(source, mlm_head=False)
+    Bert.from_pretrained(source, mlm_head=False)  # raises now, and not after an hour
     longest = min(args.seq_len, config.max_position_embeddings)
     setting = Setting(source, device, dtype, args.pool, tokenizer, vocabulary.pad, longest)
     return setting, config.hidden_size
@@ -267,7 +270,8 @@ def predict_test_sets(tasks, results, setting, folder):
         if parts:
             encoded = {part: encode(examples, setting.tokenizer, setting.longest)[0]
                        for part, examples in task.parts.items()}
-            predict = fine_tune(task, encoded, {**results[task.name], "seed": 0}, setting)
+            best = {**results[task.name], "seed": 0}  # its rate, batch size and epochs
+            predict = fine_tune(task, encoded, best, setting)
             predictions[task.name] = {part: predict(part) for part in parts}
     cli.say(gluefiles.write_submission(folder, tasks, predictions))
 
@@ -275,8 +279,8 @@ def predict_test_sets(tasks, results, setting, folder):
 # ---- Without fine-tuning -------------------------------------------------------------------------
 
 def zero_shot(name):
-    """{kind of minimal pair: how often the model finds the right word at the [MASK] likelier than
-    the wrong one} (as in BLiMP, Warstadt et al. 2020). {} where the model has no MLM head."""
+    """{kind of minimal pair: how often the right word is likelier at the [MASK] than the wrong one}
+    (as in BLiMP, Warstadt et al. 2020). {} where the model has no MLM head."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is no head
         model, tokenizer = Bert.from_pretrained(name), wordpiece.load_tokenizer(str(name))

@@ -77,11 +77,11 @@ class Layer(nn.Module):
         self.output_norm = nn.LayerNorm(h, eps=eps)
 
     def project(self, x):
-        """x (B, T, h) -> Q, K, V, each (B, A, T, d)."""
+        """x (B, T, h) -> (3, B, A, T, d): Q, K and V, each (B, A, T, d)."""
         B, T, h = x.shape
         A, d = self.heads, h // self.heads
         qkv = self.qkv(x).view(B, T, 3, A, d)  # (B, T, 3h) -> (B, T, 3, A, d)
-        return qkv.permute(2, 0, 3, 1, 4)      # -> (3, B, A, T, d): three of (B, A, T, d)
+        return qkv.permute(2, 0, 3, 1, 4)      # -> (3, B, A, T, d)
 
     def scores(self, Q, K):
         """S = Q K^T / sqrt(d) in each head: (B, A, T, d), (B, A, T, d) -> (B, A, T, T)."""
@@ -91,8 +91,9 @@ class Layer(nn.Module):
         """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V in each head: three of (B, A, T, d)
         -> (B, T, h), all heads joined.
 
-        mask (B, 1, 1, T) is True where a token may be attended to; None allows all. Without the
-        scores S it is one fused kernel, which keeps no T x T table."""
+        mask (B, 1, 1, T) is True where a token may be attended to; None allows all. S: the scores,
+        where they are computed already. Without them torch's fused kernel does all three products,
+        and keeps no T x T table. In training, dropout falls on the softmax."""
         dropout = self.attention_dropout if self.training else 0.0
         if S is None:
             a = F.scaled_dot_product_attention(Q, K, V, mask, dropout)
@@ -101,7 +102,7 @@ class Layer(nn.Module):
             a = F.dropout(S.softmax(dim=3), dropout) @ V  # (B, A, T, T) @ (B, A, T, d)
         return a.transpose(1, 2).flatten(2)  # (B, A, T, d) -> (B, T, A, d) -> (B, T, h)
 
-    def finish(self, x, a):
+    def add_and_feed_forward(self, x, a):
         """The rest of the layer, from its input x and the attention a, both (B, T, h)."""
         # x <- LayerNorm(x + Dropout(a W_O))
         x = self.attention_norm(x + self.dropout(self.attention_output(a)))
@@ -110,13 +111,16 @@ class Layer(nn.Module):
         return self.output_norm(x + self.dropout(self.feed_forward_out(inner)))
 
     def forward(self, x, mask=None, wants_scores=False):
-        """x (B, T, h), mask as in `attend` -> (x (B, T, h), (Q, K, V) each (B, A, T, d),
-        S (B, A, T, T), or None where nobody wants it and the fused kernel is the faster way)."""
+        """x (B, T, h), mask as in `attend` -> (x (B, T, h), (Q, K, V) each (B, A, T, d), S).
+
+        S is (B, A, T, T). It is None where it was not computed: nobody wants the scores, and the
+        fused kernel is faster."""
         Q, K, V = self.project(x)
         # On a CPU the fused kernel is 2 to 10 times slower in bf16 (docs/LOG.md).
-        slow_kernel = Q.is_cpu and Q.dtype == torch.bfloat16
-        S = self.scores(Q, K) if wants_scores or slow_kernel else None
-        return self.finish(x, self.attend(Q, K, V, mask, S)), (Q, K, V), S
+        fused_is_slow = Q.is_cpu and Q.dtype == torch.bfloat16
+        S = self.scores(Q, K) if wants_scores or fused_is_slow else None
+        a = self.attend(Q, K, V, mask, S)
+        return self.add_and_feed_forward(x, a), (Q, K, V), S
 
     def dropout(self, x):
         return F.dropout(x, self.hidden_dropout, self.training)
@@ -189,7 +193,7 @@ class Bert(nn.Module):
     @torch.no_grad()
     def initialise(self, part):
         """Draws the weights of `part` from N(0, initializer_range). Biases become 0, and LayerNorm
-        becomes 1 and 0 (Devlin et al.'s code)."""
+        becomes 1 and 0 (Devlin et al.'s code). The MLM head's own bias becomes 0, too."""
         for module in part.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 module.weight.normal_(0.0, self.config.initializer_range)
@@ -217,20 +221,21 @@ class Bert(nn.Module):
         # (B, T) -> (B, 1, 1, T): the same for all heads and all queries
         mask = None if attention_mask is None else attention_mask.bool()[:, None, None, :]
         hidden_states, scores, qkv = self.encode(x, mask, reads)
-        x, logits, pooled = hidden_states[-1], None, None
+        last, logits, pooled = hidden_states[-1], None, None
         if self.mlm_head is not None and (reads is None or reads.logits):
-            if positions is not None:
-                x = x.flatten(0, 1).index_select(0, positions)  # (B, T, h) -> (B T, h) -> (N, h)
-            logits = self.mlm_head(x, self.embeddings.word_embeddings.weight)
+            chosen = last
+            if positions is not None:  # (B, T, h) -> (B T, h) -> (N, h)
+                chosen = last.flatten(0, 1).index_select(0, positions)
+            logits = self.mlm_head(chosen, self.embeddings.word_embeddings.weight)
         if self.pooler is not None and reads is None:
-            pooled = torch.tanh(self.pooler(x[:, 0]))           # the hidden state of [CLS]
-        return Output(hidden_states[-1], hidden_states, logits, pooled, scores, qkv)
+            pooled = torch.tanh(self.pooler(last[:, 0]))  # the hidden state of [CLS]
+        return Output(last, hidden_states, logits, pooled, scores, qkv)
 
     def encode(self, x, mask, reads):
         """The layers, as far as they are read: x (B, T, h) -> (hidden_states, scores, qkv) as in
         Output. A layer that is left half way has None for its hidden state."""
         L = len(self.layers)
-        depth = Depth(L, L, L) if reads is None else reads.depth(L)
+        depth = Depth(qkv=L, scores=L, whole=L) if reads is None else reads.depth(L)
         hidden_states, scores, qkv = [x], {}, {}
         for m, layer in enumerate(self.layers[:depth.qkv], start=1):
             wants_scores = reads is not None and m in reads.scores

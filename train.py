@@ -12,10 +12,11 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-from plumbing import before_torch, cli, options, runs  # noqa: F401
+import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
+from plumbing import cli, options, runs
 from plumbing import teacher as teachers
 from plumbing.monitor import Monitor
-from plumbing.parallel import backward
+from plumbing.parallel import forward_backward
 from plumbing.session import Session
 from plumbing.teacher import load_teacher
 
@@ -51,16 +52,18 @@ class Learner(nn.Module):
                 for module in teacher.modules():
                     if isinstance(module, nn.Linear):
                         module.to(torch.bfloat16)
-        self.not_trained = (teacher,)  # torch does not look into a tuple: it is never saved
+        # torch does not look into a tuple: the teacher is neither trained, nor saved, nor moved.
+        self.frozen = (teacher,)
 
     def forward(self, blocks, inputs, positions, labels, lesson=None):
         """One step's forward pass of student and teacher -> {term: scalar}; their sum is the loss.
 
         blocks (B, T) are the whole text and inputs (B, T) the masked one; positions (N,) and labels
         (N,) belong to the masked words. lesson: another one than the learner's own, like PLAIN."""
-        lesson, (teacher,) = lesson or self.lesson, self.not_trained
+        lesson, teacher = lesson or self.lesson, self.frozen[0]
         x = inputs if lesson.masked else blocks
-        s, t = self.model(x, positions=positions, reads=lesson.student), None
+        s = self.model(x, positions=positions, reads=lesson.student)
+        t = None
         if lesson.teacher is not None:
             with torch.no_grad():
                 t = teacher(x, positions=positions, reads=lesson.teacher)
@@ -71,32 +74,32 @@ class Learner(nn.Module):
         """The strategy's lesson, and from step `finish_from` on (--mlm-finish) plain MLM."""
         return PLAIN if step >= self.finish_from else self.lesson
 
-    def validate(self, validation, session, lesson=None, rows=128):
+    def validate(self, validation, session, lesson=None, chunk=128):
         """{term: its mean over the validation set (blocks, inputs, positions, labels)}, without
         dropout. Each process takes its share of the set, and all get the mean."""
         blocks, inputs, positions, labels = validation
         k, T = len(positions) // len(inputs), inputs.shape[1]
         mine = session.processes.rows(len(inputs))
-        rows = min(rows, mine.stop - mine.start)
-        names, sums = [], 0.0  # of each term times the number of masked words, and of that number
+        chunk = min(chunk, mine.stop - mine.start)
+        names, sums = [], 0.0  # the sums of each term times its number of labels, and of the labels
         self.eval()
         with torch.no_grad(), session.autocast():
-            for i in range(mine.start, mine.stop, rows):
-                j = min(i + rows, mine.stop)
+            for i in range(mine.start, mine.stop, chunk):
+                j = min(i + chunk, mine.stop)
                 masked = slice(i * k, j * k)
                 terms = self(blocks[i:j], inputs[i:j], positions[masked] - i * T, labels[masked],
                              lesson)
-                n = int((labels[masked] >= 0).sum())
+                label_count = int((labels[masked] >= 0).sum())
                 names = list(terms)
-                values = [*(value.item() * n for value in terms.values()), n]
-                sums = sums + torch.tensor(values, dtype=torch.float64)
+                values = [value.item() * label_count for value in terms.values()]
+                sums = sums + torch.tensor([*values, label_count], dtype=torch.float64)
         self.train()
         session.processes.all_reduce_sum(sums)
         return dict(zip(names, (sums[:-1] / sums[-1]).tolist()))
 
     def compile_layers(self):
         """torch.compile, each layer for itself: one compilation serves all layers of a size."""
-        for model in (self.model, *filter(None, self.not_trained)):
+        for model in (self.model, *filter(None, self.frozen)):
             for layer in model.layers:
                 layer.compile()
 
@@ -114,9 +117,10 @@ def adamw(module, betas=(0.9, 0.999), weight_decay=0.01):
 def learning_rate(step, steps, peak, warmup):
     """Linear warmup over the first share `warmup` of the steps, then linear decay, to zero after
     the last one."""
-    rising = warmup * steps
-    up = (step + 1) / (rising + 1)
-    down = (steps - step) / (steps - rising) if steps > rising else 1.0
+    # lr(s) = peak min((s + 1) / (w + 1), (S - s) / (S - w)), with w = warmup S of S steps
+    w = warmup * steps
+    up = (step + 1) / (w + 1)
+    down = (steps - step) / (steps - w) if steps > w else 1.0
     return peak * min(up, down)
 
 
@@ -160,9 +164,14 @@ def dropout_seed(seed, step, rank):
     return int(data.generator(seed, step, 1 + rank).integers(2 ** 32))
 
 
+def default_rate(size):
+    """The peak learning rate of a run without --lr: narrower models take larger steps."""
+    return 2e-3 * math.sqrt(128 / size.h)
+
+
 def set_learning_rate(optimizer, step, plan, args):
     """The rate of a step. The MLM finish is a phase with a warmup and a decay of its own."""
-    begin = plan.steps - plan.finish_steps
+    begin = plan.finish_from
     if step < begin:
         rate = learning_rate(step, begin, args.lr, args.warmup)
     else:
@@ -182,7 +191,8 @@ def train(run, learner, corpus, plan, args, session, validation):
             if args.dropout:
                 torch.manual_seed(dropout_seed(args.seed, step, rank))
             batch = masked_batch(corpus, args.seed, step, B, device)
-            terms = backward(learner, batch, learner.lesson_at(step), session)
+            # Both models' forward passes; the terms' sum is the loss; gradients of the whole batch
+            terms = forward_backward(learner, batch, learner.lesson_at(step), session)
             set_learning_rate(optimizer, step, plan, args)
             monitor.check_finite(terms)
             optimizer.step()
@@ -194,8 +204,8 @@ def train(run, learner, corpus, plan, args, session, validation):
 
 # ---- Setting up ----------------------------------------------------------------------------------
 
-class Student(NamedTuple):
-    """What a run trains: its size, what its loss reads, what the budget buys."""
+class StudentPlan(NamedTuple):
+    """What a run trains: the student's size, what its loss reads, what the budget buys."""
     size: budget.Size
     lesson: distill.Lesson
     plan: budget.Plan
@@ -224,13 +234,13 @@ def open_corpus(args, teacher, session):
 
 
 def plan_student(args, corpus, teacher):
-    """The Student that the command line asks for, on this corpus."""
+    """The StudentPlan that the command line asks for, on this corpus."""
     V, T, B = corpus.vocabulary.size, args.seq_len, args.batch_size
     teacher_size = teacher and teacher.model.config.size
     size, lesson = lesson_of(args, V, teacher_size)
     plan = budget.plan(args.flops, budget.step_flops(size, V, T, B, lesson, teacher_size), B, T,
                        corpus.unique, args.mlm_finish, budget.step_flops(size, V, T, B))
-    return Student(size, lesson, plan)
+    return StudentPlan(size, lesson, plan)
 
 
 def build_model(args, student, corpus, teacher):
@@ -250,7 +260,8 @@ def build_model(args, student, corpus, teacher):
     has_head = student.lesson.student.logits or args.mlm_finish > 0
     model = Bert(BertConfig.of(student.size, **fields), mlm_head=has_head)
     torch.manual_seed(args.seed)
-    model.initialise(model)  # the same weights whatever the strategy and the device
+    # Drawn once more, from the seed: the same weights whatever the strategy and the device.
+    model.initialise(model)
     if args.init == "teacher":
         copy_teacher(model, teacher.model)
     return model
@@ -274,14 +285,14 @@ def main():
     runs.check_out(args.out)
     with Session(args.device, args.dtype) as session:  # processes, device, precision
         teacher = load_teacher(args.teacher, args.seq_len) if args.teacher else None
-        corpus = session.keep(open_corpus(args, teacher, session))
-        session.join(args.batch_size)
+        corpus = session.keep(open_corpus(args, teacher, session))  # closed at the end
+        session.join(args.batch_size)                               # the other processes are here
         student = plan_student(args, corpus, teacher)
-        folder = Path(args.out or Path("runs") / card.default_name(args, student.size, teacher))
-        args.lr = args.lr or 2e-3 * math.sqrt(128 / student.size.h)
+        folder = Path(args.out or card.default_folder(args, student.size, teacher))
+        args.lr = args.lr or default_rate(student.size)
         model = build_model(args, student, corpus, teacher)
         learner = Learner(model, student.lesson, teacher and teacher.model.to(session.device),
-                          session.dtype, student.plan.steps - student.plan.finish_steps)
+                          session.dtype, student.plan.finish_from)
         learner.to(session.device).train()
         settings = runs.settings_of(args, student, corpus, teacher, model.config, session)
         with session.open_run(folder, settings, args.dry_run) as run:
@@ -290,13 +301,14 @@ def main():
                 return
             validation = validation_of(corpus, session.device)
             batch = masked_batch(corpus, args.seed, 0, args.batch_size, session.device)
+            # How many blocks at once, how fast this machine is, and whether compiling pays.
             session.prepare(args, run.record, learner, batch, student, teacher)
             cli.say(card.plan_text(args, student, model, corpus, teacher, session, validation,
                                    folder))
             if args.dry_run:
                 return
             session.compile(learner, batch)
-            card.begin(run, student, teacher, session)
+            card.note_beginning(run, student, teacher, session)
             seconds = train(run, learner, corpus, student.plan, args, session, validation)
             if session.processes.first:
                 card.finish(run, model, corpus, student, teacher, validation, seconds)

@@ -184,7 +184,7 @@ class Follower:
 # A step's gradients
 
 
-def backward(learner, batch, lesson, session):
+def forward_backward(learner, batch, lesson, session):
     """Adds the gradients of the whole batch's loss to the learner's parameters. Returns
     {term: its value over the whole batch}, each a scalar.
 

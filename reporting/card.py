@@ -12,6 +12,11 @@ import budget
 from reporting import figures
 
 
+def default_folder(args, size, teacher=None):
+    """The folder of a run without --out."""
+    return Path("runs") / default_name(args, size, teacher)
+
+
 def default_name(args, size, teacher=None):
     """A readable name for the run's folder. It tells apart what is commonly varied."""
     stem = "-".join(Path(entry).name or "text" for entry in args.data)
@@ -123,7 +128,7 @@ def session_lines(session, B):
     return [f"            {line}" for line in lines]
 
 
-def begin(run, student, teacher, session):
+def note_beginning(run, student, teacher, session):
     """Writes into run.json how the run began."""
     run.write_record(micro_batch=session.micro_batch, compiled=session.compiled,
                      processes=session.processes.world, peak_flops_per_second=session.peak)

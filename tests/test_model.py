@@ -205,3 +205,15 @@ def test_dropout_in_training_and_none_in_evaluation(dropout):
     model.train(), without.train()
     assert not torch.equal(model(ids).logits, model(ids).logits)
     assert torch.equal(model.eval()(ids).logits, without(ids).logits)
+
+
+def test_the_pooler_reads_cls_also_where_the_head_runs_at_chosen_positions():
+    # A checkpoint may have both parts, and as many positions may be chosen as the model is wide.
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+                        intermediate_size=16, max_position_embeddings=8)
+    model = Bert(config, pooler=True).eval()
+    ids = torch.arange(24).view(3, 8)
+    everywhere, chosen = model(ids), model(ids, positions=torch.arange(8))
+    assert torch.equal(chosen.pooler_output, everywhere.pooler_output)
+    assert torch.allclose(chosen.logits, everywhere.logits.flatten(0, 1)[:8], atol=1e-6)

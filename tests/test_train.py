@@ -182,7 +182,7 @@ def test_a_bf16_teacher_gives_what_autocast_gives():
     with torch.autocast("cpu", torch.bfloat16):
         first, second = (learner(*batch(0))["kd"].item() for learner in learners)
     assert first == second
-    (rounded,) = learners[1].not_trained
+    (rounded,) = learners[1].frozen
     assert rounded.layers[0].qkv.weight.dtype == torch.bfloat16
 
 

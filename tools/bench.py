@@ -25,7 +25,7 @@ from pathlib import Path
 
 from plumbing import cli, disk, gluefiles, hardware
 from plumbing.cli import UserError
-from plumbing.parallel import backward
+from plumbing.parallel import forward_backward
 from plumbing.session import Session
 
 import numpy as np
@@ -155,7 +155,7 @@ def our_step(strategy, size, teacher, B, dtype, device, V=V, T=T, compiled=False
     optimizer = adamw(learner)
 
     def step():
-        terms = backward(learner, batch, None, session)
+        terms = forward_backward(learner, batch, None, session)
         optimizer.step()
         optimizer.zero_grad()
         torch.stack(list(terms.values())).tolist()  # waits until a GPU has done its work
