@@ -53,6 +53,13 @@ def test_each_exercise_knows_at_least_three_mistakes_and_the_projects_own_answer
     assert len(MISTAKES) == 122
 
 
+def test_the_projects_own_tests_that_the_exercises_name_are_there():
+    for exercise in EXERCISES.values():
+        for test in exercise.tests:
+            file, name = test.split("::")
+            assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), test
+
+
 def test_a_wrong_shape_is_told_by_its_names():
     def each_position(z, y):
         return functional.cross_entropy(z.float(), y, reduction="none")

@@ -217,6 +217,6 @@ def summed(student, scratch, curve, C):
 ISOFLOP = Exercise(
     file="8_isoflop.py", function="isoflop", right=isoflop, cases=cases, mistakes=mistakes,
     install=install, parts=("mean", "half", "kappa"), tests=(
-        "test_report.py::test_the_interval_is_scipys",
-        "test_report.py::test_a_verdict_is_given_where_the_paired_t_test_finds_a_difference",
-        "test_report.py::test_the_compute_multiplier_is_read_off_scratchs_own_curve"))
+        "test_statistics.py::test_the_interval_is_scipys",
+        "test_statistics.py::test_a_verdict_is_given_where_the_paired_t_test_finds_a_difference",
+        "test_statistics.py::test_the_compute_multiplier_is_read_off_scratchs_own_curve"))
