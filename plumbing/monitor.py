@@ -44,7 +44,7 @@ class Monitor:
         self.session = session
         self.processes = session.processes
         self.validation = validation
-        self.finish_from = plan.steps - plan.finish_steps
+        self.finish_from = plan.finish_from
         self.log_every = max(1, min(100, plan.steps // 500))
         self.save_every = max(1, plan.steps // 20)
         self.validate_at = {round(i * plan.steps / 10) for i in range(11)} | {self.finish_from}

@@ -1,0 +1,242 @@
+"""monitor.py: what is due after a step, and one decision for all processes."""
+import math
+import os
+import signal
+from types import SimpleNamespace
+
+from plumbing import cli, monitor
+from plumbing.cli import UserError
+
+import pytest
+import torch
+from torch import nn
+
+import budget
+
+STEPS = 100
+
+
+class Clock:
+    """A clock that stands still, until a test sets it forward."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def perf_counter(self):
+        return self.now
+
+
+class Folder:
+    """What a Monitor asks of a runs.Run. A save takes `save_takes` seconds of the clock."""
+
+    def __init__(self, clock, save_takes):
+        self.clock, self.save_takes, self.folder = clock, save_takes, "runs/x"
+        self.rows, self.saves = [], []
+
+    def load_checkpoint(self):
+        return 0, None
+
+    def rewind_log(self):
+        pass
+
+    def read_log(self):
+        return self.rows
+
+    def log(self, **fields):
+        self.rows.append(fields)
+
+    def save_checkpoint(self, step, tensors):
+        self.clock.now += self.save_takes
+        self.saves.append(step)
+
+
+class Learner(nn.Module):
+    """One weight, which has a validation loss of 2."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1, 1))
+
+    def lesson_at(self, step):
+        return "finish" if step >= 70 else "own"
+
+    def validate(self, batch, session, lesson):
+        return {"mlm": 2.0} if lesson == "finish" else {"mlm": 2.0, "kd": 1.0}
+
+
+class Processes:
+    """The processes of a run as the one of this rank sees them. answers: what the others say."""
+
+    def __init__(self, rank=0, answers=()):
+        self.first, self.answers = rank == 0, answers
+
+    def broadcast(self, value=None):
+        return value
+
+    def barrier(self, seconds):
+        pass
+
+    def all_reduce_max(self, number):
+        return max(number, *self.answers) if self.answers else number
+
+
+@pytest.fixture
+def monitor_of(monkeypatch):
+    """monitor_of(save_takes=1.0) -> a Monitor that is not entered yet."""
+    def build(save_takes=0.0, processes=None, finish_steps=30):
+        clock, learner = Clock(), Learner()
+        monkeypatch.setattr(monitor, "time", clock)
+        plan = budget.Plan(100 * STEPS, flops_per_step=100, steps=STEPS, flops_spent=100 * STEPS,
+                           tokens=32 * STEPS, epochs=0.0, finish_steps=finish_steps,
+                           flops_per_finish_step=100)
+        session = SimpleNamespace(processes=processes or Processes(), peak=1e9,
+                                  device=torch.device("cpu"))
+        validation = SimpleNamespace(batch=None, counting_losses={"unigram_loss": 5.0,
+                                                                  "neighbour_loss": 4.0})
+        args = SimpleNamespace(batch_size=2, seq_len=16, lr=1e-3)
+        made = monitor.Monitor(Folder(clock, save_takes), learner,
+                               torch.optim.AdamW(learner.parameters()), plan, args, session,
+                               validation)
+        made.clock = clock
+        return made
+    return build
+
+
+def take_steps(monitored, seconds=1.0, until=STEPS):
+    """Takes the run's steps, each of so many seconds of the clock."""
+    with monitored:
+        for step in range(1, until + 1):
+            monitored.clock.now += seconds
+            monitored.after(step, {"mlm": torch.tensor(float(step))})
+
+
+# --------------------------------------------------------------------------------------------------
+# What is due
+
+
+def test_each_tenth_of_the_run_and_the_change_to_the_mlm_finish_are_validated(monitor_of):
+    monitored = monitor_of(finish_steps=35)
+    take_steps(monitored)
+    steps = [row["step"] for row in monitored.run.rows if "val_terms" in row]
+    assert steps == [0, 10, 20, 30, 40, 50, 60, 65, 70, 80, 90, 100]
+
+
+def test_the_last_validation_before_the_finish_is_of_the_strategys_own_lesson(monitor_of):
+    monitored = monitor_of()
+    take_steps(monitored)
+    terms = {row["step"]: set(row["val_terms"]) for row in monitored.run.rows
+             if "val_terms" in row}
+    assert terms[0] == terms[70] == {"mlm", "kd"} and terms[80] == {"mlm"}
+
+
+def test_a_validation_that_the_log_holds_is_not_made_again(monitor_of):
+    monitored = monitor_of()
+    monitored.run.rows = [{"step": 0, "val_terms": {"mlm": 2.0}}]
+    take_steps(monitored, until=5)
+    assert [row["step"] for row in monitored.run.rows if "val_terms" in row] == [0]
+
+
+def test_a_line_of_the_log_is_the_mean_since_the_line_before(monitor_of):
+    monitored = monitor_of()
+    monitored.log_every = 4
+    take_steps(monitored, until=8)
+    losses = [(row["step"], row["loss"]) for row in monitored.run.rows if "loss" in row]
+    assert losses == [(4, (1 + 2 + 3 + 4) / 4), (8, (5 + 6 + 7 + 8) / 4)]
+
+
+def test_the_logged_speed_leaves_saves_out(monitor_of):
+    monitored = monitor_of(save_takes=7.0)
+    take_steps(monitored, seconds=0.5, until=60)
+    speeds = {row["flops_per_second"] for row in monitored.run.rows if "loss" in row}
+    assert monitored.run.saves and speeds == {100 / 0.5}  # FLOPs of a step by its seconds
+
+
+# --------------------------------------------------------------------------------------------------
+# When a checkpoint is saved
+
+
+def test_a_quick_disk_sees_a_save_each_20th_of_the_run(monitor_of):
+    monitored = monitor_of()
+    take_steps(monitored)
+    assert monitored.run.saves == list(range(5, 101, 5))
+
+
+def test_where_steps_are_long_each_minute_is_saved(monitor_of):
+    monitored = monitor_of()
+    take_steps(monitored, seconds=40.0, until=9)
+    assert monitored.run.saves == [2, 4, 5, 7, 9]  # 5 is a 20th; the others are 80 seconds apart
+
+
+def test_a_slow_disk_gets_a_fiftieth_of_the_time(monitor_of):
+    monitored = monitor_of(save_takes=1.0)
+    take_steps(monitored)
+    # The first save shows that it takes a second: the next is due 50 seconds later.
+    assert monitored.run.saves == [5, 60, 100]
+
+
+def test_a_quarter_of_an_hour_passes_between_saves_of_18_seconds(monitor_of):
+    monitored = monitor_of(save_takes=18.0)
+    take_steps(monitored, seconds=18.1)
+    assert monitored.run.saves == [4, 54, 100]  # 50 steps are 905 seconds; the last must be
+
+
+# --------------------------------------------------------------------------------------------------
+# One decision for all, and how it stops
+
+
+@pytest.mark.parametrize("rank, answers, decision", [
+    (0, [0, 0], monitor.GO_ON), (0, [0, monitor.STOP], monitor.STOP),
+    (1, [monitor.SAVE], monitor.SAVE), (1, [monitor.SAVE, monitor.STOP], monitor.STOP)])
+def test_all_processes_do_the_most_that_one_of_them_wants(monitor_of, rank, answers, decision):
+    monitored = monitor_of(processes=Processes(rank, answers))
+    with monitored:
+        assert monitored.decide() == decision
+
+
+def test_only_the_first_process_decides_that_a_save_is_due(monitor_of):
+    for rank, decision in ((0, monitor.SAVE), (1, monitor.GO_ON)):
+        monitored = monitor_of(processes=Processes(rank))
+        with monitored:
+            monitored.clock.now += 1000
+            assert monitored.decide() == decision
+
+
+def test_a_signal_saves_and_then_stops_the_program(monitor_of, capsys):
+    monitored = monitor_of(save_takes=100.0)
+    with pytest.raises(cli.Stopped) as end, monitored:
+        os.kill(os.getpid(), signal.SIGINT)
+        monitored.clock.now += 1
+        monitored.after(1, {"mlm": torch.tensor(1.0)})
+    assert end.value.status == 130 and monitored.run.saves == [1]
+    assert "the same command continues" in capsys.readouterr().out
+
+
+def test_a_signal_in_another_process_stops_this_one(monitor_of):
+    monitored = monitor_of(processes=Processes(1, [monitor.STOP]))
+    with pytest.raises(cli.Stopped) as end:
+        take_steps(monitored)
+    assert end.value.status == 143 and monitored.step == 1
+
+
+def test_nan_names_the_step_and_what_to_do(monitor_of):
+    monitored = monitor_of()
+    take_steps(monitored, until=1)
+    with pytest.raises(UserError, match="the loss is nan at step 1.* lower --lr"):
+        monitored.check_finite({"mlm": torch.tensor(3.0), "kd": torch.tensor(math.nan)})
+
+
+def test_a_weight_that_is_not_finite_is_never_saved(monitor_of):
+    monitored = monitor_of()
+    with monitored:
+        nn.init.constant_(monitored.learner.weight, math.inf)
+        with pytest.raises(UserError, match="lower --lr"):
+            monitored.save()
+    assert monitored.run.saves == []
+
+
+def test_signals_do_what_they_did_before_when_it_cannot_begin(monitor_of):
+    monitored, before = monitor_of(), signal.getsignal(signal.SIGTERM)
+    monitored.validate = lambda: 1 / 0
+    with pytest.raises(ZeroDivisionError), monitored:
+        pass
+    assert signal.getsignal(signal.SIGTERM) is before
