@@ -1,5 +1,5 @@
-"""What all tests share: the project on the path, no network, `--slow`, and a way to run a program as
-a user does."""
+"""What all tests share: the project on the path, no network, `--slow`, and a way to run a program
+as a user does."""
 import os
 import subprocess
 import sys

@@ -1,4 +1,5 @@
-"""The house: seven concepts at the root, folders for what they stand on, imports that run one way."""
+"""The house: seven concepts at the root, folders for what they stand on, and imports that run one
+way."""
 import ast
 import graphlib
 import re
@@ -93,7 +94,7 @@ def test_functions_fit_a_screen():
 
 def test_ruff_finds_nothing():
     """The rules stand in pyproject.toml: 100 columns, unused names, import order, complexity."""
-    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "concise", "."]
+    command = [sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format", "concise"]
     checked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
