@@ -22,6 +22,8 @@ Assumptions
     just that, and the bill charges just that: a pass ends in the deepest layer that is read, heads
     that no loss reads do not run, a teacher has no backward pass, and the products inside a loss
     count like all others.
+ 7. There is one exception. The paper's released code runs both passes to their end and both MLM
+    heads, whatever its loss reads: the `-released` strategies are charged for that.
 
 tests/test_budget.py compares a step's bill with torch.utils.flop_counter, to the integer.
 
@@ -152,12 +154,13 @@ def bill(size, V, T, lesson=Lesson(), teacher=None):
     def total(rows):
         return sum(cost for _, _, cost in rows)
 
-    loss = total(loss_flops(size, T, lesson.student, lesson.width))
-    forward = total(forward_flops(size, V, T, lesson.student, lesson.width)) - loss
+    student_reads, teacher_reads = lesson.charged()
+    loss = total(loss_flops(size, T, student_reads, lesson.width))
+    forward = total(forward_flops(size, V, T, student_reads, lesson.width)) - loss
     teacher_loss = teacher_forward = 0
-    if lesson.teacher:
-        teacher_loss = total(loss_flops(teacher, T, lesson.teacher))
-        teacher_forward = total(forward_flops(teacher, V, T, lesson.teacher)) - teacher_loss
+    if teacher_reads:
+        teacher_loss = total(loss_flops(teacher, T, teacher_reads))
+        teacher_forward = total(forward_flops(teacher, V, T, teacher_reads)) - teacher_loss
     # The student's products in the loss have a backward pass, the teacher's have none.
     return {"student_forward": forward, "student_backward": 2 * forward,
             "teacher_forward": teacher_forward, "loss": 3 * loss + teacher_loss}

@@ -30,6 +30,7 @@ import math
 from typing import Callable, NamedTuple, Optional
 
 from plumbing.cli import UserError
+from plumbing.pairs import relation_heads, same_heads, teacher_layer
 
 # ---- Declarations: what a loss reads -------------------------------------------------------------
 
@@ -75,8 +76,17 @@ class Lesson(NamedTuple):
     teacher: Optional[Reads] = None   # and of the teacher, where there is one
     width: Optional[int] = None       # each hidden state that is read is projected to this width
     masked: bool = True               # True: both models read the masked text; False: the unmasked
+    whole: bool = False               # charged for both passes whole, with both heads
     terms: Optional[Callable] = None
     options: tuple = ()               # the fields of Options that this strategy uses
+
+    def charged(self):
+        """(Reads of the student, Reads of the teacher or None) that the bill charges: those of the
+        loss; or, where `whole` is set, both passes to their end with their heads, as the paper's
+        released code runs them whatever its loss reads."""
+        if not self.whole:
+            return self.student, self.teacher
+        return self.student._replace(logits=True), self.teacher._replace(logits=True)
 
 
 # ---- Losses --------------------------------------------------------------------------------------
@@ -181,12 +191,12 @@ def minilm_released_loss(student_qkv, teacher_qkv, student_heads, teacher_heads)
     """The loss in the code that Bui et al. released: there are as many relation heads as the
     teacher has heads, and the student's (B, A, T, d) is reshaped to (B, A', T, h / A').
 
-    Where A and A' differ the reshape mixes positions with heads. Where they are equal this is
-    `minilm_loss`."""
+    Where A and A' differ the reshape mixes positions with heads. The three relations are summed,
+    not averaged: where A and A' are equal this is 3 times `minilm_loss`."""
     B, T, h = student_qkv[0].shape
     mixed = [split(x, student_heads).reshape(B, teacher_heads, T, h // teacher_heads)
              for x in student_qkv]
-    return relations_loss(mixed, [split(x, teacher_heads) for x in teacher_qkv])
+    return 3 * relations_loss(mixed, [split(x, teacher_heads) for x in teacher_qkv])
 
 
 def minilm_v1_loss(student_scores, teacher_scores, student_values, teacher_values):
@@ -277,7 +287,8 @@ def tinybert(student, teacher, options):
 
 
 def tinybert_released(student, teacher, options):
-    """TinyBERT as Bui et al. released it."""
+    """TinyBERT as Bui et al. released it. As with all their methods, both models read the masked
+    text, and run to the end with their heads."""
     same_heads("tinybert-released", student, teacher)
     L, L_T = student.L, teacher.L
 
@@ -289,7 +300,7 @@ def tinybert_released(student, teacher, options):
         return {"tinybert": tinybert_loss(H, H_T, S, S_T)}
     return Lesson(Reads(hidden=(L,), scores=unique(1, L)),
                   Reads(hidden=(L_T,), scores=unique(1, L_T)),
-                  width_between(student, teacher), masked=False, terms=terms)
+                  width_between(student, teacher), whole=True, terms=terms)
 
 
 def minilm(student, teacher, options):
@@ -307,8 +318,9 @@ def minilm(student, teacher, options):
 
 
 def minilm_released(student, teacher, options):
-    """MiniLM v2 as Bui et al. released it."""
-    layer, A, A_T = teacher_layer(teacher, options), student.A, teacher.A
+    """MiniLM v2 as Bui et al. released it: the last layers of both models, which read the masked
+    text and run to the end with their heads."""
+    L_T, A, A_T = teacher.L, student.A, teacher.A
     if student.h % A_T:
         raise UserError(f"minilm-released cuts the student's width {student.h} into the teacher's "
                         f"{A_T} heads, and it does not divide: choose another --model, or "
@@ -316,9 +328,9 @@ def minilm_released(student, teacher, options):
 
     def terms(s, t, labels, project):
         # Released: the student's heads are reshaped to the teacher's, not joined and cut.
-        return {"minilm": minilm_released_loss(s.qkv[student.L], t.qkv[layer], A, A_T)}
-    return Lesson(Reads(qkv=(student.L,), relations=3), Reads(qkv=(layer,), relations=3),
-                  masked=False, terms=terms, options=("teacher_layer",))
+        return {"minilm": minilm_released_loss(s.qkv[student.L], t.qkv[L_T], A, A_T)}
+    return Lesson(Reads(qkv=(student.L,), relations=3), Reads(qkv=(L_T,), relations=3),
+                  whole=True, terms=terms)
 
 
 def minilm_v1(student, teacher, options):
@@ -350,34 +362,3 @@ def unique(*layers):
 def width_between(student, teacher):
     """The width to which the student's hidden states are projected; None where it is theirs."""
     return teacher.h if teacher.h != student.h else None
-
-
-def same_heads(name, student, teacher):
-    """Raises UserError unless both have the same number of heads."""
-    if student.A != teacher.A:
-        h = max(teacher.A, student.h - student.h % teacher.A)  # the next width that A' divides
-        raise UserError(f"{name} compares attention head by head, and the student has {student.A} "
-                        f"heads, the teacher {teacher.A}: give the student {teacher.A}, like "
-                        f"--model {student.L}x{h}h{teacher.A}")
-
-
-def teacher_layer(teacher, options, default=None):
-    """The layer that MiniLM learns from: the teacher's last one. Where a teacher of v2 is deeper
-    than 12 layers, it is the one 7/8 of the way up (the paper takes 21 of BERT-large's 24)."""
-    last_or_upper_middle = teacher.L if teacher.L <= 12 else round(teacher.L * 21 / 24)
-    layer = options.teacher_layer or default or last_or_upper_middle
-    if layer > teacher.L:
-        raise UserError(f"--teacher-layer {layer}: the teacher has {teacher.L} layers")
-    return layer
-
-
-def relation_heads(student, teacher, options):
-    """The most relation heads that both widths can be cut into, each at least 16 wide in the
-    teacher (the paper takes 48 for h = 768)."""
-    common = math.gcd(student.h, teacher.h)
-    fitting = [heads for heads in range(1, max(1, teacher.h // 16) + 1) if common % heads == 0]
-    heads = options.relation_heads or fitting[-1]
-    if common % heads:
-        raise UserError(f"--relation-heads {heads} does not divide the widths {student.h} and "
-                        f"{teacher.h}: one of {', '.join(map(str, fitting))} does")
-    return heads

@@ -46,6 +46,8 @@ class Learner(nn.Module):
             h, h_T = student.config.hidden_size, lesson.width
             self.projection = nn.Linear(h, h_T, bias=False)
             nn.init.normal_(self.projection.weight, 0.0, h ** -0.5)  # keeps the variance
+        if lesson.teacher is None:
+            teacher = None  # scratch --init teacher: it gave its layers, and is never asked
         if teacher is not None:
             teacher.requires_grad_(False).eval()
             if dtype == "bf16":  # what autocast would do to the products at each step

@@ -36,6 +36,10 @@ def train(argv=None):
     add("--out", metavar="FOLDER", help="default: runs/ and a name made of the settings")
     add("--dry-run", action="store_true", help="print the plan and stop")
     args = parser.parse_args(argv)
+    if args.paper:
+        rate = PAPER_LR["scratch" if args.strategy == "scratch" else "distilled"]
+        take(args, {**PAPER, "lr": rate})
+    take(args, {"dropout": 0.0, "warmup": 0.06})
     # Short blocks and small batches decide whether a small model leaves the unigram plateau. At
     # T = 128 it can spend a laptop's whole budget there (docs/LOG.md); larger budgets pay for more.
     small = args.flops < 10 ** 15
@@ -44,6 +48,19 @@ def train(argv=None):
     args.batch_size = args.batch_size or (small_batch if small else 256)
     check_distillation(args)
     return args
+
+
+# The setting of Bui et al. 2024, where it differs from the defaults. Their distilled students have
+# half the learning rate of those from scratch.
+PAPER = {"seq_len": 128, "batch_size": 1024, "dropout": 0.1, "init_range": 0.02, "warmup": 0.06}
+PAPER_LR = {"scratch": 1e-3, "distilled": 5e-4}
+
+
+def take(args, values):
+    """Sets the options that are not given."""
+    for name, value in values.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
 
 
 def add_learning(parser):
@@ -88,12 +105,15 @@ def add_optimizer(parser):
         help="AdamW's betas (default: the paper's 0.9 0.98)")
     add("--weight-decay", type=real(0, 10), default=0.01, metavar="w",
         help="of all weights but biases and LayerNorm (default: %(default)s)")
-    add("--warmup", type=real(0, 1), default=0.06, metavar="w",
-        help="share of the steps in which the rate rises (default: %(default)s)")
-    add("--dropout", type=real(0, 0.9), default=0.0, metavar="p",
-        help="default: %(default)s; the paper: 0.1")
+    add("--warmup", type=real(0, 1), metavar="w",
+        help="share of the steps in which the rate rises (default: 0.06)")
+    add("--dropout", type=real(0, 0.9), metavar="p", help="default: 0")
     add("--init-range", type=real(1e-9, 10), metavar="s",
-        help="standard deviation of the first weights (default: 0.02 sqrt(768 / h); BERT: 0.02)")
+        help="standard deviation of the first weights (default: 0.02 sqrt(768 / h))")
+    add("--paper", action="store_true",
+        help="the paper's setting where nothing else is given: --seq-len 128 --batch-size 1024 "
+        "--dropout 0.1 --init-range 0.02 --warmup 0.06, and --lr 1e-3 for scratch, 5e-4 for a "
+        "distilled student")
     add("--seed", type=cli.whole(0, 2 ** 31 - 1), default=0, metavar="n",
         help="decides weights, order, masks, stories (default: %(default)s)")
 
@@ -102,7 +122,8 @@ def add_distillation(parser):
     """What only some strategies use."""
     add, whole, real = parser.add_argument, cli.whole, cli.real
     add("--init", default="random", choices=["random", "teacher"],
-        help="teacher: begin with every n-th of its layers (default: random)")
+        help="teacher: begin with every n-th of its layers, also from scratch: the control that "
+        "tells distillation from the copied layers (default: random)")
     add("--mlm-finish", type=real(0, 0.9), default=0.0, metavar="s",
         help="the last share of the budget that goes to plain masked language modelling "
         "(default: 0)")
@@ -129,14 +150,16 @@ def add_machine(parser):
 def check_distillation(args):
     """Raises UserError where a strategy lacks its teacher, or scratch has what only a distilled
     student can use."""
+    copies = args.init == "teacher"
+    if copies and args.teacher is None:
+        raise UserError("--init teacher copies a teacher's layers: say which with --teacher")
     if args.strategy == "scratch":
-        unused = {"--teacher": args.teacher, "--init teacher": args.init == "teacher",
-                  "--mlm-finish": args.mlm_finish}
+        unused = {"--teacher": args.teacher and not copies, "--mlm-finish": args.mlm_finish}
         for flag, is_given in unused.items():
             if is_given:
                 raise UserError(f"{flag} is for a student that is taught, and --strategy scratch "
-                                "learns from the text alone: leave it out, or choose a strategy "
-                                "like kd")
+                                "learns from the text alone: leave it out, choose a strategy like "
+                                "kd, or copy the teacher's layers with --init teacher")
     elif args.teacher is None:
         distill.lesson(args.strategy, None, None)  # raises, and says what is missing
     if args.teacher and args.vocab_size:
@@ -239,10 +262,11 @@ PRESETS = {
         "unique_tokens": "inf,2.6e9", "seeds": 1, "model": "6x768",
         "teacher": "bert-base-uncased", "teacher_model": "12x768",
         "data": "wikimedia/wikipedia:20231101.en", "glue_data": "nyu-mll/glue",
-        "tasks": "mnli,qqp,qnli,sst2,mrpc,rte,cola", "glue_seeds": 3, "glue_grid": "paper"},
+        "tasks": "mnli,qqp,qnli,sst2,mrpc,rte,cola", "glue_seeds": 3, "glue_grid": "paper",
+        "train_options": "--paper"},
 }
 NO_PRESET = {"data": "stories", "glue_data": "stories", "teacher": None, "teacher_flops": "0",
-             "glue_grid": None}
+             "glue_grid": None, "train_options": ""}
 # The options of train.py that make one strategy, and may differ from that of scratch.
 ONLY_DISTILLED = ("--mlm-finish", "--init", "--temperature", "--relation-heads", "--teacher-layer")
 
@@ -295,7 +319,7 @@ def add_grid(parser):
     add("--lr-grid", metavar="R,R",
         help="choose each strategy's rate among these, by development score at the smallest "
         "budget, seed 0")
-    add("--train-options", default="", metavar="'...'",
+    add("--train-options", metavar="'...'",
         help="more options of train.py, for the teacher and every student: '--seq-len 64'")
     add("--distil-options", default="", metavar="'...'",
         help="more options of train.py for the distilled ones: '--mlm-finish 0.3'")

@@ -242,7 +242,7 @@ def numbers_kept(size, V, T, k, lesson, teacher):
     # The student: a layer's activations and its T x T tables; logits, their softmax and gradient.
     # numbers = L T (8h + 2f + 2AT) + 4nV
     numbers = L * T * (8 * h + 2 * f + 2 * A * T) + 4 * n * V
-    if teacher is not None:  # of its layers only one at a time is kept, and what the loss reads
+    if lesson.teacher is not None:  # one of its layers at a time is kept, and what the loss reads
         reads, h_T = lesson.teacher, teacher.h
         numbers += T * (8 * h_T + 2 * teacher.f) + 2 * n * V
         numbers += len(reads.hidden) * T * h_T

@@ -70,7 +70,7 @@ def check_pair(lesson, student, teacher, has_head, copies):
 
     student, teacher: the Sizes of the two. has_head: whether the teacher has an MLM head. copies:
     whether the student begins with layers of the teacher (--init teacher)."""
-    if lesson.teacher.logits and not has_head:
+    if lesson.teacher and lesson.teacher.logits and not has_head:
         raise UserError("this strategy reads the teacher's predictions, and the teacher has no "
                         "masked-language-model head: give one that was saved with it (a "
                         "BertForMaskedLM), or choose tinybert or minilm, which read none")

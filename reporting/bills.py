@@ -47,6 +47,8 @@ def comparison(rows, refused, teacher, teacher_flops, students):
             line += f" {row['share_with_teacher_training']:>10.1%}"
         lines.append(line)
     lines += [f"{name:18} not for this pair: {why}" for name, why in refused.items()]
+    lines += ["", "The -released strategies are charged for what the paper's code computes: "
+              "both passes to their end, with both MLM heads, whatever the loss reads."]
     if teacher_flops:
         lines += ["", f"The teacher's training cost {flops(teacher_flops)} FLOPs, "
                   f"{flops(teacher_flops // students)} for each of {students:,} "

@@ -97,7 +97,7 @@ def amount(corpus):
 
 def price_of_teacher(args, student, V):
     """What a step costs beside one from scratch. Nothing without a teacher."""
-    if not args.teacher:
+    if student.lesson.teacher is None:
         return ""
     scratch = budget.step_flops(student.size, V, args.seq_len, args.batch_size)
     return f", {student.plan.flops_per_step / scratch:.2f} times a step from scratch"

@@ -5,6 +5,7 @@ from plumbing.cli import UserError
 import pytest
 
 import distill
+from reporting import cells
 
 
 def test_the_names_of_tasks_are_those_of_the_files():
@@ -37,6 +38,7 @@ def test_larger_budgets_get_longer_blocks_and_larger_batches(flops, data, seq_le
     (["--strategy", "kd"], "--teacher"),
     (["--teacher", "bert-base-uncased"], "is for a student that is taught"),
     (["--mlm-finish", "0.1"], "is for a student that is taught"),
+    (["--init", "teacher"], "say which with --teacher"),
     (["--strategy", "kd", "--teacher", "T", "--vocab-size", "500"], "takes its teacher's"),
     (["--strategy", "kd", "--teacher", "T", "--out", "T"], "is the teacher's own folder")])
 def test_options_of_train_that_contradict_each_other_are_refused(argv, message):
@@ -69,3 +71,36 @@ def test_options_of_glue_that_make_no_sense_are_refused(argv, message):
 def test_a_comparison_of_nothing_or_of_more_than_strategies_is_refused(argv, message):
     with pytest.raises(UserError, match=message):
         options.compare(argv)
+
+
+# Bui et al. 2024: batch 1024, T = 128, dropout 0.1, N(0, 0.02), 6% warmup; in the code that they
+# released distilled students have half the learning rate (docs/released.md).
+
+
+@pytest.mark.parametrize("strategy, lr", [("scratch", 1e-3), ("kd", 5e-4), ("minilm", 5e-4)])
+def test_the_papers_setting_is_one_flag(strategy, lr):
+    teacher = [] if strategy == "scratch" else ["--teacher", "T"]
+    args = options.train(["--flops", "1e13", "--paper", "--strategy", strategy, *teacher])
+    assert (args.seq_len, args.batch_size, args.dropout) == (128, 1024, 0.1)
+    assert (args.init_range, args.warmup, args.lr) == (0.02, 0.06, lr)
+    assert args.betas == [0.9, 0.98] and args.weight_decay == 0.01
+
+
+def test_what_is_given_goes_before_the_papers_setting():
+    args = options.train(["--flops", "1e13", "--paper", "--dropout", "0", "--lr", "2e-3"])
+    assert (args.dropout, args.lr, args.batch_size) == (0.0, 2e-3, 1024)
+
+
+def test_every_line_of_the_papers_preset_has_the_papers_setting():
+    args = options.compare(["--preset", "paper"])
+    grid = cells.grid(args, args.teacher, dict.fromkeys(args.strategies, args.lr))
+    for cell in grid:
+        training = options.train(cell.commands[0][1:])
+        assert (training.seq_len, training.batch_size, training.dropout) == (128, 1024, 0.1)
+        assert (training.init_range, training.warmup) == (0.02, 0.06)
+        assert training.lr == (1e-3 if cell.strategy == "scratch" else 5e-4)
+
+
+def test_scratch_may_begin_with_a_teachers_layers():
+    args = options.train(["--flops", "1e13", "--init", "teacher", "--teacher", "T"])
+    assert args.strategy == "scratch" and args.init == "teacher"

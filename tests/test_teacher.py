@@ -10,10 +10,11 @@ import pytest
 import torch
 import transformers
 
+import budget
 from budget import size
 from distill import lesson
 from model import Bert, BertConfig
-from train import Learner
+from train import Learner, copy_teacher
 
 V, T = 40, 12  # words of the vocabulary, tokens of a block
 
@@ -140,3 +141,16 @@ def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not(tmp_path):
     positions = torch.arange(8) * T + 3
     batch = blocks, blocks, positions, blocks.flatten()[positions]
     assert Learner(bert("1x64"), tinybert, teacher)(*batch)["tinybert"] > 0
+
+
+def test_scratch_copies_also_a_teacher_without_a_head_and_never_asks_it():
+    student, teacher = bert("2x64"), bert("4x64", mlm_head=False)
+    plain = lesson("scratch", size("2x64"), size("4x64"))
+    check_pair(plain, size("2x64"), size("4x64"), has_head=False, copies=True)
+    fresh_head = student.mlm_head.transform.weight.clone()
+    copy_teacher(student, teacher)
+    assert torch.equal(student.layers[1].qkv.weight, teacher.layers[3].qkv.weight)
+    assert torch.equal(student.mlm_head.transform.weight, fresh_head)
+    assert Learner(student, plain, teacher).frozen == (None,)
+    # It is priced as scratch.
+    assert budget.bill(size("2x64"), V, T, plain, size("4x64")) == budget.bill(size("2x64"), V, T)

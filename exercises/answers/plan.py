@@ -40,8 +40,9 @@ def install(student):
         return sum(flops for _, _, flops in budget.forward_flops(size, V, T, reads, width))
 
     def step_flops(size, V, T, B, lesson=distill.Lesson(), teacher=None):
-        F_S = forward(size, V, T, lesson.student, lesson.width)
-        F_T = forward(teacher, V, T, lesson.teacher) if lesson.teacher else 0
+        student_reads, teacher_reads = lesson.charged()
+        F_S = forward(size, V, T, student_reads, lesson.width)
+        F_T = forward(teacher, V, T, teacher_reads) if teacher_reads else 0
         step, _, _ = student(10 ** 40, F_S, F_T, B, T)
         return step
 
