@@ -12,7 +12,7 @@ import torch
 import budget
 import distill
 from model import Bert, BertConfig
-from train import Learner, Student
+from train import Learner, StudentPlan
 
 SIZE, V, T, B = budget.size("1x32h2"), 40, 20, 6  # words, tokens of a block, blocks of a step
 
@@ -33,7 +33,7 @@ def learner():
 def student():
     step = budget.step_flops(SIZE, V, T, B)
     lesson = distill.lesson("scratch", SIZE)
-    return Student(SIZE, lesson, budget.plan(10 * step, step, B, T, None, 0, step))
+    return StudentPlan(SIZE, lesson, budget.plan(10 * step, step, B, T, None, 0, step))
 
 
 @pytest.fixture
