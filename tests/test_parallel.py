@@ -166,9 +166,13 @@ def plain(tmp_path_factory):
 
 
 def assert_same_weights(a, b, tolerance=1e-5):
+    """All weights but the keys' biases. A bias b of the keys adds q b to all scores of a row, and
+    the softmax ignores that: the gradient is 0 but for rounding, which AdamW scales up."""
     a, b = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
     assert a.keys() == b.keys()
-    assert max((a[key] - b[key]).abs().max().item() for key in a) < tolerance
+    for name in a:
+        if not name.endswith("attention.self.key.bias"):
+            assert (a[name] - b[name]).abs().max().item() < tolerance, name
 
 
 @pytest.mark.slow
