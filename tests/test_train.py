@@ -103,7 +103,7 @@ def test_a_student_comes_closer_to_its_teacher_than_it_was_and_than_scratchs(nam
         learner = learner_of(name, student)
         before = distance(learner)
         optimizer = torch.optim.AdamW(learner.parameters(), lr=2e-3)
-        for step in range(200):
+        for step in range(100):
             sum(learner(*batch(step), studied).values()).backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -204,8 +204,8 @@ def test_the_strategy_of_ones_own_in_the_docstring_trains():
     assert losses[-1] < 0.8 * losses[0] and losses[0].dtype == torch.float32
 
 
-@pytest.mark.parametrize("rows", [1, 3, 8])
-def test_validation_is_the_mean_over_all_masked_words_whatever_the_portions(rows):
+@pytest.mark.parametrize("chunk", [1, 3, 8])
+def test_validation_is_the_mean_over_all_masked_words_whatever_the_portions(chunk):
     learner = Learner(bert("2x64"), PLAIN)
     blocks, inputs, positions, labels = batch(0)
     labels[3:9] = -100
@@ -213,7 +213,7 @@ def test_validation_is_the_mean_over_all_masked_words_whatever_the_portions(rows
         logits = learner.model(inputs).logits.flatten(0, 1)[positions]
     expected = torch.nn.functional.cross_entropy(logits, labels).item()
     session = Session("cpu", "fp32")
-    terms = learner.validate((blocks, inputs, positions, labels), session, rows=rows)
+    terms = learner.validate((blocks, inputs, positions, labels), session, chunk=chunk)
     assert terms["mlm"] == pytest.approx(expected, rel=1e-5)
 
 
@@ -381,32 +381,42 @@ def test_a_run_leaves_curve_card_log_and_no_checkpoints(finished):
     assert steps == sorted(set(steps)) and sum("val_loss" in row for row in log) == 11
 
 
+@pytest.mark.slow  # the stories of the validation set take some seconds
 def test_stories_need_no_files_and_no_network(tmp_path):
     status, out, err = run("--flops", "2e10", *STORIES, "--out", tmp_path / "run")
     assert status == 0, err
     assert record_of(tmp_path / "run")["epochs"] == 0.0 and "without end" in out
 
 
-def test_limited_data_is_repeated(tmp_path):
+@pytest.mark.slow
+def test_limited_stories_are_repeated(tmp_path):
     status, out, err = run("--flops", "2e10", *STORIES, "--unique-tokens", "3200",
                            "--out", tmp_path / "run")
     record = record_of(tmp_path / "run")
     assert status == 0 and record["epochs"] == record["tokens"] / 3200 > 2
 
 
-@pytest.mark.parametrize("flops, warned", [("2e10", False), ("1e12", True)])
-def test_a_text_that_is_read_too_often_is_told(flops, warned):
-    status, out, err = run("--flops", flops, *STORIES, "--unique-tokens", "3200", "--dry-run")
+def test_limited_data_is_repeated(book, tmp_path):
+    status, out, err = run(*TINY, "--flops", "5e9", "--data", book, "--unique-tokens", "3200",
+                           "--out", tmp_path / "run")
+    record = record_of(tmp_path / "run")
+    assert status == 0 and record["epochs"] == record["tokens"] / 3200 > 2
+
+
+@pytest.mark.parametrize("flops, warned", [("5e9", False), ("1e12", True)])
+def test_a_text_that_is_read_too_often_is_told(book, flops, warned):
+    status, out, err = run(*TINY, "--flops", flops, "--data", book, "--unique-tokens", "3200",
+                           "--dry-run")
     assert status == 0
     assert ("times: a student may learn so few words by heart" in out) == warned
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(book, tmp_path):
-    status, out, err = run("--flops", "1e17", "--data", book, "--vocab-size", "200",
-                           "--out", tmp_path / "run", "--dry-run")
+    status, out, err = run("--flops", "1e16", "--data", book, "--vocab-size", "200",
+                           "--batch-size", "8", "--out", tmp_path / "run", "--dry-run")
     assert status == 0 and not (tmp_path / "run").exists()
     assert "<- this one" in out and "a step" in out and "budget" in out
-    assert "continued by the same command" in out  # 1e17 FLOPs are days here
+    assert "continued by the same command" in out  # 1e16 FLOPs are days here
 
 
 # --------------------------------------------------------------------------------------------------
@@ -418,8 +428,8 @@ STUDENTS = {"kd": ["--model", "1x64", "--temperature", "2"], "tinybert": ["--mod
             "kd-released": ["--model", "2x64", "--init", "teacher"]}
 
 
-def student_of(strategy, teacher, book):
-    return ["--strategy", strategy, "--teacher", teacher, "--data", book, "--flops", "2e10",
+def student_of(strategy, teacher, book, flops="5e9"):
+    return ["--strategy", strategy, "--teacher", teacher, "--data", book, "--flops", flops,
             "--seq-len", "16", "--batch-size", "16", "--dropout", "0.1", *STUDENTS[strategy]]
 
 
@@ -433,7 +443,7 @@ def test_a_distilled_student_obeys_its_budget(finished, book, tmp_path, strategy
     status, out, err = run(*line, "--out", folder)
     assert status == 0, err
     record = record_of(folder)
-    assert sum(record["bill"].values()) == record["flops_spent"] <= 2 * 10 ** 10
+    assert sum(record["bill"].values()) == record["flops_spent"] <= 5 * 10 ** 9
     assert record["bill"]["teacher_forward"] > 0
     finishes = "--mlm-finish" in line
     assert validations(folder) == (12 if finishes else 11)
@@ -447,7 +457,7 @@ def test_a_distilled_student_obeys_its_budget(finished, book, tmp_path, strategy
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", STUDENTS)
 def test_a_distilled_student_survives_kills_bit_for_bit(finished, book, tmp_path, strategy):
-    line, rng = student_of(strategy, finished[0], book), random.Random(0)
+    line, rng = student_of(strategy, finished[0], book, "2e10"), random.Random(0)
     status, out, err = run(*line, "--out", tmp_path / "undisturbed")
     assert status == 0, err
     for _ in range(2):
@@ -489,7 +499,7 @@ def test_another_teacher_in_the_same_folder_is_refused(finished, book, tmp_path)
     (["--strategy", "kd"], "--teacher"),
     (["--teacher", "TEACHER"], "--teacher is for a student that is taught"),
     (["--mlm-finish", "0.1"], "--mlm-finish is for"),
-    (["--init", "teacher"], "--init teacher is for"),
+    (["--init", "teacher"], "say which with --teacher"),
     (["--strategy", "kd", "--teacher", "no/such/teacher"], "no/such/teacher does not exist"),
     (["--strategy", "kd", "--teacher", "tests"], "config.json"),
     (["--strategy", "kd", "--teacher", "TEACHER", "--vocab-size", "300"], "--vocab-size"),
@@ -529,13 +539,11 @@ def signal_at(step, signum):
         yield
 
 
-@pytest.mark.parametrize("signum, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_says_how_to_continue_and_loses_no_step(finished, book, tmp_path, signum,
-                                                               expected):
+def test_a_signal_saves_says_how_to_continue_and_loses_no_step(finished, book, tmp_path):
     line = [*TINY, "--data", book, "--out", tmp_path / "run"]
-    with signal_at(200, signum):
+    with signal_at(200, signal.SIGTERM):
         status, out, err = run(*line)
-    assert status == expected and "Traceback" not in err
+    assert status == 143 and "Traceback" not in err
     assert "stopped at step 201 of" in out and "the same command continues" in out
     status, out, err = run(*line)
     assert status == 0 and "continuing at step 201 of" in out
@@ -635,7 +643,7 @@ def test_a_reader_that_goes_away_does_not_stop_a_run(finished, book, tmp_path):
 def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(finished, book, tmp_path):
     line = [*TINY, "--data", book, "--out", tmp_path / "run"]
     with signal_at(100, signal.SIGINT):
-        run(*line)
+        assert run(*line)[0] == 130
     path = max((tmp_path / "run").glob("checkpoint-*"))
     tensors, metadata = disk.load_tensors(path)
     good = {key: tensor.clone() for key, tensor in tensors.items()}
@@ -687,7 +695,7 @@ def test_a_slow_disk_gets_a_fiftieth_of_the_time(tmp_path, monkeypatch, delay, l
 
 @pytest.mark.parametrize("arguments, message", [
     ([], "the following arguments are required: --flops"),
-    (["--flops", "1"], "below one step"), (["--flops", "-1e13"], "--flops"),
+    (["--flops", "1", "--data", "BOOK"], "below one step"), (["--flops", "-1e13"], "--flops"),
     (["--flops", "nan"], "--flops"), (["--flops", "lots"], "--flops"),
     (["--flops", "inf"], "--flops"),
     (["--flops", "1e9", "--model", "6x70"], "not a multiple of 64"),
@@ -699,12 +707,13 @@ def test_a_slow_disk_gets_a_fiftieth_of_the_time(tmp_path, monkeypatch, delay, l
     (["--flops", "1e13", "--device", "abacus"], "--device"),
     (["--flops", "1e13", "--data", "nothing/here.txt"], "no such file"),
     (["--flops", "1e13", "--out", "LICENSE/x"], "--out"),
-    (["--flops", "1e13", "--unique-tokens", "100"], "one batch"),
+    (["--flops", "1e13", "--data", "BOOK", "--unique-tokens", "100"], "one batch"),
     (["--flops", "1e13", "--nonsense"], "there is no option --nonsense"),
     (["--flops", "1e13", "--strategy", "magic"], "--strategy"),
     (["--flops", "1e13", "--lr", "nan"], "--lr"),
 ])
-def test_bad_input_ends_in_one_line_before_anything_is_written(tmp_path, arguments, message):
+def test_bad_input_ends_in_one_line_before_anything_is_written(book, tmp_path, arguments, message):
+    arguments = [str(book) if word == "BOOK" else word for word in arguments]
     out_flag = [] if "--out" in arguments else ["--out", str(tmp_path / "run")]
     status, out, err = run(*arguments, *out_flag)
     assert message in error_of(status, err)
@@ -717,7 +726,7 @@ def test_a_link_to_itself_in_the_place_of_a_run_is_said(finished, book, tmp_path
     error_of(status, err)
 
 
-def test_the_program_ends_as_the_function_does():
-    process = start("--flops", "1", "--model", "2x64")
+def test_the_program_ends_as_the_function_does(book):
+    process = start("--flops", "1", "--data", book)
     out, err = process.communicate(timeout=60)
     assert "below one step" in error_of(process.returncode, err)
