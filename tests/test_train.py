@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from plumbing import cli, disk, runs
+from plumbing import cli, disk, hardware, runs
 from plumbing.session import Session
 from plumbing.teacher import load_teacher, tokenizer_of
 
@@ -177,6 +177,12 @@ def test_with_as_many_layers_init_teacher_gives_the_teacher_itself():
     assert torch.equal(student(x).logits, teacher(x).logits)
 
 
+def test_scratch_may_begin_with_a_teachers_layers_and_never_asks_it_again():
+    learner = Learner(bert("2x64"), PLAIN, bert("2x64", 1))
+    assert learner.frozen == (None,)
+    assert learner(*batch(0)).keys() == {"mlm"}
+
+
 def test_a_bf16_teacher_gives_what_autocast_gives():
     learners = [learner_of("kd", "1x64", dtype=dtype).eval() for dtype in ("fp32", "bf16")]
     with torch.autocast("cpu", torch.bfloat16):
@@ -241,6 +247,8 @@ def test_seeds_and_steps_differ_in_their_dropout():
 # Small enough for a second or two, dropout included: a continued run must repeat that, too.
 TINY = ["--flops", "4e10", "--model", "2x64", "--vocab-size", "200", "--seq-len", "16",
         "--batch-size", "16", "--dropout", "0.1"]
+# Where only the way to the end counts, and not what is learned: 62 steps.
+SHORT = [*TINY, "--flops", "1e10"]
 STORIES = ["--model", "2x64", "--batch-size", "8"]
 
 
@@ -263,12 +271,17 @@ def book(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def surroundings(tmp_path_factory):
     """A cache of our own. And one thread, here as in the processes that are started: so small a
-    model gains nothing from more, and with another number sums differ in their last digits."""
+    model gains nothing from more, and with another number sums differ in their last digits.
+
+    The machine's speed is not measured here, which saves a second a run. The processes that are
+    started do measure it: that leaves no trace in their weights."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ISOFLOP_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.chdir(ROOT)
+        patch.setattr(hardware, "peak", lambda *_: 1e11)
+        patch.setattr(hardware, "measure_speed", lambda *_: 1e10)
         torch.set_num_threads(1)
         yield
         torch.set_num_threads(threads)
@@ -307,6 +320,15 @@ def finished(book, tmp_path_factory):
     status, out, err = run(*TINY, "--data", book, "--out", folder)
     assert status == 0, err
     return folder, out
+
+
+@pytest.fixture(scope="module")
+def short(book, tmp_path_factory):
+    """The folder of a short run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("runs") / "short"
+    status, out, err = run(*SHORT, "--data", book, "--out", folder)
+    assert status == 0, err
+    return folder
 
 
 def record_of(folder):
@@ -539,16 +561,16 @@ def signal_at(step, signum):
         yield
 
 
-def test_a_signal_saves_says_how_to_continue_and_loses_no_step(finished, book, tmp_path):
-    line = [*TINY, "--data", book, "--out", tmp_path / "run"]
-    with signal_at(200, signal.SIGTERM):
+def test_a_signal_saves_says_how_to_continue_and_loses_no_step(short, book, tmp_path):
+    line = [*SHORT, "--data", book, "--out", tmp_path / "run"]
+    with signal_at(40, signal.SIGTERM):
         status, out, err = run(*line)
     assert status == 143 and "Traceback" not in err
-    assert "stopped at step 201 of" in out and "the same command continues" in out
+    assert "stopped at step 41 of 62" in out and "the same command continues" in out
     status, out, err = run(*line)
-    assert status == 0 and "continuing at step 201 of" in out
-    assert weights(tmp_path / "run") == weights(finished[0])
-    assert losses(tmp_path / "run") == losses(finished[0])
+    assert status == 0 and "continuing at step 41 of 62" in out
+    assert weights(tmp_path / "run") == weights(short)
+    assert losses(tmp_path / "run") == losses(short)
 
 
 @pytest.mark.slow
@@ -577,17 +599,42 @@ def kill_in_the_loop(process, seconds):
     process.communicate()
 
 
-def test_killed_once_the_same_command_ends_with_the_same_weights(finished, book, tmp_path):
-    process = start(*TINY, "--data", book, "--out", tmp_path / "run")
-    while process.poll() is None and not list((tmp_path / "run").glob("checkpoint-*")):
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
-    assert status == 0 and "continuing at step" in out, err
-    assert weights(tmp_path / "run") == weights(finished[0])
-    assert losses(tmp_path / "run") == losses(finished[0])  # the log has each line once
+# train.py in a process that saves each 20th of the run, and dies five steps after its first save.
+DIES = """
+import math, os, signal
+import train
+from plumbing import monitor, runs
+
+monitor.SAVING_SHARE = math.inf
+real_save, real_batch = runs.Run.save_checkpoint, train.masked_batch
+saves, batches = [], []
+
+def save(*arguments):
+    real_save(*arguments)
+    saves.append(1)
+
+def masked_batch(*arguments):
+    if saves:
+        batches.append(1)
+    if len(batches) == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real_batch(*arguments)
+
+runs.Run.save_checkpoint, train.masked_batch = save, masked_batch
+train.main()
+"""
+
+
+def test_killed_once_the_same_command_ends_with_the_same_weights(short, book, tmp_path):
+    line = [*SHORT, "--data", book, "--out", tmp_path / "run"]
+    dead = subprocess.run([sys.executable, "-c", DIES, *map(str, line)], cwd=ROOT, text=True,
+                          capture_output=True, timeout=60)
+    assert dead.returncode == -signal.SIGKILL, dead.stderr
+    status, out, err = run(*line)
+    # It saved after steps 3 and 6, and had begun another step since.
+    assert status == 0 and "continuing at step 6 of 62" in out, err
+    assert weights(tmp_path / "run") == weights(short)
+    assert losses(tmp_path / "run") == losses(short)  # the log has each line once
 
 
 @pytest.mark.slow
@@ -640,9 +687,9 @@ def test_a_reader_that_goes_away_does_not_stop_a_run(finished, book, tmp_path):
     assert "Traceback" not in err and weights(tmp_path / "run") == weights(finished[0])
 
 
-def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(finished, book, tmp_path):
-    line = [*TINY, "--data", book, "--out", tmp_path / "run"]
-    with signal_at(100, signal.SIGINT):
+def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(short, book, tmp_path):
+    line = [*SHORT, "--data", book, "--out", tmp_path / "run"]
+    with signal_at(40, signal.SIGINT):
         assert run(*line)[0] == 130
     path = max((tmp_path / "run").glob("checkpoint-*"))
     tensors, metadata = disk.load_tensors(path)
@@ -652,10 +699,10 @@ def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(finished, bo
     disk.save_tensors(path, tensors, **own)
     status, out, err = run(*line)
     message = error_of(status, err)
-    assert "the loss is nan at step 101" in message and "--lr" in message
+    assert "the loss is nan at step 41" in message and "--lr" in message
     disk.save_tensors(path, good, **own)
     status, out, err = run(*line)
-    assert status == 0 and weights(tmp_path / "run") == weights(finished[0])
+    assert status == 0 and weights(tmp_path / "run") == weights(short)
 
 
 @pytest.mark.slow
