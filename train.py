@@ -145,7 +145,10 @@ def copy_teacher(student, teacher):
             _, m, rest = name.split(".", 2)
             name = f"layers.{copies[int(m)] - 1}.{rest}"
         if name in weights:
-            own.copy_(weights[name][:len(own)])  # the student's position table may be shorter
+            theirs = weights[name]
+            if name == "embeddings.position_embeddings.weight":  # the student's may be shorter
+                theirs = theirs[:len(own)]
+            own.copy_(theirs)
 
 
 # ---- The loop ------------------------------------------------------------------------------------
@@ -299,7 +302,8 @@ def main():
         settings = runs.settings_of(args, student, corpus, teacher, model.config, session)
         with session.open_run(folder, settings, args.dry_run) as run:
             if run.finished:
-                card.print_finished_before(run)
+                if session.processes.first:
+                    card.print_finished_before(run)
                 return
             validation = validation_of(corpus, session.device)
             batch = masked_batch(corpus, args.seed, 0, args.batch_size, session.device)

@@ -247,13 +247,14 @@ class Run:
     # run.json
 
     def load_record(self):
-        """Reads run.json, or begins it. A run that was under way has a copy of it in its
-        checkpoints, from which a damaged or missing one is taken."""
+        """Reads run.json, or begins it in memory: a new run writes it with its first
+        `write_record`, so that one that fails before its first step leaves no settings behind. A
+        run that was under way has a copy of it in its checkpoints, from which a damaged or missing
+        one is taken."""
         self.remove_leftovers()
-        path = self.folder / "run.json"
-        has_file, damage = path.exists(), None
+        path, damage = self.folder / "run.json", None
         try:
-            self.record = read_json(path) if has_file else None
+            self.record = read_json(path) if path.exists() else None
         except Damaged as failure:
             damage = failure
         is_recovered = False
@@ -264,7 +265,7 @@ class Run:
         if self.record is not None:
             check_same_settings(self.folder, self.record.get("settings"), self.settings)
         self.record = self.record or {"finished": False, "settings": self.settings}
-        if is_recovered or not has_file:
+        if is_recovered:
             self.write_record()
 
     def remove_leftovers(self):

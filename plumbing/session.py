@@ -69,7 +69,8 @@ class Session:
     def open_run(self, folder, settings, dry_run=False):
         """The run's folder, locked (runs.Run). In all processes but the first, and in a dry run, it
         is a Follower, which writes nothing."""
-        refuse_foreign(folder)
+        if dry_run:
+            refuse_foreign(folder)  # as Run does; another process must not ask while it begins
         writes = self.processes.first and not dry_run
         opened = Run(folder, settings) if writes else Follower(folder)
         with opened as run:
@@ -92,13 +93,14 @@ class Session:
         used before, or what fits into memory.
 
         A run keeps its micro-batch, since sums in another order differ in their last digits."""
-        blocks, _, positions, _ = batch
-        B, T = blocks.shape
-        fitting = micro_batch_that_fits(student.size, learner.model.config.vocab_size, T,
-                                        len(positions) // B, student.lesson,
-                                        teacher and teacher.model.config.size, self.device,
-                                        math.ceil(B / self.processes.world))
-        wanted = args.micro_batch or record.get("micro_batch") or fitting
+        wanted = args.micro_batch or record.get("micro_batch")
+        if not wanted:
+            blocks, _, positions, _ = batch
+            B, T = blocks.shape
+            wanted = micro_batch_that_fits(student.size, learner.model.config.vocab_size, T,
+                                           len(positions) // B, student.lesson,
+                                           teacher and teacher.model.config.size, self.device,
+                                           math.ceil(B / self.processes.world))
         return self.processes.broadcast(wanted)
 
     def choose_compiled(self, args, record, seconds):

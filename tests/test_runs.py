@@ -19,8 +19,8 @@ from torch import nn
 
 
 def test_other_settings_are_refused_and_named(tmp_path):
-    with runs.Run(tmp_path / "run", {"lr": 0.1, "seed": 0}):
-        pass
+    with runs.Run(tmp_path / "run", {"lr": 0.1, "seed": 0}) as run:
+        run.write_record()
     with pytest.raises(UserError, match=r"lr was 0.1 and is now 0.2"):
         with runs.Run(tmp_path / "run", {"lr": 0.2, "seed": 0}):
             pass
@@ -73,7 +73,15 @@ def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path):
 def test_what_a_process_left_that_died_while_it_wrote_is_removed(tmp_path):
     (tmp_path / ".run.json.123.tmp").write_text("{")
     with runs.Run(tmp_path, {}):
-        assert sorted(os.listdir(tmp_path)) == ["lock", "run.json"]
+        assert os.listdir(tmp_path) == ["lock"]
+
+
+def test_a_run_that_fails_before_its_first_step_leaves_no_settings_behind(tmp_path):
+    # Its error may ask for a smaller batch: the same folder takes it.
+    with pytest.raises(MemoryError), runs.Run(tmp_path / "run", {"batch_size": 32}):
+        raise MemoryError
+    with runs.Run(tmp_path / "run", {"batch_size": 16}) as run:
+        assert not run.finished and run.settings == {"batch_size": 16}
 
 
 def test_nothing_is_written_into_a_folder_that_was_made_again(tmp_path):

@@ -124,3 +124,16 @@ def test_prepare_measures_and_leaves_no_trace(session, learner, student, batch, 
 def test_a_run_that_was_begun_compiled_stays_compiled(session, choice, record, expected):
     # On a CPU, "auto" compiles nothing that has not been compiled before.
     assert session.choose_compiled(options(compile=choice), record, seconds=10 ** 6) == expected
+
+
+def test_only_the_first_process_asks_whose_folder_it_is(session, tmp_path):
+    # The first one may be writing run.json at this moment: for another one the folder would hold a
+    # file and be no run's folder.
+    (tmp_path / "run.json.being-written").write_text("{")
+    session.processes.first = False
+    with session.open_run(tmp_path, {"seed": 0}) as run:
+        assert run.record == {}
+    session.processes.first = True
+    with pytest.raises(UserError, match="holds other files"):
+        with session.open_run(tmp_path, {"seed": 0}):
+            pass
