@@ -382,6 +382,8 @@ def judge(exercise, path):
     """{"passed", "share" of the cases that are right, "diagnosis"} of a student's file."""
     result = {"passed": False, "share": 0.0}
     try:
+        # The tests need it, and its import starts programs, which are forbidden from here on.
+        import transformers  # noqa: F401
         limit()
         sys.addaudithook(forbid)
         function = load(path, exercise.function)
@@ -409,8 +411,6 @@ def main():
             install(load(path, exercise.function))
         sys.argv = ["train.py", *sys.argv[4:]]
         cli.program(train.main)
-    # The tests need it, and its import starts programs, which are forbidden later.
-    import transformers  # noqa: F401
     Path(mode).write_text(json.dumps(judge(exercise, path)))
 
 

@@ -107,7 +107,6 @@ GLUE = {
     "wnli": Format("WNLI", ("sentence1", "sentence2", "label"), BINARY, (metrics.accuracy,),
                    {"test": ("WNLI.tsv", 146)}),
 }
-PAPER_SEVEN = ("mnli", "qqp", "qnli", "sst2", "mrpc", "rte", "cola")
 SUBMISSION_FILES = [file for form in GLUE.values() for file, _ in form.submissions.values()]
 COLA_HEADER = ["source", "label", "star", "sentence"]  # CoLA's train and dev files do not have it
 

@@ -43,6 +43,9 @@ import torch
 # The settings: what makes two runs the same
 
 
+WHOLE = "both passes whole, with both heads"
+
+
 def settings_of(args, student, corpus, teacher, config, session):
     """The settings of a run of train.py, as a dict. A run's folder is continued with equal settings
     only."""
@@ -53,6 +56,8 @@ def settings_of(args, student, corpus, teacher, config, session):
                  "vocab_size": config.vocab_size, "initializer_range": config.initializer_range,
                  "dtype": session.dtype, "device": session.device.type,
                  "text_sha256": corpus.fingerprint}
+    if student.lesson.whole:  # an earlier version charged less, and trained with another loss
+        settings["charged"] = WHOLE
     if teacher is None:
         settings["tokenizer"] = args.tokenizer or "made from the text"
         return settings

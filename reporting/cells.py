@@ -31,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FIXED = ("model", "teacher", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid",
          "tasks", "glue_seeds", "lr", "lr_grid", "train_options", "distil_options")
 FILES = ("teacher", "cells", "logs", "lock")  # of a comparison whose cells ran elsewhere
+# Charged for both passes whole (distill.Lesson). Students of an earlier version were not.
+RELEASED_WHOLE = ("tinybert-released", "minilm-released")
 
 
 class Cell(NamedTuple):
@@ -140,9 +142,17 @@ def print_list(args, teacher_cell, grid):
         cli.say(f"{cell.line}  # {cli.flops(cell.flops)} FLOPs, about {time} on two cores")
 
 
+def check_folder(args):
+    """Raises UserError where --out holds other files, and no comparison."""
+    leftover = disk.leftovers(r"compare\.json")
+    names = [entry.name for entry in args.out.iterdir()]
+    is_comparison = (args.out / "compare.json").exists()
+    if not is_comparison and not all(name in FILES or leftover.fullmatch(name) for name in names):
+        raise UserError(f"{args.out} holds other files, and no comparison: choose another --out")
+
+
 def claim_folder(args):
-    """Makes --out the folder of this comparison. Raises UserError where it holds something else, or
-    another comparison."""
+    """Makes --out the folder of this comparison. Raises UserError where it holds another one."""
     path, fixed = args.out / "compare.json", {key: str(getattr(args, key)) for key in FIXED}
     if path.exists():
         old = disk.read_json(path)
@@ -151,12 +161,6 @@ def claim_folder(args):
         if old != fixed:
             raise UserError(f"{args.out} holds another comparison ({'; '.join(different)}): choose "
                             "another --out")
-    else:
-        leftover = disk.leftovers(r"compare\.json")
-        names = [entry.name for entry in args.out.iterdir()]
-        if not all(name in FILES or leftover.fullmatch(name) for name in names):
-            raise UserError(f"{args.out} holds other files, and no comparison: choose another "
-                            "--out")
     disk.write_json(path, fixed)
 
 
@@ -219,6 +223,8 @@ def check_settings(cell, args, settings):
         expected["lr"] = cell.lr
     if cell.strategy not in ("scratch", "teacher"):
         expected["teacher_sha256"] = args.teacher_sha256
+    if cell.strategy in RELEASED_WHOLE:
+        expected["charged"] = runs.WHOLE
     wrong = [key for key, value in expected.items() if settings.get(key) != value]
     if wrong:
         raise UserError(f"{cell.folder} is not what its name says ({', '.join(wrong)}): it was "

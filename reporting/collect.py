@@ -13,7 +13,7 @@ import re
 import shlex
 from pathlib import Path
 
-from plumbing import cli, disk, gluejson, options
+from plumbing import cli, disk, gluejson, options, runs
 from plumbing.cli import UserError
 
 import budget
@@ -21,7 +21,7 @@ import distill
 import glue
 from measure import scores
 from reporting import report
-from reporting.cells import Cell, cell_of, tasks_of
+from reporting.cells import RELEASED_WHOLE, Cell, cell_of, tasks_of
 
 # The name of a cell's folder, as cells.cell_name writes it.
 CELL_NAME = re.compile(r"(?P<strategy>[a-z0-9-]+)-(?P<flops>[\d.e]+)-(?P<unique>all|[\d.e]+)"
@@ -68,6 +68,9 @@ def students_of(folder):
         keys = ("strategy", "flops_budget", "unique_tokens", "seed")
         if tuple(settings.get(key) for key in keys) != cell[:4]:
             raise UserError(f"{path} is not what its name says: it was edited, or renamed")
+        if cell.strategy in RELEASED_WHOLE and settings.get("charged") != runs.WHOLE:
+            raise UserError(f"{path} was trained by an earlier version, with another loss and at "
+                            "another price: remove it, and its comparison makes it again")
         if record.get("finished"):
             students[cell] = record, kept
     return students

@@ -5,11 +5,13 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from plumbing import disk, options
+from plumbing import disk, options, runs
 from plumbing.cli import UserError
 
 import pytest
 
+import budget
+import distill
 from reporting import cells, collect
 from reporting.cells import Cell
 
@@ -148,8 +150,9 @@ def test_a_folder_with_other_files_is_refused_and_leftovers_of_a_kill_are_not(co
     (args.out / ".compare.json.123.tmp").write_text("{")
     (args.out / "notes.txt").touch()
     with pytest.raises(UserError, match="holds other files"):
-        cells.claim_folder(args)
+        cells.check_folder(args)
     (args.out / "notes.txt").unlink()
+    cells.check_folder(args)
     cells.claim_folder(args)
 
 
@@ -194,3 +197,20 @@ def test_what_ends_the_comparison_ends_its_cells(tmp_path):
         raise KeyboardInterrupt
     text = log.read_text()
     assert process.returncode and "begun" in text and "ended" not in text
+
+
+def test_the_strategies_that_are_charged_for_whole_passes_are_those_that_declare_it():
+    S, S_T = budget.size("2x128"), budget.size("4x128")
+    assert set(cells.RELEASED_WHOLE) == {name for name in distill.STRATEGIES
+                                         if distill.lesson(name, S, S_T).whole}
+
+
+def test_a_released_student_of_an_earlier_version_is_not_taken_for_a_new_one(tmp_path):
+    args = options.compare(["--strategies", "scratch,minilm-released", "--out", str(tmp_path)])
+    args.teacher_sha256 = "0" * 64
+    cell = cells.cell_of(args, "T", "minilm-released", 10 ** 12, None, 0, None)
+    settings = {"flops_budget": 10 ** 12, "seed": 0, "unique_tokens": None, "model": "2x128",
+                "strategy": "minilm-released", "teacher_sha256": "0" * 64}
+    with pytest.raises(UserError, match="charged"):
+        cells.check_settings(cell, args, settings)
+    cells.check_settings(cell, args, {**settings, "charged": runs.WHOLE})
