@@ -1,5 +1,7 @@
 """What all tests share: the project on the path, no network, `--slow`, and a way to run a program
 as a user does."""
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -26,6 +28,20 @@ def pytest_collection_modifyitems(config, items):
         return
     config.hook.pytest_deselected(items=named)
     items[:] = chosen
+
+
+def run_main(main, name, arguments):
+    """(exit status, stdout, stderr) of a program's main(), in this process."""
+    from plumbing import cli  # here: the project is on the path only since the lines above
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                status = cli.exit_status(main)
+            except cli.Stopped as stopped:
+                status = stopped.status
+    return status, out.getvalue(), err.getvalue()
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@ same seed gives the same score, also after a kill.
 
 Most commands here are calls of glue.main in this process, which saves the seconds of its imports.
 """
-import contextlib
-import io
 import json
 import random
 import re
@@ -22,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from conftest import run_main
 
 import budget
 import glue
@@ -102,15 +101,7 @@ def surroundings():
 
 def run(*arguments):
     """(exit status, stdout, stderr) of glue.py, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["glue.py", *map(str, arguments)])
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                status = cli.exit_status(glue.main)
-            except cli.Stopped as stopped:
-                status = stopped.status
-    return status, out.getvalue(), err.getvalue()
+    return run_main(glue.main, "glue.py", arguments)
 
 
 def start(*arguments):

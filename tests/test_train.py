@@ -5,7 +5,6 @@ Most runs here are calls of train.main in this process, which saves the seconds 
 Where a process is killed or must die by itself, it is a process of its own.
 """
 import contextlib
-import io
 import json
 import math
 import os
@@ -19,13 +18,14 @@ import sys
 import time
 from pathlib import Path
 
-from plumbing import cli, disk, hardware, runs
+from plumbing import disk, hardware, runs
 from plumbing.session import Session
 from plumbing.teacher import load_teacher, tokenizer_of
 
 import numpy as np
 import pytest
 import torch
+from conftest import run_main
 
 import budget
 import data
@@ -289,15 +289,7 @@ def surroundings(tmp_path_factory):
 
 def run(*arguments):
     """(exit status, stdout, stderr) of train.py, in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            try:
-                status = cli.exit_status(train.main)
-            except cli.Stopped as stopped:
-                status = stopped.status
-    return status, out.getvalue(), err.getvalue()
+    return run_main(train.main, "train.py", arguments)
 
 
 def start(*arguments, **options):
