@@ -137,13 +137,6 @@ def table(scores):
     return "\n".join(lines)
 
 
-def folder_of(model):
-    """Where a model's glue.json goes: into its own folder, or for a hub id into one in runs/."""
-    if Path(model).is_dir():
-        return Path(model)
-    return Path("runs") / f"glue-{Path(model).name}"
-
-
 def main():
     models, args = arguments()
     models = models or train_models()
@@ -151,7 +144,7 @@ def main():
     scores = {}
     for model in (UNTRAINED, *models):
         cli.say(f"fine-tuning {model} ...")
-        scores[model] = glue.score(args, model, folder_of(model))
+        scores[model] = glue.score(args, model, glue.folder_of(model))
     text = table(scores)
     cli.say("\n" + text)
     if "FAILS" in text:
