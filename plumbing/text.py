@@ -4,23 +4,20 @@
     tokenizer = source.tokenizer(vocab_size=8192)   # made from the text
     for part, text in source.documents(): ...       # part: "train" or "validation"
 
-The library `datasets` reads the files. Validation text is held out by document, and the rule reads
-nothing but the document. So a second copy of a held-out document is held out too, and no text is in
-both parts.
+Files are listed and read one by one (plumbing/files.py, plumbing/rows.py). The library `datasets`
+reads what is on the hub. Validation text is held out by document, and the rule reads nothing but
+the document. So a second copy of a held-out document is held out too, and no text is in both parts.
 """
 import contextlib
 import re
 import zlib
-from pathlib import Path
 
-from plumbing import disk, wordpiece
+from plumbing import cli, disk, files, rows
 from plumbing.cli import UserError, one_line
+from plumbing.vocabulary import train_wordpiece
 from plumbing.wordpiece import SPECIAL, tokenizer_from
 
-LOADERS = {".txt": "text", ".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
-COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}  # .zst by the package zstandard
-VALIDATION_NAME = re.compile(r"(^|[-_.])(validation|valid|val|dev)([-_.]|$)")
-VOCABULARY_CHARACTERS = 10 ** 8  # of training text, from which a vocabulary is made
+READER = 2  # the version of the rules by which files become documents
 
 
 def open_source(data, text_column=None):
@@ -33,79 +30,28 @@ def open_source(data, text_column=None):
         return FileSource(data, paths, text_column)
     pattern = disk.HUB_ID + r"(:[\w.-]*){0,2}"
     is_id = len(data) == 1 and re.fullmatch(pattern, data[0], re.ASCII)
-    if not is_id or Path(data[0]).suffix in LOADERS.keys() | COMPRESSED:
-        raise UserError(f"no such file or folder: {', '.join(missing)}")
+    if not is_id or files.kind_of(data[0]) or data[0].lower().endswith(".zip"):
+        raise UserError(f"no such file, folder or hub id: {', '.join(missing)}")
     return HubSource(data[0], text_column)
 
 
-class TextSource:
-    """Documents that `datasets` streams, so that neither memory nor disk grows with the corpus."""
+class Source:
+    """Documents, one after the other, so that neither memory nor disk grows with the corpus.
+
+    A subclass has a `key`, which differs from every other text's, and `texts(part)`."""
     held_out = 100  # one document in 100, where there is no validation split
-    advice = ""     # what an error line adds where the data cannot be loaded
 
     def __init__(self, name, text_column):
         self.name, self.column = name, text_column
 
-    def load(self, *args, **options):
-        """A streamed data set. Raises UserError where it cannot be loaded."""
-        try:
-            import datasets  # takes a second, and stories do without it
-        except ImportError:
-            raise UserError("reading text needs the package datasets: "
-                            "pip install -r requirements.txt") from None
-        datasets.disable_progress_bars()
-        try:
-            return datasets.load_dataset(*args, streaming=True, **options)
-        # The library raises many kinds: no network, no such id, a wrong split, damaged files.
-        except Exception as failure:
-            raise UserError(f"{self.name} cannot be loaded{self.advice} "
-                            f"({type(failure).__name__}: {one_line(failure)})") from None
-
-    def batches(self, dataset):
-        """The data set's rows as Arrow tables. Raises UserError, with the name of the data, for
-        whatever goes wrong inside the reader."""
-        # Arrow tables skip the library's conversion of each row to a dict (docs/LOG.md).
-        batches = iter(dataset.with_format("arrow").iter(batch_size=256))
-        while True:
-            try:
-                batch = next(batches, None)
-            except UnicodeDecodeError as failure:
-                raise UserError(f"{self.name} is not UTF-8 text ({failure.reason}): convert it, or "
-                                "check that it is text") from None
-            except Exception as failure:
-                cause = failure.__cause__ or failure
-                raise UserError(f"{self.name} cannot be read ({type(cause).__name__}: "
-                                f"{one_line(cause)}): check that the file is what its name "
-                                "says") from None
-            if batch is None:
-                return
-            yield batch
-
-    def texts(self, dataset):
-        """The values of the text column. Empty ones are left out."""
-        column = self.column
-        for batch in self.batches(dataset):
-            if column is None:
-                column = text_column_of(batch)
-            if column not in batch.column_names:
-                raise UserError(f"{self.name} has the columns {', '.join(batch.column_names)}: say "
-                                "which holds the text with --text-column")
-            for text in batch[column].to_pylist():
-                if text is not None and not isinstance(text, str):
-                    raise UserError(f"the column {column} of {self.name} holds "
-                                    f"{type(text).__name__}, not text: choose another with "
-                                    "--text-column")
-                if text and not text.isspace():
-                    yield text
-
     def documents(self):
-        """(part, text) pairs, where the part is "train" or "validation"."""
-        train, validation = self.splits()
-        if validation is None:
-            yield from self.hold_out(self.texts(train))
+        """(part, text) pairs, where the part is "train" or "validation". Empty texts are left
+        out."""
+        if not self.has_validation:
+            yield from self.hold_out(self.texts("train"))
             return
-        for part, dataset in (("train", train), ("validation", validation)):
-            for text in self.texts(dataset):
+        for part in ("train", "validation"):
+            for text in self.texts(part):
                 yield part, text
 
     def hold_out(self, texts):
@@ -139,136 +85,192 @@ class TextSource:
                 return tokenizer_from(disk.read_json(path)["tokenizer"])
             print(f"making a vocabulary of {vocab_size:,} word pieces from {self.name} ...",
                   flush=True)
-            tokenizer = self.train_tokenizer(vocab_size)
+            tokenizer = train_wordpiece(self.training_texts, vocab_size)
             disk.write_json(path, {"tokenizer": tokenizer.to_str()})
             return tokenizer_from(tokenizer.to_str())
 
-    def train_tokenizer(self, vocab_size):
-        """Makes the vocabulary.
-
-        Pieces are in alphabetical order. Which of several equally frequent pieces is the last to
-        be taken, the library leaves open, so two trainings on one text may differ in a few."""
-        from tokenizers import trainers  # only here: a tokenizer is rarely made
-        tokenizer = wordpiece.wordpiece({piece: i for i, piece in enumerate(SPECIAL)})
-        letters = max(1, min(1000, (vocab_size - len(SPECIAL)) // 4))
-        trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=SPECIAL,
-                                            show_progress=False, limit_alphabet=letters)
-        # The trainer would take hours for a word of a million letters. WordPiece makes every word
-        # beyond 100 letters [UNK] anyway.
-        texts = (re.sub(r"\w{10000,}", " ", text)
-                 for part, text in self.documents() if part == "train")
-        tokenizer.train_from_iterator(first_characters(texts, VOCABULARY_CHARACTERS), trainer)
-        # Sorted, since the library orders pieces of equal frequency differently each time.
-        pieces = SPECIAL + sorted(set(tokenizer.get_vocab()) - set(SPECIAL))
-        return wordpiece.wordpiece({piece: i for i, piece in enumerate(pieces)})
+    def training_texts(self):
+        """The texts of the training part."""
+        return (text for part, text in self.documents() if part == "train")
 
 
-class FileSource(TextSource):
-    """Files, and folders of files: text, JSON lines, CSV or Parquet, compressed or not."""
-
-    def __init__(self, data, paths, text_column):
-        super().__init__(", ".join(data), text_column)
-        files = [file for path in paths for file in files_of(path)]
-        loaders = {loader_of(file) for file in files}
-        if len(loaders) > 1:
-            raise UserError(f"{self.name} mixes {' and '.join(sorted(loaders))} files: give those "
-                            "of one kind")
-        for file in files:
-            if file.stat().st_size == 0:
-                raise UserError(f"{file} is empty")
-        self.loader, self.options = loaders.pop(), {}
-        if self.loader == "text":
-            self.options["sample_by"] = paragraphs_or_lines(files[0])
-        validation = [str(file) for file in files if VALIDATION_NAME.search(file.name)]
-        train = [str(file) for file in files if not VALIDATION_NAME.search(file.name)]
-        self.train_files, self.validation_files = train, validation
-        if not train:  # all are called validation: then the name says nothing
-            self.train_files, self.validation_files = validation, []
-        self.key = ["files", [identity(file) for file in files], self.options]
-
-    def splits(self):
-        """(training data set, validation data set or None)."""
-        train, validation = self.train_files, self.validation_files
-        return self.load_files(train), self.load_files(validation) if validation else None
-
-    def load_files(self, files):
-        return self.load(self.loader, data_files=files, split="train", **self.options)
+def checked(place, column, value):
+    """A value of the text column. Raises UserError where it is no text."""
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{place}: the column {column} holds {rows.type_of(value)}, not text: mend "
+                        "the row, or choose another column with --text-column")
+    return value or ""
 
 
-class HubSource(TextSource):
-    """A data set of the hub: `name`, `name:configuration` or `name:configuration:split`."""
-    advice = " from the hub: check the id, the configuration and the network"
-
-    def __init__(self, name, text_column):
-        super().__init__(name, text_column)
-        self.path, self.configuration, self.split = (name.split(":") + ["", ""])[:3]
-        # This asks the hub: what is wrong is said now, before anything is written.
-        info = self.splits()[0].info
-        self.key = ["hub", name, sorted((info.download_checksums or {}).keys()), str(info.version)]
-
-    def splits(self):
-        """(training data set, None)."""
-        return self.load(self.path, self.configuration or None, split=self.split or "train"), None
+def is_empty(text):
+    """Whether a text holds nothing but white space."""
+    return not text or text.isspace()
 
 
 # --------------------------------------------------------------------------------------------------
 # Files
 
 
-def files_of(path):
-    """The files of text at a path, which is a file or a folder. Raises UserError where it holds
-    none."""
-    endings = " ".join(LOADERS)
-    if not path.is_dir():
-        if not loader_of(path):
-            raise UserError(f"{path}: the name of a text should end in {endings}, compressed or "
-                            "not")
-        return [path]
-    files = [file for file in sorted(path.rglob("*"))
-             if file.is_file() and loader_of(file) and not file.name.startswith(".")]
-    if not files:
-        raise UserError(f"{path} holds no text: wanted are files that end in {endings}, compressed "
-                        "or not")
-    return files
+class FileSource(Source):
+    """Files, and folders of files: text, JSON, CSV, TSV, Parquet or Arrow, compressed or not."""
+
+    def __init__(self, data, paths, text_column):
+        super().__init__(", ".join(data), text_column)
+        chosen = files.choose(paths)
+        self.files = by_part(chosen.files)
+        self.has_validation = bool(self.files["validation"])
+        if remark := self.remark(chosen.left_out):
+            cli.say(remark)
+        of_rows = [file for part in ("train", "validation") for file in self.files[part]
+                   if file.kind != "text"]
+        if of_rows and not self.column:
+            # Beside files of text, a file of rows may be about them: only a column `text` is text.
+            is_mixed = any(file.kind == "text" for file in chosen.files)
+            self.column = text_column_of(of_rows[0], is_mixed)
+        self.key = ["files", READER, [[part, file.key] for part in ("train", "validation")
+                                      for file in self.files[part]]]
+
+    def remark(self, left_out):
+        """One line on what names decided and what was left out, or None."""
+        counts = [f"{len(self.files[part])} for validation" for part in ("validation",)
+                  if self.files[part]]
+        if self.files["test"]:
+            examples = ", ".join(str(file) for file in self.files["test"][:3])
+            more = ", ..." if len(self.files["test"]) > 3 else ""
+            left_out = [f"{len(self.files['test'])} called test ({examples}{more})", *left_out]
+        if left_out:
+            counts.append(f"left out: {', '.join(left_out)}")
+        if not counts:
+            return None
+        read = f"{len(self.files['train'])} files" if len(self.files["train"]) > 1 else "1 file"
+        return f"{self.name}: {read} to train on; {'; '.join(counts)}"
+
+    def texts(self, part):
+        """The texts of a part."""
+        for file in self.files[part]:
+            if file.kind == "text":
+                yield from (text for text in rows.documents(file) if not is_empty(text))
+            else:
+                yield from self.column_of(file)
+
+    def column_of(self, file):
+        """The texts in the column of a file of rows. Raises UserError where it has no such
+        column."""
+        has_rows, has_column = False, False
+        for place, row in rows.rows(file, [self.column]):
+            has_rows = True
+            has_column = has_column or self.column in row
+            text = checked(place, self.column, row.get(self.column))
+            if not is_empty(text):
+                yield text
+        if has_rows and not has_column:
+            raise wrong_column(file, rows.columns_of(file))
 
 
-def identity(file):
-    """What changes when a file does: its place, its size and its times."""
-    status = file.stat()
-    return [str(file.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+def by_part(chosen):
+    """{"train": files, "validation": files, "test": files} by their names. Where no file is left to
+    train on, the names say nothing, and all are for training."""
+    parts = {"train": [], "validation": [], "test": []}
+    for file in chosen:
+        parts[file.part or "train"].append(file)
+    if not parts["train"]:
+        kinds = [part for part in ("validation", "test") if parts[part]]
+        if len(kinds) == 2:
+            raise UserError(f"{chosen[0]} and the other files are called validation and test, and "
+                            "none is left to train on: name them one by one, or rename them")
+        parts = {"train": chosen, "validation": [], "test": []}
+    return parts
 
 
-def loader_of(path):
-    """"text", "json", "csv" or "parquet", by the name. None where the name says none of them."""
-    suffixes = path.suffixes
-    if path.suffix in COMPRESSED:
-        suffixes = suffixes[:-1]
-    return LOADERS.get(suffixes[-1]) if suffixes else None
-
-
-def text_column_of(batch):
-    """The column that holds the text: "text", or the only column of strings. None where neither
-    exists."""
-    if "text" in batch.column_names:
+def text_column_of(file, is_mixed):
+    """The column that holds the text: "text", or the only column of texts. Raises UserError where
+    neither exists."""
+    columns = rows.columns_of(file)
+    texts = [column for column, is_text in columns.items() if is_text]
+    if "text" in columns or not columns:
         return "text"
-    strings = [field.name for field in batch.schema
-               if str(field.type) in ("string", "large_string")]
-    return strings[0] if len(strings) == 1 else None
+    if len(texts) != 1 or is_mixed:
+        raise wrong_column(file, columns)
+    return texts[0]
 
 
-def paragraphs_or_lines(path):
-    """How a text file is cut into documents: "paragraph" (at empty lines) where its beginning has
-    empty lines, else "line". Raises UserError where it is not text."""
-    import fsspec  # comes with datasets, and only files of text need it
-    try:
-        with fsspec.open(str(path), "rb", compression="infer") as file:
-            beginning = file.read(2 ** 20)
-    except Exception as failure:  # each kind of compression has exceptions of its own
-        raise UserError(f"{path} cannot be read "
-                        f"({type(failure).__name__}: {one_line(failure)})") from None
-    if b"\0" in beginning[:4096]:
-        raise UserError(f"{path} is not text: it holds NUL bytes")
-    return "paragraph" if re.search(rb"\S[ \t]*\r?\n\r?\n", beginning) else "line"
+def wrong_column(name, columns):
+    """The UserError of rows without the text column."""
+    return UserError(f"{name} has the columns {', '.join(columns)}: say which holds the text with "
+                     "--text-column")
+
+
+# --------------------------------------------------------------------------------------------------
+# The hub
+
+
+class HubSource(Source):
+    """A data set of the hub: `name`, `name:configuration` or `name:configuration:split`."""
+
+    def __init__(self, name, text_column):
+        super().__init__(name, text_column)
+        self.path, self.configuration, self.split = (name.split(":") + ["", ""])[:3]
+        # This asks the hub: what is wrong is said now, before anything is written.
+        self.splits = self.load()
+        self.has_validation = "validation" in self.splits
+        info = self.splits["train"].info
+        self.key = ["hub", name, sorted((info.download_checksums or {}).keys()), str(info.version)]
+
+    def load(self):
+        """{"train": a streamed data set, perhaps "validation": another}. Raises UserError where
+        the hub does not give it."""
+        datasets = library()
+        if self.path in packaged_readers(datasets):
+            raise UserError(f"no such file, folder or hub id: {self.path}")
+        try:
+            loaded = datasets.load_dataset(self.path, self.configuration or None, streaming=True,
+                                           split=self.split or None,
+                                           cache_dir=str(disk.cache_folder() / "hub"))
+        # The library raises many kinds: no network, no such id, a wrong split, damaged files.
+        except Exception as failure:
+            raise UserError(f"{self.name} cannot be loaded from the hub: check the id, the "
+                            f"configuration and the network ({type(failure).__name__}: "
+                            f"{one_line(failure)})") from None
+        splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+        if "train" not in splits:
+            raise UserError(f"{self.name} has the splits {', '.join(splits)}: say which is for "
+                            f"training, as in {self.path}:{self.configuration}:SPLIT")
+        return {part: splits[part] for part in ("train", "validation") if part in splits}
+
+    def texts(self, part):
+        """The texts of a split."""
+        column = self.column
+        for table in self.tables(self.splits[part]):
+            if column is None:
+                texts = [field.name for field in table.schema if rows.is_text(field.type)]
+                column = texts[0] if len(texts) == 1 else "text"
+            if column not in table.column_names:
+                raise wrong_column(self.name, table.column_names)
+            for text in table[column].to_pylist():
+                text = checked(self.name, column, text)
+                if not is_empty(text):
+                    yield text
+
+    def tables(self, dataset):
+        """The data set's rows as Arrow tables. Raises UserError, with the name of the data, for
+        whatever goes wrong inside the reader."""
+        # Arrow tables skip the library's conversion of each row to a dict (docs/LOG.md).
+        with files.readable(self.name):
+            yield from dataset.with_format("arrow").iter(batch_size=256)
+
+
+def library():
+    """The library `datasets`, quiet: what fails is said by our own line."""
+    import datasets  # takes a second, and only the hub needs it
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    return datasets
+
+
+def packaged_readers(datasets):
+    """The names that load_dataset takes for readers of files, such as "text" and "csv". It would
+    read whatever files lie below the working directory."""
+    return set(datasets.packaged_modules._PACKAGED_DATASETS_MODULES)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -278,12 +280,3 @@ def paragraphs_or_lines(path):
 def checksum(text):
     """CRC-32 of a document. It decides which documents are held out."""
     return zlib.crc32(text.encode("utf-8", "replace"))
-
-
-def first_characters(documents, limit):
-    """The first documents, until they have more than `limit` characters."""
-    for text in documents:
-        yield text
-        limit -= len(text)
-        if limit < 0:
-            return

@@ -4,7 +4,7 @@ import gzip
 import json
 import lzma
 
-from plumbing import text
+from plumbing import files, text
 from plumbing.cli import UserError
 from plumbing.wordpiece import SPECIAL
 
@@ -23,7 +23,7 @@ def own_cache(tmp_path, monkeypatch):
 
 def write(path, rows=DOCUMENTS):
     """A file of the kind that its name says, one document a row."""
-    kind = text.loader_of(path)
+    kind = files.kind_of(path.name)
     if kind == "parquet":
         import pyarrow
         from pyarrow import parquet
@@ -34,7 +34,9 @@ def write(path, rows=DOCUMENTS):
     elif kind == "json":
         lines = [json.dumps({"text": row, "number": i}) for i, row in enumerate(rows)]
     else:
-        lines = ["text,number", *(f'"{row}",{i}' for i, row in enumerate(rows))]
+        separator = "\t" if kind == "tsv" else ","
+        lines = [f"text{separator}number",
+                 *(f'"{row}"{separator}{i}' for i, row in enumerate(rows))]
     content = "".join(line + "\n" for line in lines)
     if path.suffix == ".zst":
         path.write_bytes(zstandard.compress(content.encode()))
@@ -51,8 +53,8 @@ def read(*data, column=None):
 # --------------------------------------------------------------------------------------------------
 # Files
 
-@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.parquet", "a.txt.gz",
-                                  "a.jsonl.gz", "a.csv.bz2", "a.txt.xz", "a.txt.zst"])
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.tsv", "a.md", "a.parquet",
+                                  "a.txt.gz", "a.jsonl.gz", "a.csv.bz2", "a.txt.xz", "a.txt.zst"])
 def test_every_kind_of_file_gives_the_same_documents(tmp_path, name):
     write(tmp_path / name)
     assert [document for _, document in read(tmp_path / name)] == DOCUMENTS
@@ -105,20 +107,46 @@ def test_two_documents_are_enough_for_both_parts_however_their_checksums_fall(tm
         assert read(path) == [("train", f"first {i}"), ("validation", f"second {i}")]
 
 
+@pytest.mark.parametrize("names", [
+    ("train.jsonl", "valid.jsonl", "test.jsonl"), ("train/0.txt", "validation/0.txt", "test/0.txt"),
+    ("a.txt", "dev/0.txt", "test/0.txt"),
+    ("train-00000-of-00001.parquet", "val.parquet", "test-00000-of-00001.parquet")])
+def test_a_test_split_is_in_neither_part_and_one_line_says_so(tmp_path, capsys, names):
+    train, validation, test = DOCUMENTS[:20], DOCUMENTS[20:30], DOCUMENTS[30:]
+    for name, documents in zip(names, (train, validation, test)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, documents)
+    assert read(tmp_path) == ([("train", document) for document in train]
+                              + [("validation", document) for document in validation])
+    assert capsys.readouterr().out.count("1 called test") == 1
+
+
+def test_a_test_file_alone_is_what_the_user_wants_to_train_on(tmp_path):
+    write(tmp_path / "test.txt")
+    assert {part for part, _ in read(tmp_path / "test.txt")} == {"train", "validation"}
+
+
+def test_validation_and_test_without_training_are_refused(tmp_path):
+    write(tmp_path / "test.txt")
+    write(tmp_path / "valid.txt")
+    with pytest.raises(UserError, match="none is left to train on"):
+        read(tmp_path)
+
+
 # --------------------------------------------------------------------------------------------------
 # What cannot be read
 
 @pytest.mark.parametrize("name, content, message", [
-    ("missing.txt", None, "no such file or folder"),
+    ("missing.txt", None, "no such file, folder or hub id"),
     ("a.txt", b"", "is empty"),
     ("a.docx", b"PK", "should end in"),
     ("a.txt", b"\x7fELF\0\0\1\2" * 99, "NUL bytes"),
     ("a.txt", "caf\u00e9 au lait\n".encode("latin-1") * 9, "not UTF-8|codec"),
-    ("a.jsonl", b'{"text": "fine"}\n{"text": "no end\n', "cannot be|loaded"),
+    ("a.jsonl", b'{"text": "fine"}\n{"text": "no end\n', "line 2 is not JSON"),
     ("a.parquet", b"this is not parquet" * 9, "cannot be"),
     ("a.txt.gz", b"this is not gzip" * 9, "cannot be read"),
     ("a.csv", b"first,second\nx,y\n", "--text-column"),
-    ("a.jsonl", b'{"text": 3}\n', "--text-column"),
+    ("a.jsonl", b'{"text": 3}\n', "line 1: the column text holds a number"),
 ])
 def test_what_cannot_be_read_is_said_in_one_line_that_names_it(tmp_path, name, content, message):
     path = tmp_path / name
@@ -135,24 +163,57 @@ def test_a_wrong_column_is_answered_with_the_columns_that_there_are(tmp_path):
         read(tmp_path / "a.csv", column="body")
 
 
-def test_files_of_two_kinds_are_refused(tmp_path):
-    write(tmp_path / "a.csv")
-    write(tmp_path / "b.jsonl")
-    with pytest.raises(UserError, match="mixes csv and json files"):
+def test_a_folder_of_text_and_rows_is_read_whole(tmp_path):
+    write(tmp_path / "a.csv", DOCUMENTS[:10])
+    write(tmp_path / "b.jsonl", DOCUMENTS[10:20])
+    write(tmp_path / "c.txt", DOCUMENTS[20:30])
+    write(tmp_path / "d.parquet", DOCUMENTS[30:40])
+    write(tmp_path / "e.tsv", DOCUMENTS[40:])
+    assert [document for _, document in read(tmp_path)] == DOCUMENTS
+
+
+def test_beside_files_of_text_a_file_about_them_is_not_read_in_silence(tmp_path):
+    write(tmp_path / "a.txt")
+    (tmp_path / "catalogue.jsonl").write_text('{"title": "A Tale of Two Cities", "year": 1859}')
+    with pytest.raises(UserError, match="catalogue.jsonl has the columns title, year"):
         read(tmp_path)
 
 
-def test_a_folder_without_text_is_refused(tmp_path):
-    (tmp_path / "books").mkdir()
-    (tmp_path / "books" / "cover.png").touch()
-    with pytest.raises(UserError, match="books holds no text"):
-        read(tmp_path / "books")
+def test_a_row_that_holds_no_text_is_named(tmp_path):
+    rows = [*DOCUMENTS[:20], 7, *DOCUMENTS[20:]]
+    write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(UserError, match="a.jsonl, line 21: the column text holds a number"):
+        read(tmp_path)
+
+
+def test_only_the_column_of_text_matters(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "n": 1, "tags": ["x"]}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "two", "n": "many"}\n{"n": null, "text": null}\n')
+    (tmp_path / "c.csv").write_text('id,text\n7,three\n')
+    assert [document for _, document in read(tmp_path)] == ["one", "two", "three"]
+
+
+def test_the_column_is_chosen_once_for_all_files(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "title": "x"}\n')
+    (tmp_path / "b.jsonl").write_text('{"body": "two"}\n')
+    with pytest.raises(UserError, match="b.jsonl has the columns body"):
+        read(tmp_path)
+
+
+def test_each_text_file_is_cut_in_its_own_way(tmp_path):
+    (tmp_path / "a.txt").write_text("a line\nanother line\n")
+    (tmp_path / "b.txt").write_text("a paragraph\nof two lines\n\nanother one\n")
+    documents = [document.strip() for _, document in read(tmp_path)]
+    assert documents == ["a line", "another line", "a paragraph\nof two lines", "another one"]
+    (tmp_path / "c.txt").write_bytes(b"\0\0\0\0")
+    with pytest.raises(UserError, match="c.txt is not text"):
+        read(tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------
 # The hub
 
-def test_a_hub_id_goes_to_load_dataset_with_its_configuration_and_split(monkeypatch):
+def test_a_hub_id_goes_to_load_dataset_with_its_configuration(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     calls = []
 
@@ -162,8 +223,28 @@ def test_a_hub_id_goes_to_load_dataset_with_its_configuration_and_split(monkeypa
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     documents = [document for _, document in read("wikimedia/wikipedia:20231101.en")]
     assert documents == DOCUMENTS
-    assert calls[0] == (("wikimedia/wikipedia", "20231101.en"),
-                        {"streaming": True, "split": "train"})
+    [(arguments, options)] = calls
+    assert arguments == ("wikimedia/wikipedia", "20231101.en")
+    assert options["streaming"] and options["cache_dir"].startswith(str(tmp_path))
+
+
+def test_a_data_set_of_the_hub_with_splits_trains_on_train_and_validates_on_validation(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    splits = {"train": DOCUMENTS[:20], "test": DOCUMENTS[20:30], "validation": DOCUMENTS[30:]}
+    loaded = datasets.IterableDatasetDict(
+        {split: datasets.Dataset.from_dict({"text": texts}).to_iterable_dataset()
+         for split, texts in splits.items()})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: loaded)
+    assert read("some/data") == ([("train", document) for document in splits["train"]]
+                                 + [("validation", document) for document in splits["validation"]])
+
+
+@pytest.mark.parametrize("name", ["text", "csv", "json", "parquet", "arrow", "imagefolder"])
+def test_a_reader_of_files_is_no_data_set_of_the_hub(tmp_path, monkeypatch, name):
+    write(tmp_path / "a.txt")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"no such file, folder or hub id: {name}"):
+        read(name)
 
 
 def test_an_id_that_the_hub_does_not_give_is_one_line():
