@@ -68,14 +68,25 @@ def settings_of(args, student, corpus, teacher, config, session):
         "relation_heads": args.relation_heads, "teacher_layer": args.teacher_layer}
 
 
+# Where the text comes from. It may move: what counts is its checksum, `text_sha256`.
+PLACES = {"data", "text_column", "tokenizer"}
+
+
+def differences(old, new):
+    """The names of the settings in which two runs differ. The same text at another place makes no
+    other run."""
+    return {key for key in (old.keys() | new.keys()) - PLACES if old.get(key) != new.get(key)}
+
+
 def check_same_settings(folder, old, new):
     """Raises UserError, which names the differences, unless the settings `old` of the run in
     `folder` are those that it gets now."""
     if not isinstance(old, dict):
         raise UserError(f"{folder}/run.json is damaged: it has no settings")
-    different = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    different = differences(old, new)
     if not different:
         return
+    different |= {key for key in PLACES if old.get(key) != new.get(key)}
     if different == {"text_sha256"}:
         raise UserError(f"{folder} holds a run on another text: the text was edited, or is cut by "
                         "another tokenizer; choose another --out")
@@ -319,7 +330,7 @@ class Run:
             loaded = read_checkpoint(path)
             if loaded is None:
                 problem = "damaged"
-            elif settings is not None and loaded.record.get("settings") != settings:
+            elif settings is not None and differences(loaded.record.get("settings", {}), settings):
                 problem = "of a run with other settings"
             else:
                 return loaded

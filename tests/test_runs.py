@@ -39,6 +39,18 @@ def test_the_error_says_what_differs(new, message):
     runs.check_same_settings("runs/x", old, dict(old))
 
 
+def test_the_same_text_at_another_place_is_the_same_run(tmp_path, capsys):
+    old = {"text_sha256": "a", "data": ["a.txt"], "tokenizer": "teacher", "text_column": None}
+    new = {"text_sha256": "a", "data": ["/b/a.txt"], "tokenizer": "./teacher", "text_column": "x"}
+    with runs.Run(tmp_path / "run", old) as run:
+        run.write_record()
+        run.save_checkpoint(10, {"w": torch.zeros(1)})
+    with runs.Run(tmp_path / "run", new) as run:
+        assert run.load_checkpoint()[0] == 10
+    with pytest.raises(UserError, match="data was .*a.txt.* and is now .*text_sha256 was a"):
+        runs.check_same_settings("runs/x", old, {**new, "text_sha256": "b"})
+
+
 # --------------------------------------------------------------------------------------------------
 # Whose folder it is
 
