@@ -1,27 +1,57 @@
-"""What differences between students say: intervals, verdicts, and the worth of a score in FLOPs.
+"""What differences between students say: intervals, tests, verdicts, and the worth of a score in
+FLOPs.
 
-"Scratch" is the student that is pretrained without a teacher. All others are compared with it.
+"Scratch" is the student that is pretrained without a teacher. All others are compared with it. Two
+kinds of quantities are compared. A score is a number, and Student's t is its test. A skill is there
+or not, and the tests of counts are exact ones.
 """
+import functools
 import math
 import statistics
 
-# The 97.5% points of Student's t distribution for 1 to 30 degrees of freedom.
-T_975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
-         2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
-         2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423)
+MARGIN = 3.0  # points: what differs by less is equal for every practical purpose
+LEVEL = 0.05  # of a verdict
+
+# --------------------------------------------------------------------------------------------------
+# Numbers: Student's t
 
 
+def t_p_value(t, df):
+    """P(|T| >= |t|) of Student's t distribution with df degrees of freedom (Abramowitz and Stegun
+    1964, 26.7.3 and 26.7.4)."""
+    theta = math.atan(abs(t) / math.sqrt(df))
+    sine, cosine = math.sin(theta), math.cos(theta)
+    if df % 2:
+        # A = 2/pi (theta + sin (cos + 2/3 cos^3 + 2/3 4/5 cos^5 + ... up to cos^(df - 2)))
+        inside = 2 / math.pi * (theta + sine * cosine_series(cosine, 1, df))
+    else:
+        # A = sin (1 + 1/2 cos^2 + 1/2 3/4 cos^4 + ... up to cos^(df - 2))
+        inside = sine * cosine_series(cosine, 0, df)
+    return max(0.0, 1 - inside)
+
+
+def cosine_series(cosine, first, df):
+    """The sum of cos^k for k = first, first + 2, ..., df - 2, each with the coefficient
+    (k - 1) / k times the one before, from 1."""
+    total, term = 0.0, 1.0
+    for k in range(first, df - 1, 2):
+        term *= cosine ** 2 * (k - 1) / k if k > first else cosine ** first
+        total += term
+    return total
+
+
+@functools.cache
 def t_975(df):
-    """The 97.5% point of Student's t distribution with df degrees of freedom. 95% of the
-    distribution lie between this point and its negative.
-
-    Above 30 degrees of freedom it is expanded around z, the same point of the normal distribution
-    (Abramowitz and Stegun 1964, 26.7.5)."""
-    if df <= 30:
-        return T_975[df - 1]
-    z = 1.959964
-    # t = z + (z^3 + z) / (4 df) + (5 z^5 + 16 z^3 + 3 z) / (96 df^2) + ...
-    return z + (z ** 3 + z) / (4 * df) + (5 * z ** 5 + 16 * z ** 3 + 3 * z) / (96 * df ** 2)
+    """The 97.5% point of Student's t distribution with df degrees of freedom: 95% of it lie between
+    this point and its negative."""
+    low, high = 0.0, 13.0  # of df = 1 it is 12.7
+    for _ in range(60):
+        middle = (low + high) / 2
+        if t_p_value(middle, df) > 0.05:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def interval(values):
@@ -34,13 +64,111 @@ def interval(values):
     return mean, t_975(n - 1) * statistics.stdev(values) / math.sqrt(n)
 
 
-def verdict(mean, half, n):
-    """In words, what `interval` says about the differences to scratch of n seeds."""
+def paired_p_value(differences):
+    """The p-value of the paired t test: were the mean of these differences 0, how probable would
+    one be that is as far from 0? None for a single difference."""
+    n, mean = len(differences), statistics.mean(differences)
+    if n == 1:
+        return None
+    s = statistics.stdev(differences)
+    if s == 0:
+        return 1.0 if mean == 0 else 0.0
+    # t = mean / (s / sqrt(n)), with n - 1 degrees of freedom
+    return t_p_value(mean / (s / math.sqrt(n)), n - 1)
+
+
+# --------------------------------------------------------------------------------------------------
+# Counts: how many students have a skill
+
+
+def wilson(k, n):
+    """(low, high): the 95% interval of a share of which k of n were seen (Wilson 1927).
+
+    Unlike mean +- 2 standard errors it stays between 0 and 1, and has a width where k is 0 or n."""
+    z, p = 1.959964, k / n
+    # (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
+    centre = p + z ** 2 / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + z ** 2 / (4 * n ** 2))
+    scale = 1 + z ** 2 / n
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def mcnemar_exact(pairs):
+    """The p-value of McNemar's exact test. pairs: [(has the skill, its partner has it)].
+
+    Only pairs that differ count. Did the skill not depend on which of the two it is, each of them
+    would be a coin's toss."""
+    first = sum(one and not other for one, other in pairs)
+    second = sum(other and not one for one, other in pairs)
+    n = first + second
+    # p = 2 sum over i <= min(first, second) of C(n, i) / 2^n, and at most 1
+    tail = sum(math.comb(n, i) for i in range(min(first, second) + 1))
+    return min(1.0, 2 * tail / 2 ** n)
+
+
+def fisher_exact(k1, n1, k2, n2):
+    """The two-sided p-value of Fisher's exact test: k1 of n1 students have a skill, and k2 of n2
+    others.
+
+    It adds up the probabilities of all tables with the same sums that are no more probable than the
+    one that was seen."""
+    k, n = k1 + k2, n1 + n2
+    # P(i of the k fall among the n1) = C(n1, i) C(n2, k - i) / C(n, k)
+    ways = {i: math.comb(n1, i) * math.comb(n2, k - i)
+            for i in range(max(0, k - n2), min(k, n1) + 1)}
+    return sum(w for w in ways.values() if w <= ways[k1]) / math.comb(n, k)
+
+
+# --------------------------------------------------------------------------------------------------
+# Verdicts
+
+
+def holm(p_values):
+    """The p-values of a family of tests, corrected for their number (Holm 1979), in the same order.
+    If each corrected one below 0.05 is believed, the chance that any of them is wrong is at most
+    5%. A None stays None, and is no test."""
+    order = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected, largest = [None] * len(p_values), 0.0
+    for rank, (p, i) in enumerate(order):
+        # the smallest p times m, the next one times m - 1, ..., and none below the one before
+        largest = max(largest, min(1.0, (len(order) - rank) * p))
+        corrected[i] = largest
+    return corrected
+
+
+def verdict(mean, half, p, n):
+    """In words, what the differences to scratch of n seeds say. mean, half: from `interval`; p: the
+    p-value, corrected where it is one of several.
+
+    Students are equal where the whole interval lies within MARGIN of 0: then a null result is
+    shown, and not only missed."""
     if half is None:
         return "one seed: no verdict"
-    if abs(mean) <= half or mean == 0:
-        return f"not told apart from scratch with {n} seeds"
-    return "ahead of scratch" if mean > 0 else "behind scratch"
+    if p < LEVEL:
+        return "ahead of scratch" if mean > 0 else "behind scratch"
+    if abs(mean) + half <= MARGIN:
+        return f"equal to scratch within {MARGIN:g} points"
+    return f"not told apart from scratch with {n} seeds"
+
+
+# --------------------------------------------------------------------------------------------------
+# Where the spread comes from
+
+
+def shares_of_spread(means, variances, k):
+    """(standard deviation between students, standard deviation between fine-tunings of one
+    student), by an analysis of variance.
+
+    means, variances: for each student those of the scores of its k fine-tunings. A student's mean
+    has the variance between^2 + within^2 / k."""
+    # within^2 = the mean of the variances;  between^2 = Var(means) - within^2 / k
+    within = statistics.mean(variances)
+    between = statistics.variance(means) - within / k
+    return math.sqrt(max(0.0, between)), math.sqrt(within)
+
+
+# --------------------------------------------------------------------------------------------------
+# What a score is worth in FLOPs
 
 
 def compute_multiplier(curve, C, score):

@@ -5,7 +5,8 @@ from pathlib import Path
 from plumbing import disk
 
 import distill
-from reporting.words import data_setting, spell
+from measure.statistics import MARGIN
+from reporting.words import data_setting, plus_minus, power_of_ten
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart. A strategy has the same colour
 # and marker in all figures.
@@ -84,31 +85,76 @@ def draw_curve(folder, log, record):
 # A comparison
 
 
-def draw_scores(rows, args, folder):
+def draw_forest(pooled, args, folder):
+    """Draws forest.png: for each data setting and strategy the pooled difference to scratch with
+    its interval, beside zero and the band in which students count as equal. What is resolved is
+    bold."""
+    n = len(pooled)
+    figure, ax = pyplot().subplots(figsize=(7.5, 1.1 + 0.42 * max(1, n + len(args.unique_tokens))))
+    ax.axvspan(-MARGIN, MARGIN, color="0.92", linewidth=0)
+    ax.axvline(0, color="0.3", linewidth=1)
+    y, ticks = 0.0, []
+    for unique in args.unique_tokens:
+        ax.text(0, y, data_setting(unique), transform=ax.get_yaxis_transform(), fontsize=9,
+                color="0.35", va="center", ha="right", style="italic")
+        for row in pooled:
+            if row["unique_tokens"] == unique:
+                y += 1
+                draw_difference(ax, y, row)
+                ticks.append((y, row))
+        y += 1
+    ax.set_yticks([y for y, _ in ticks], [row["strategy"] for _, row in ticks])
+    for label, (_, row) in zip(ax.get_yticklabels(), ticks):
+        label.set_fontweight(weight_of(row))
+    ax.set_ylim(y - 0.3, -0.7)
+    ax.set_xlabel(f"points more than scratch (grey: within {MARGIN:g} points)")
+    ax.tick_params(axis="y", length=0)
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    save(figure, folder, "forest")
+
+
+def draw_difference(ax, y, row):
+    """One row of forest.png."""
+    colour, marker = style_of(row["strategy"])
+    is_resolved = weight_of(row) == "bold"
+    ax.errorbar([row["difference"]], [y], xerr=row["difference_half"], color=colour, marker=marker,
+                markersize=8 if is_resolved else 6, linewidth=2.5 if is_resolved else 1.2,
+                capsize=3, markerfacecolor=colour if is_resolved else "white")
+    words = plus_minus(row["difference"], row["difference_half"])
+    ax.text(1.01, y, words, transform=ax.get_yaxis_transform(), fontsize=9, va="center",
+            fontweight=weight_of(row))
+
+
+def weight_of(row):
+    """The font of a difference: bold where it is resolved."""
+    return "bold" if row["verdict"].startswith(("ahead", "behind", "equal")) else "normal"
+
+
+def draw_scores(rows, args, folder, levels):
     """Draws scores.png: score, and below it masked-word loss, against FLOPs.
 
-    Each strategy has a line, its 95% band and a dot for each student. Each data setting has a
-    column. The axes show all dots, and with few seeds a band may reach beyond them."""
+    Each strategy has a line through its means and a dot for each student. Each data setting has a
+    column. Dashed lines show what the students lie between. levels: from findings.levels_of."""
     n = len(args.unique_tokens)
     figure, axes = pyplot().subplots(2, n, figsize=(5 * n, 7), sharex=True, sharey="row",
                                      squeeze=False)
     panels = []  # (axes, where its lines end); names are written once the limits are known
-    kinds = (("score", "half", "by_seed"), ("val_loss", "loss_half", "loss_by_seed"))
+    kinds = (("score", "by_seed"), ("val_loss", "loss_by_seed"))
     for column, unique in enumerate(args.unique_tokens):
         of_column = [row for row in rows if row["unique_tokens"] == unique]
         for ax, keys in zip(axes[:, column], kinds):
             panels.append((ax, draw_panel(ax, of_column, args.strategies, *keys)))
         axes[0][column].set_title(data_setting(unique), fontsize=11)
         axes[1][column].set_xlabel("FLOPs, the teacher's passes included")
-        axes[1][column].set_xticks(args.budgets, [spell(C) for C in args.budgets])
+        axes[1][column].set_xticks(args.budgets, [power_of_ten(C) for C in args.budgets])
         axes[1][column].minorticks_off()
     left, right = axes[0][0].get_xlim()  # shared by all panels; the names need room at the right
     axes[0][0].set_xlim(left, right * max(1.8, (right / left) ** 0.25))
-    for ax, (_, _, by_seed) in zip(axes[:, 0], kinds):
+    for row_of_axes, (key, by_seed) in zip(axes, kinds):
         values = [value for row in rows for value in row[by_seed].values()]
         if values:
-            margin = 0.06 * (max(values) - min(values)) or 1.0
-            ax.set_ylim(min(values) - margin, max(values) + margin)
+            draw_levels(row_of_axes, levels[key], values)
     for ax, ends in panels:
         label_ends(ax, ends)
     axes[0][0].set_ylabel("score (mean over tasks)")
@@ -116,23 +162,34 @@ def draw_scores(rows, args, folder):
     save(figure, folder, "scores")
 
 
-def draw_panel(ax, rows, strategies, key, half, by_seed):
-    """Draws one panel of scores.png. key, half, by_seed: the columns of mean, half width and single
-    values. Returns where the strategies' lines end: [(y, x, name, colour)]."""
+def draw_levels(row_of_axes, levels, values):
+    """Dashed lines for what the students lie between, and limits that show all of them."""
+    shown = [*values, *levels.values()]
+    margin = 0.06 * (max(shown) - min(shown)) or 1.0
+    row_of_axes[0].set_ylim(min(shown) - margin, max(shown) + margin)  # shared by the row
+    for ax in row_of_axes:
+        for name, value in levels.items():
+            ax.axhline(value, color="0.5", linewidth=1, linestyle="--", zorder=0)
+            ax.text(0.01, value, name, transform=ax.get_yaxis_transform(), fontsize=8,
+                    color="0.35", va="bottom")
+
+
+def draw_panel(ax, rows, strategies, key, by_seed):
+    """Draws one panel of scores.png. key, by_seed: the columns of mean and single values. Returns
+    where the strategies' lines end: [(y, x, name, colour)].
+
+    The strategies stand a little beside each other, so that their dots can be told apart."""
     ends = []
-    for strategy in strategies:
+    for i, strategy in enumerate(strategies):
         colour, marker = style_of(strategy)
         line = [row for row in rows if row["strategy"] == strategy and row[key] is not None]
         if not line:
             continue
-        x, y = [row["flops"] for row in line], [row[key] for row in line]
-        ax.plot(x, y, color=colour, marker=marker, linewidth=1.6, markersize=5)
-        dots = [(row["flops"], value) for row in line for value in row[by_seed].values()]
+        aside = 1.03 ** (i - (len(strategies) - 1) / 2)
+        x, y = [row["flops"] * aside for row in line], [row[key] for row in line]
+        ax.plot(x, y, color=colour, marker=marker, linewidth=1.6, markersize=6)
+        dots = [(row["flops"] * aside, value) for row in line for value in row[by_seed].values()]
         ax.plot(*zip(*dots), color=colour, marker=marker, linestyle="", markersize=3, alpha=0.4)
-        if all(row[half] is not None for row in line):
-            low = [value - row[half] for value, row in zip(y, line)]
-            high = [value + row[half] for value, row in zip(y, line)]
-            ax.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
         ends.append((y[-1], x[-1], strategy, colour))
     ax.set_xscale("log")
     open_axes(ax)

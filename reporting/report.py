@@ -1,9 +1,7 @@
-"""What a comparison found: one row for each kind of student, and report.md about the rows.
+"""report.md: the answer in three sentences and one figure, and what it rests on.
 
-`compare.py` runs the cells, and this file reads what they left behind. Differences to scratch are
-paired by seed: the students of one seed saw the same blocks and masks, and began with the same
-weights. The mean of the differences has a 95% interval by Student's t. A verdict is given only
-where the interval does not contain zero (measure/statistics.py).
+`compare.py` runs the cells, reporting/findings.py makes numbers of what they left behind, and this
+file puts them into words.
 """
 import csv
 import io
@@ -14,102 +12,12 @@ from importlib.metadata import version
 
 from plumbing import cli, disk
 
-from measure.scores import score_of
-from measure.statistics import break_even, compute_multiplier, interval, verdict
-from reporting.card import on_plateau
-from reporting.figures import draw_bill, draw_scores
-from reporting.words import data_setting, plus_minus, spell
-
-# --------------------------------------------------------------------------------------------------
-# The rows: one for each data setting, budget and strategy
-
-
-def rows_of(args, outcomes):
-    """The rows of a comparison. outcomes: {Cell: {"record", "results"}} of the finished cells."""
-    rows = []
-    for unique in args.unique_tokens:
-        curve = scratch_curve(args, outcomes, unique)
-        for C in args.budgets:
-            scratch = students_of(args, outcomes, unique, C, "scratch")
-            for strategy in args.strategies:
-                students = students_of(args, outcomes, unique, C, strategy)
-                if not students:
-                    continue
-                row = {"unique_tokens": unique, "flops": C, "strategy": strategy,
-                       **own_columns(students), **loss_columns(students)}
-                rows.append({**row, **compared_columns(row, points_of(scratch), curve)})
-    return rows
-
-
-def students_of(args, outcomes, unique_tokens, flops, strategy):
-    """{seed: outcome} of the finished students of one kind, in the order of the seeds."""
-    kind = (unique_tokens, flops, strategy)
-    by_seed = {cell.seed: outcome for cell, outcome in outcomes.items()
-               if (cell.unique_tokens, cell.flops, cell.strategy) == kind}
-    return {seed: by_seed[seed] for seed in args.seed_numbers if seed in by_seed}
-
-
-def points_of(students):
-    """{seed: score in points of 100}."""
-    return {seed: 100 * score_of(outcome["results"]) for seed, outcome in students.items()}
-
-
-def scratch_curve(args, outcomes, unique_tokens):
-    """[(FLOPs, mean score)] of the students from scratch, by rising budget."""
-    curve = []
-    for C in args.budgets:
-        points = points_of(students_of(args, outcomes, unique_tokens, C, "scratch"))
-        if points:
-            curve.append((C, statistics.mean(points.values())))
-    return curve
-
-
-def own_columns(students):
-    """What a row says of its students' scores, and of what their budget was spent on."""
-    points = points_of(students)
-    mean, half = interval(list(points.values()))
-    first = next(iter(students.values()))
-    tasks = {}
-    for task in first["results"]:
-        scores = [score_of({task: outcome["results"][task]}) for outcome in students.values()]
-        tasks[task] = statistics.mean(100 * score for score in scores)
-    record = first["record"]  # tokens, epochs and bill are the same for all seeds
-    return {"seeds": len(points), "score": mean, "half": half, "by_seed": points, "tasks": tasks,
-            "tokens": record["tokens"], "epochs": record["epochs"], "bill": record["bill"]}
-
-
-def loss_columns(students):
-    """What a row says of the validation loss. Students without an MLM head have none."""
-    records = {seed: outcome["record"] for seed, outcome in students.items()
-               if outcome["record"]["val_loss"] is not None}
-    losses = {seed: record["val_loss"] for seed, record in records.items()}
-    mean, half = interval(list(losses.values())) if losses else (None, None)
-    return {"val_loss": mean, "loss_half": half, "loss_by_seed": losses,
-            "plateau": any(on_plateau(record) for record in records.values())}
-
-
-def compared_columns(row, scratch, curve):
-    """What a row says of its difference to scratch. scratch: {seed: points} of the same data and
-    budget; curve: as in compute_multiplier."""
-    columns = {"difference": None, "difference_half": None, "pairs": 0, "verdict": "",
-               "multiplier": None}
-    if row["strategy"] == "scratch":
-        return columns
-    points = row["by_seed"]
-    differences = [points[seed] - scratch[seed] for seed in points if seed in scratch]
-    if differences:
-        mean, half = interval(differences)
-        columns |= {"difference": mean, "difference_half": half, "pairs": len(differences),
-                    "verdict": verdict(mean, half, len(differences))}
-    if curve:
-        columns["multiplier"] = compute_multiplier(curve, row["flops"], row["score"])
-    return columns
-
-
-def is_told_apart(row):
-    """Whether the row's students differ from scratch by more than the noise."""
-    return row["verdict"].startswith(("ahead", "behind"))
-
+from measure import skills
+from measure.statistics import MARGIN, break_even, interval, paired_p_value, verdict
+from reporting import findings
+from reporting.figures import draw_bill, draw_forest, draw_scores
+from reporting.findings import is_told_apart
+from reporting.words import data_setting, listed, plus_minus, spell
 
 # --------------------------------------------------------------------------------------------------
 # The tables
@@ -162,21 +70,95 @@ def results_csv(outcomes):
 
 
 # --------------------------------------------------------------------------------------------------
-# The answers
+# The answer
 
 
-def answers(rows, args):
-    """The question's answers in words, one for each strategy, data setting and budget."""
-    lines = [answer(row, args) for row in rows if row["strategy"] != "scratch"]
+def answer(args, pooled):
+    """The answer in a sentence for each data setting, and one on what it means."""
+    sentences = []
+    for unique in args.unique_tokens:
+        own = [row for row in pooled if row["unique_tokens"] == unique]
+        if own:
+            clauses = listed([clause(row) for row in own])
+            sentences.append(f"With {data_setting(unique)}, {clauses}.")
+    return [*sentences, conclusion(args, pooled)]
+
+
+def clause(row):
+    """What one strategy's pooled difference says, as a part of a sentence."""
+    points = plus_minus(abs(row["difference"]), row["difference_half"])
+    if row["verdict"].startswith("ahead"):
+        return f"**{row['strategy']} scores {points} points more than scratch**"
+    if row["verdict"].startswith("behind"):
+        return f"**{row['strategy']} scores {points} points less than scratch**"
+    difference = plus_minus(row["difference"], row["difference_half"])
+    if row["verdict"].startswith("equal"):
+        return (f"**{row['strategy']} and scratch are equal within {MARGIN:g} points** "
+                f"({difference})")
+    return f"{row['strategy']} and scratch are not told apart ({difference})"
+
+
+def conclusion(args, pooled):
+    """What the verdicts mean for somebody who has a budget."""
+    ahead = list(dict.fromkeys(row["strategy"] for row in pooled
+                               if row["verdict"].startswith("ahead")))
+    if ahead:
+        price = cli.flops(args.teacher_flops)
+        return (f"So, with a teacher at hand, distil with {listed(ahead, 'or')}; if you have to "
+                f"train the teacher first ({price} FLOPs), the table says how many students pay "
+                "for it.")
+    if any(is_told_apart(row) or row["verdict"].startswith("equal") for row in pooled):
+        return ("So nothing here speaks for distillation at these budgets: pretrain from scratch, "
+                "and save yourself the teacher.")
+    return "More seeds are needed before this says what to do."
+
+
+def answer_section(args, rows, pooled):
+    """The first page: the sentences, and the figure that shows them."""
+    seeds = max(row["seeds"] for row in rows)
+    few = " **These are few: take it as a demonstration.**" if seeds < 6 else ""
+    students = "student" if seeds == 1 else "students"
+    budgets = listed([cli.flops(C) for C in args.budgets])
+    return [" ".join(answer(args, pooled)), "", "![differences to scratch](forest.png)", "",
+            f"Points of the score, as means over the budgets ({budgets} FLOPs), with 95% intervals "
+            f"(Student's t, paired by seed; {seeds} {students} of each kind at each budget).{few} "
+            f"A verdict is given where it holds after correction for all {len(pooled)} rows "
+            f"(Holm). *Equal* means that the whole interval lies within {MARGIN:g} points of "
+            "zero.", "",
+            *[pooled_line(row) for row in pooled], ""]
+
+
+def pooled_line(row):
+    difference = plus_minus(row["difference"], row["difference_half"])
+    return (f"- **{row['strategy']}, {data_setting(row['unique_tokens'])}**: {row['verdict']} "
+            f"({difference} points{p_words(row)})")
+
+
+def p_words(row):
+    """The corrected p-value, in words."""
+    p = row["corrected_p"]
+    if p is None:
+        return ""
+    return "; p < 0.001" if p < 0.001 else f"; p = {p:.2g}"
+
+
+# --------------------------------------------------------------------------------------------------
+# Budget by budget
+
+
+def budget_section(args, rows, outcomes):
+    """One line for each strategy, data setting and budget, and the curves."""
+    lines = [budget_line(row, args) for row in rows if row["strategy"] != "scratch"]
     n = sum(row["pairs"] > 1 for row in rows)
-    if n:
-        lines.append(f"\nOf {n} such comparisons, {n / 20:.1f} are expected to look told apart by "
-                     "chance alone (95% intervals).")
-    return "\n".join(lines)
+    note = []
+    if n > 1:
+        note = ["", f"The verdicts are corrected for all {n} of them (Holm)."]
+    return ["## Budget by budget", "", *lines, *note, "", *released(args, outcomes), "",
+            "![scores](scores.png)", ""]
 
 
-def answer(row, args):
-    """One answer: verdict and difference, and where they are told apart the multiplier."""
+def budget_line(row, args):
+    """Verdict and difference, and where they are told apart the multiplier."""
     data, C = data_setting(row["unique_tokens"]), cli.flops(row["flops"])
     text = f"- **{row['strategy']}, {data}, {C} FLOPs**: {row['verdict']}"
     if row["difference"] is not None:
@@ -217,41 +199,106 @@ def released(args, outcomes):
     lines = []
     for unique in args.unique_tokens:
         for C in args.budgets:
-            kd = points_of(students_of(args, outcomes, unique, C, "kd"))
-            other = points_of(students_of(args, outcomes, unique, C, "kd-released"))
-            differences = [kd[seed] - other[seed] for seed in kd if seed in other]
+            kd, other = (findings.points_of(
+                findings.students_of(args, outcomes, unique, C, strategy))
+                for strategy in ("kd", "kd-released"))
+            differences = findings.paired(kd, other)
             if not differences:
                 continue
             mean, half = interval(differences)
-            words = verdict(mean, half, len(differences)).replace("scratch", "kd-released")
+            words = verdict(mean, half, paired_p_value(differences), len(differences))
+            words = words.replace("scratch", "kd-released")
             lines.append(f"- kd against kd-released, {data_setting(unique)}, {cli.flops(C)} FLOPs: "
                          f"{words} ({plus_minus(mean, half)} points)")
     return lines
 
 
 # --------------------------------------------------------------------------------------------------
+# Skills and spread
+
+
+def skills_section(args, rows):
+    """How many students can do each embedded task. Nothing for other tasks."""
+    if not rows:
+        return []
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    heads = ["data", "FLOPs", "strategy", *tasks]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    kinds = dict.fromkeys((row["unique_tokens"], row["flops"], row["strategy"]) for row in rows)
+    for unique, C, strategy in kinds:
+        own = {row["task"]: row for row in rows
+               if (row["unique_tokens"], row["flops"], row["strategy"]) == (unique, C, strategy)}
+        cells = [data_setting(unique), cli.flops(C), strategy,
+                 *(skill_words(own[task]) for task in tasks)]
+        lines.append(f"| {' | '.join(cells)} |")
+    bounds = listed([f"{task} {skills.threshold(task):.0f}" for task in tasks])
+    n = sum(row["p"] is not None for row in rows)
+    return ["## Skills", "",
+            "A score on these tasks is a switch: a student can do the task, or is right as often "
+            "as a coin. So here is how many students have the skill, with Wilson's 95% interval of "
+            "the share in percent. A student has it whose score lies half way from an untrained "
+            f"network to the teacher of the gate (points above the majority answer: {bounds}). "
+            f"Bold: another share than scratch's, by McNemar's exact test of the pairs, corrected "
+            f"for all {n} comparisons (Holm).", "", *lines, ""]
+
+
+def skill_words(row):
+    """'7 of 12 [32, 81]', bold where it is told apart from scratch."""
+    low, high = row["interval"]
+    words = f"{row['k']} of {row['n']}"
+    if row["told_apart"]:
+        words = f"**{words}**"
+    return f"{words} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def spread_section(args, outcomes):
+    """How much of the spread is fine-tuning. Nothing where each student was fine-tuned once."""
+    spread = findings.spread_of(args, outcomes)
+    if spread is None:
+        return []
+    between, within = spread
+    k = args.glue_seeds
+    share = 100 * (within ** 2 / k) / (between ** 2 + within ** 2 / k)
+    return ["## Where the spread comes from", "",
+            f"Two students that differ in their seed alone have scores on a task that differ with "
+            f"a standard deviation of {between:.1f} points, and two fine-tunings of one student "
+            f"with {within:.1f}. A student's score is the mean of {k} fine-tunings, so fine-tuning "
+            f"is {share:.0f}% of the variance.", ""]
+
+
+# --------------------------------------------------------------------------------------------------
 # report.md
 
 
-def write(args, teacher_cell, cells, outcomes, tried, failed, command=None):
+def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teacher=None):
     """Writes report.md, results.csv and the figures of the finished cells into args.out, and prints
     what the report says first.
 
     outcomes: {Cell: outcome} of the finished ones among `cells`; tried, failed: from cells.py;
-    command: the line that made the report, where it is not the comparison's own."""
-    rows = rows_of(args, outcomes)
+    command: the line that made the report, where it is not the comparison's own; teacher: the
+    teacher's own outcome, where it is known."""
+    rows = findings.rows_of(args, outcomes)
     if not rows:
         cli.say("no cell is finished: there is nothing to report")
         return
     disk.write_file(args.out / "results.csv", results_csv(outcomes))
-    draw_scores(rows, args, args.out)
+    pooled = findings.pooled_of(args, rows)
+    draw_forest(pooled, args, args.out)
+    draw_scores(rows, args, args.out, findings.levels_of(outcomes, teacher))
     draw_bill(rows, args, args.out)
-    lines = [*title(args, rows, cells, outcomes), *answers_section(args, rows, outcomes),
-             *table_section(rows), *rates_section(args, tried), *limits_section(args, rows, tried),
+    lines = [*title(args, rows, cells, outcomes), *answer_section(args, rows, pooled),
+             *budget_section(args, rows, outcomes),
+             *skills_section(args, findings.skills_of(args, outcomes)), *table_section(rows),
+             *spread_section(args, outcomes), *rates_section(args, tried),
+             *limits_section(args, rows, tried),
              *making_section(args, outcomes, command or command_of(args)),
-             *cells_section(teacher_cell, cells, failed)]
+             *failures_section(failed)]
     disk.write_file(args.out / "report.md", "\n".join(lines))
+    disk.write_file(args.out / "cells.txt", cells_text(teacher_cell, cells))
     print_rows(args, rows)
+    cli.say("\n" + "\n".join(answer(args, pooled)).replace("**", ""))
+    cli.say(f"report      {args.out / 'report.md'} (forest.png, scores.png, bill.png, results.csv "
+            "beside it)")
 
 
 def title(args, rows, cells, outcomes):
@@ -265,23 +312,18 @@ def title(args, rows, cells, outcomes):
             f"{len(outcomes)} of {len(cells)} cells.", ""]
 
 
-def answers_section(args, rows, outcomes):
-    return ["## Answers", "", answers(rows, args), "", *released(args, outcomes), "",
-            "Where the teacher exists already, or serves many students, you need not pay for its "
-            "training. Where you do pay, the break-even says how many students it takes to pay "
-            "off. Busbridge et al. 2025 (Distillation Scaling Laws) find: distil when a teacher "
-            "exists or serves several students, else train from scratch.", "",
-            "![scores](scores.png)", ""]
-
-
 def table_section(rows):
     return ["## Table", "",
-            "Scores in points, mean over seeds +- half of the 95% interval (Student's t). `to "
+            "Scores in points, mean over seeds ± half of the 95% interval (Student's t). `to "
             "scratch`: mean of the differences paired by seed. `compute multiplier`: how many "
             "times the budget scratch needs for the same score, read off scratch's own curve. It "
             "is given where the two are told apart. > and < say that scratch reaches the score "
             "beyond the budgets that were measured, if at all.", "",
             rows_table(rows, list(rows[0]["tasks"])), "",
+            "Where the teacher exists already, or serves many students, you need not pay for its "
+            "training. Where you do pay, the break-even says how many students it takes to pay "
+            "off. Busbridge et al. 2025 (Distillation Scaling Laws) find: distil when a teacher "
+            "exists or serves several students, else train from scratch.", "",
             "## The bill", "", "![bill](bill.png)", ""]
 
 
@@ -323,7 +365,8 @@ def making_section(args, outcomes, command):
             f"(scratch), betas {settings['betas']}, {settings['dtype']}. Seconds of pretraining "
             f"and of fine-tuning a cell: {', '.join(seconds_of(args, outcomes))}. Python "
             f"{platform.python_version()}, torch {version('torch')}; {record['machine']}, "
-            f"{record['threads']} threads a cell.", ""]
+            f"{record['threads']} threads a cell. Every cell as a line of shell: "
+            "[cells.txt](cells.txt).", ""]
 
 
 def seconds_of(args, outcomes):
@@ -340,17 +383,19 @@ def seconds_of(args, outcomes):
     return words
 
 
-def cells_section(teacher_cell, cells, failed):
-    """The cells that failed, and all cells as lines of shell."""
-    lines = []
-    if failed:
-        failures = "; ".join(f"{name}: {line}" for name, line in failed.items())
-        lines += [f"Failed cells: {failures}", ""]
-    lines += ["Every cell:", "", "```bash"]
-    if teacher_cell:
-        lines.append(teacher_cell.line)
+def failures_section(failed):
+    """The cells that failed."""
+    if not failed:
+        return []
+    failures = "; ".join(f"{name}: {line}" for name, line in failed.items())
+    return [f"Failed cells: {failures}", ""]
+
+
+def cells_text(teacher_cell, cells):
+    """cells.txt: all cells as lines of shell."""
+    lines = [teacher_cell.line] if teacher_cell else []
     lines += [cell.line or str(cell.folder) for cell in cells]  # a collected cell has no line
-    return [*lines, "```", ""]
+    return "\n".join(lines) + "\n"
 
 
 def command_of(args):
@@ -366,13 +411,14 @@ def command_of(args):
         "glue-data": args.glue_data, "glue-grid": args.glue_grid, "tasks": args.tasks,
         "glue-seeds": args.glue_seeds, "lr": args.lr, "lr-grid": rates,
         "train-options": args.train_options or None,
-        "distil-options": args.distil_options or None, "out": args.out}
+        "distil-options": args.distil_options or None,
+        "glue-options": args.glue_options or None, "out": args.out}
     words = [f"--{name}={value}" for name, value in options.items() if value is not None]
     return shlex.join(["python", "compare.py", *words])
 
 
 def print_rows(args, rows):
-    """The rows on the screen, and where the report is."""
+    """The rows on the screen."""
     width = max(len(row["strategy"]) for row in rows)
     for row in rows:
         loss = "" if row["val_loss"] is None else f"loss {row['val_loss']:.3f}"
@@ -381,4 +427,3 @@ def print_rows(args, rows):
         cli.say(f"{data_setting(row['unique_tokens']):22} {cli.flops(row['flops']):>7} "
                 f"{row['strategy']:{width}} {score:>14} {loss:11} {difference:>14} "
                 f"{row['verdict']}")
-    cli.say(f"report      {args.out / 'report.md'} (scores.png, bill.png, results.csv beside it)")

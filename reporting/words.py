@@ -12,11 +12,25 @@ def data_setting(unique_tokens):
     """A data setting in words: how many distinct tokens there are to train on."""
     if unique_tokens is None:
         return "unlimited data"
-    return f"{cli.flops(unique_tokens)} distinct tokens"
+    return f"{unique_tokens:,} distinct tokens"
 
 
 def plus_minus(value, half, digits=1):
-    """'9.6 +- 6.7', or '9.6' without a half width, or '' without a value."""
+    """'9.6 ± 6.7', or '9.6' without a half width, or '' without a value."""
     if value is None:
         return ""
-    return f"{value:.{digits}f}" + ("" if half is None else f" +- {half:.{digits}f}")
+    return f"{value:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+
+
+def listed(words, conjunction="and"):
+    """'a', 'a and b', or 'a, b and c'."""
+    *others, last = words
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
+
+
+def power_of_ten(n):
+    """A number as a figure writes it: 10¹², or 3·10¹²."""
+    digits, exponent = f"{n:.2e}".split("e")
+    digits = f"{float(digits):g}"
+    raised = str(int(exponent)).translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
+    return f"10{raised}" if digits == "1" else f"{digits}·10{raised}"

@@ -6,7 +6,7 @@ import pytest
 from test_report import make_study
 
 import distill
-from reporting import figures, report
+from reporting import figures, findings
 
 
 @pytest.fixture
@@ -19,6 +19,11 @@ def drawn(monkeypatch):
         figures.pyplot().close(figure)
 
 
+def draw(args, outcomes, folder):
+    figures.draw_scores(findings.rows_of(args, outcomes), args, folder,
+                        findings.levels_of(outcomes))
+
+
 def test_each_strategy_has_a_colour_and_a_marker_of_its_own():
     styles = [figures.style_of(strategy) for strategy in distill.STRATEGIES]
     assert len(set(styles)) == len(distill.STRATEGIES)
@@ -26,17 +31,18 @@ def test_each_strategy_has_a_colour_and_a_marker_of_its_own():
 
 def test_the_scores_are_drawn_as_a_line_and_a_dot_for_each_student(tmp_path, drawn):
     args, outcomes = make_study(tmp_path)
-    figures.draw_scores(report.rows_of(args, outcomes), args, tmp_path)
+    draw(args, outcomes, tmp_path)
     axes = drawn["scores"].axes[0]  # scores on unlimited data: for each strategy a line, its dots
     line, dots = axes.get_lines()[:2]
-    assert np.allclose(line.get_xydata(), [(1e12, 43), (1e13, 63)])
+    # The strategies stand a little beside each other.
+    assert np.allclose(line.get_xydata(), [(1e12, 43), (1e13, 63)], rtol=0.03)
     assert np.allclose(dots.get_xydata()[:, 1], [40, 43, 46, 60, 63, 66])
     assert axes.get_title() == "unlimited data" and axes.get_xscale() == "log"
 
 
 def test_the_axes_show_every_student(tmp_path, drawn):
     args, outcomes = make_study(tmp_path)
-    figures.draw_scores(report.rows_of(args, outcomes), args, tmp_path)
+    draw(args, outcomes, tmp_path)
     low, high = drawn["scores"].axes[0].get_ylim()
     assert low < 40 and high > 66
 
@@ -44,16 +50,41 @@ def test_the_axes_show_every_student(tmp_path, drawn):
 def test_names_at_the_ends_of_the_lines_do_not_overlap(tmp_path, drawn):
     # At the larger budget both strategies have the same scores, so the lines end in one point.
     args, outcomes = make_study(tmp_path)
-    figures.draw_scores(report.rows_of(args, outcomes), args, tmp_path)
+    draw(args, outcomes, tmp_path)
     axes = drawn["scores"].axes[0]
-    heights = sorted(text.xyann[1] for text in axes.texts)
+    heights = sorted(text.xyann[1] for text in axes.texts if hasattr(text, "xyann"))
     low, high = axes.get_ylim()
     assert len(heights) == 2 and heights[1] - heights[0] >= 0.05 * (high - low)
 
 
+def test_dashed_lines_show_what_the_students_lie_between(tmp_path, drawn):
+    args, outcomes = make_study(tmp_path)
+    draw(args, outcomes, tmp_path)
+    score, loss = drawn["scores"].axes[0], drawn["scores"].axes[2]
+    for axes, name, value in ((score, "majority answer", 50), (loss, "plateau (unigram)", 4)):
+        assert name in [text.get_text() for text in axes.texts]
+        dashed = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
+        assert [line.get_ydata()[0] for line in dashed] == [value]
+
+
+def test_the_forest_has_a_row_for_each_difference_and_what_is_resolved_is_bold(tmp_path, drawn):
+    args, outcomes = make_study(tmp_path)
+    pooled = findings.pooled_of(args, findings.rows_of(args, outcomes))
+    pooled[1] |= {"verdict": "not told apart from scratch with 3 seeds"}
+    figures.draw_forest(pooled, args, tmp_path)
+    [axes] = drawn["forest"].axes
+    labels = [(label.get_text(), label.get_fontweight()) for label in axes.get_yticklabels()]
+    assert labels == [("kd", "bold"), ("kd", "normal")]
+    [low, high] = [collection.get_segments()[0][:, 0] for collection in axes.collections][0]
+    mean, half = pooled[0]["difference"], pooled[0]["difference_half"]
+    assert (low, high) == pytest.approx((mean - half, mean + half))
+    words = [text.get_text() for text in axes.texts]
+    assert "unlimited data" in words and "20,000 distinct tokens" in words and "5.0 ± 0.1" in words
+
+
 def test_the_bars_of_the_bill_add_up_to_the_budget(tmp_path, drawn):
     args, outcomes = make_study(tmp_path)
-    figures.draw_bill(report.rows_of(args, outcomes), args, tmp_path)
+    figures.draw_bill(findings.rows_of(args, outcomes), args, tmp_path)
     bars = drawn["bill"].axes[0].patches
     for y, shares in enumerate(([100 / 3, 200 / 3, 0, 0], [20, 40, 40, 0])):  # scratch, kd
         widths = [bar.get_width() for bar in bars if round(bar.get_y() + 0.4) == y]
@@ -62,7 +93,7 @@ def test_the_bars_of_the_bill_add_up_to_the_budget(tmp_path, drawn):
 
 def test_a_figure_is_saved_as_png_and_svg_without_a_date(tmp_path):
     args, outcomes = make_study(tmp_path)
-    figures.draw_bill(report.rows_of(args, outcomes), args, tmp_path)
+    figures.draw_bill(findings.rows_of(args, outcomes), args, tmp_path)
     assert (tmp_path / "bill.png").read_bytes().startswith(b"\x89PNG")
     assert not re.search("<dc:date>", (tmp_path / "bill.svg").read_text())
 

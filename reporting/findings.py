@@ -1,0 +1,269 @@
+"""What a comparison found, as numbers: rows for each kind of student, the differences over all
+budgets, the skills.
+
+Differences to scratch are paired by seed: the students of one seed saw the same blocks and masks,
+and began with the same weights. Verdicts are corrected for how many are given together (Holm 1979,
+in measure/statistics.py).
+"""
+import statistics
+
+from measure import skills
+from measure.scores import score_of
+from measure.statistics import (
+    LEVEL,
+    compute_multiplier,
+    fisher_exact,
+    holm,
+    interval,
+    mcnemar_exact,
+    paired_p_value,
+    shares_of_spread,
+    verdict,
+    wilson,
+)
+from reporting.card import on_plateau
+
+# --------------------------------------------------------------------------------------------------
+# The students
+
+
+def students_of(args, outcomes, unique_tokens, flops, strategy):
+    """{seed: outcome} of the finished students of one kind, in the order of the seeds."""
+    kind = (unique_tokens, flops, strategy)
+    by_seed = {cell.seed: outcome for cell, outcome in outcomes.items()
+               if (cell.unique_tokens, cell.flops, cell.strategy) == kind}
+    return {seed: by_seed[seed] for seed in args.seed_numbers if seed in by_seed}
+
+
+def points_of(students):
+    """{seed: score in points of 100}."""
+    return {seed: 100 * score_of(outcome["results"]) for seed, outcome in students.items()}
+
+
+def paired(points, others):
+    """The differences of two kinds of students, {seed: points} each, over the seeds of both."""
+    return [points[seed] - others[seed] for seed in points if seed in others]
+
+
+# --------------------------------------------------------------------------------------------------
+# One row for each data setting, budget and strategy
+
+
+def rows_of(args, outcomes):
+    """The rows of a comparison. outcomes: {Cell: {"record", "results"}} of the finished cells."""
+    rows = []
+    for unique in args.unique_tokens:
+        curve = scratch_curve(args, outcomes, unique)
+        for C in args.budgets:
+            scratch = students_of(args, outcomes, unique, C, "scratch")
+            for strategy in args.strategies:
+                students = students_of(args, outcomes, unique, C, strategy)
+                if not students:
+                    continue
+                row = {"unique_tokens": unique, "flops": C, "strategy": strategy,
+                       **own_columns(students), **loss_columns(students)}
+                rows.append({**row, **compared_columns(row, points_of(scratch), curve)})
+    return with_verdicts(rows)
+
+
+def scratch_curve(args, outcomes, unique_tokens):
+    """[(FLOPs, mean score)] of the students from scratch, by rising budget."""
+    curve = []
+    for C in args.budgets:
+        points = points_of(students_of(args, outcomes, unique_tokens, C, "scratch"))
+        if points:
+            curve.append((C, statistics.mean(points.values())))
+    return curve
+
+
+def own_columns(students):
+    """What a row says of its students' scores, and of what their budget was spent on."""
+    points = points_of(students)
+    mean, half = interval(list(points.values()))
+    first = next(iter(students.values()))
+    tasks = {}
+    for task in first["results"]:
+        scores = [score_of({task: outcome["results"][task]}) for outcome in students.values()]
+        tasks[task] = statistics.mean(100 * score for score in scores)
+    record = first["record"]  # tokens, epochs and bill are the same for all seeds
+    return {"seeds": len(points), "score": mean, "half": half, "by_seed": points, "tasks": tasks,
+            "tokens": record["tokens"], "epochs": record["epochs"], "bill": record["bill"]}
+
+
+def loss_columns(students):
+    """What a row says of the validation loss. Students without an MLM head have none."""
+    records = {seed: outcome["record"] for seed, outcome in students.items()
+               if outcome["record"]["val_loss"] is not None}
+    losses = {seed: record["val_loss"] for seed, record in records.items()}
+    mean, half = interval(list(losses.values())) if losses else (None, None)
+    return {"val_loss": mean, "loss_half": half, "loss_by_seed": losses,
+            "plateau": any(on_plateau(record) for record in records.values())}
+
+
+def compared_columns(row, scratch, curve):
+    """What a row says of its difference to scratch. scratch: {seed: points} of the same data and
+    budget; curve: as in compute_multiplier."""
+    is_scratch = row["strategy"] == "scratch"
+    differences = [] if is_scratch else paired(row["by_seed"], scratch)
+    multiplier = None
+    if curve and not is_scratch:
+        multiplier = compute_multiplier(curve, row["flops"], row["score"])
+    return {**difference_columns(differences), "multiplier": multiplier}
+
+
+def difference_columns(differences):
+    """The mean of some paired differences, its interval and its p-value."""
+    columns = {"pairs": len(differences), "difference": None, "difference_half": None, "p": None}
+    if differences:
+        mean, half = interval(differences)
+        columns |= {"difference": mean, "difference_half": half, "p": paired_p_value(differences)}
+    return columns
+
+
+def with_verdicts(rows):
+    """The rows with a verdict each. Their p-values are one family."""
+    for row, p in zip(rows, holm([row["p"] for row in rows])):
+        row["corrected_p"], row["verdict"] = p, ""
+        if row["difference"] is not None:
+            row["verdict"] = verdict(row["difference"], row["difference_half"], p, row["pairs"])
+    return rows
+
+
+def is_told_apart(row):
+    """Whether the row's students differ from scratch by more than the noise."""
+    return row["verdict"].startswith(("ahead", "behind"))
+
+
+def levels_of(outcomes, teacher=None):
+    """What the students' scores and losses lie between: {"score": {name: points}, "val_loss":
+    {name: nats}}. teacher: the teacher's outcome, where it was scored."""
+    first = next(iter(outcomes.values()))
+    chance = statistics.mean(majority_score(result) for result in first["results"].values())
+    levels = {"score": {"majority answer": 100 * chance},
+              "val_loss": {"plateau (unigram)": first["record"]["unigram_loss"]}}
+    if teacher and teacher["results"]:
+        levels["score"]["teacher"] = 100 * score_of(teacher["results"])
+    if teacher and teacher["record"].get("val_loss") is not None:
+        levels["val_loss"]["teacher"] = teacher["record"]["val_loss"]
+    return levels
+
+
+def majority_score(result):
+    """What the majority answer scores on the part of a task that `headline` reads."""
+    part = "test" if "test" in result["score"] else next(iter(result["score"]))
+    return statistics.mean(result["majority"][part].values())
+
+
+# --------------------------------------------------------------------------------------------------
+# The difference to scratch over all budgets of a data setting
+
+
+def pooled_of(args, rows):
+    """One row for each data setting and strategy: its difference to scratch, where a seed's value
+    is the mean over the budgets. Seeds that lack a budget are left out."""
+    pooled = []
+    for unique in args.unique_tokens:
+        for strategy in args.strategies:
+            if strategy == "scratch":
+                continue
+            own = [row for row in rows
+                   if (row["unique_tokens"], row["strategy"]) == (unique, strategy)]
+            budgets = [row["flops"] for row in own]
+            scratch = [row for row in rows if row["unique_tokens"] == unique
+                       and row["strategy"] == "scratch" and row["flops"] in budgets]
+            if len(scratch) < len(own) or not own:
+                continue
+            differences = paired(mean_over_budgets(own), mean_over_budgets(scratch))
+            pooled.append({"unique_tokens": unique, "strategy": strategy, "budgets": budgets,
+                           **difference_columns(differences)})
+    return with_verdicts([row for row in pooled if row["pairs"]])
+
+
+def mean_over_budgets(rows):
+    """{seed: its mean score over the rows}, of the seeds that are in every row."""
+    seeds = [seed for seed in rows[0]["by_seed"] if all(seed in row["by_seed"] for row in rows)]
+    return {seed: statistics.mean(row["by_seed"][seed] for row in rows) for seed in seeds}
+
+
+# --------------------------------------------------------------------------------------------------
+# Skills
+
+
+def skills_of(args, outcomes):
+    """One row for each data setting, budget, strategy and embedded task: how many students have
+    the skill, with Wilson's interval, and whether scratch has it as often. Empty for other tasks.
+
+    Where all students have a partner from scratch of the same seed the test is McNemar's, else
+    Fisher's."""
+    rows = []
+    for unique in args.unique_tokens:
+        for C in args.budgets:
+            scratch = students_of(args, outcomes, unique, C, "scratch")
+            for strategy in args.strategies:
+                students = students_of(args, outcomes, unique, C, strategy)
+                for task in skill_names(students):
+                    has, others = having(task, students), having(task, scratch)
+                    k, n = sum(has.values()), len(has)
+                    row = {"unique_tokens": unique, "flops": C, "strategy": strategy, "task": task,
+                           "k": k, "n": n, "interval": wilson(k, n), "p": None}
+                    if strategy != "scratch" and others:
+                        row["p"] = skill_p_value(has, others)
+                    rows.append(row)
+    for row, p in zip(rows, holm([row["p"] for row in rows])):
+        row["corrected_p"] = p
+        row["told_apart"] = p is not None and p < LEVEL
+    return rows
+
+
+def skill_names(students):
+    """The embedded tasks that the students were scored on."""
+    first = next(iter(students.values()), {"results": {}})
+    return [task for task in first["results"] if task in skills.GATE]
+
+
+def having(task, students):
+    """{seed: whether the student has the skill}."""
+    return {seed: skills.has_skill(task, outcome["results"][task])
+            for seed, outcome in students.items()}
+
+
+def skill_p_value(has, others):
+    """The p-value of one skill of two kinds of students, {seed: whether it has it} each."""
+    if has.keys() == others.keys():
+        return mcnemar_exact([(has[seed], others[seed]) for seed in has])
+    return fisher_exact(sum(has.values()), len(has), sum(others.values()), len(others))
+
+
+# --------------------------------------------------------------------------------------------------
+# Where the spread comes from
+
+
+def spread_of(args, outcomes):
+    """(between students, between fine-tunings of one student): standard deviations of a task's
+    score in points, over all kinds of students and tasks. None with one fine-tuning each."""
+    between, within = [], []
+    for unique in args.unique_tokens:
+        for C in args.budgets:
+            for strategy in args.strategies:
+                students = students_of(args, outcomes, unique, C, strategy).values()
+                for results in zip(*(outcome["results"].values() for outcome in students)):
+                    if len(results) > 1 and results[0]["seeds"] > 1:
+                        shares = spread_of_task(results)
+                        between.append(shares[0])
+                        within.append(shares[1])
+    if not between:
+        return None
+    return root_mean_square(between), root_mean_square(within)
+
+
+def spread_of_task(results):
+    """The two standard deviations of one kind of students on one task."""
+    part = "test" if "test" in results[0]["score"] else next(iter(results[0]["score"]))
+    scores = [result["score"][part] for result in results]
+    return shares_of_spread([100 * mean for mean, _ in scores],
+                            [(100 * deviation) ** 2 for _, deviation in scores],
+                            results[0]["seeds"])
+
+
+def root_mean_square(values):
+    return statistics.mean(value ** 2 for value in values) ** 0.5

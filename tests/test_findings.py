@@ -1,0 +1,150 @@
+"""reporting/findings.py: rows, pooled differences, skills and spread follow from the scores."""
+import math
+
+import pytest
+import scipy.stats
+from test_report import make_study
+
+from reporting import findings, report
+
+
+@pytest.fixture
+def study(tmp_path):
+    return make_study(tmp_path)
+
+
+def row_of(study, strategy, C):
+    """The row of unlimited data."""
+    return next(row for row in findings.rows_of(*study)
+                if (row["strategy"], row["flops"], row["unique_tokens"]) == (strategy, C, None))
+
+
+# --------------------------------------------------------------------------------------------------
+# The rows
+
+def test_differences_are_paired_by_seed(study):
+    row = row_of(study, "kd", 10 ** 12)
+    # Seeds differ by 3 points, the pairs by 0.1: 10.0, 10.1, 10.2. The interval is that of the
+    # pairs, with Student's t for two degrees of freedom.
+    half = 4.3027 * 0.1 / math.sqrt(3)
+    assert row["difference"] == pytest.approx(10.1)
+    assert row["difference_half"] == pytest.approx(half, rel=1e-3)
+    assert row["verdict"] == "ahead of scratch" and row["half"] > 5
+    level = row_of(study, "kd", 10 ** 13)
+    assert level["difference"] == 0 and level["verdict"] == "equal to scratch within 3 points"
+
+
+def test_a_seed_without_a_student_from_scratch_has_no_pair(study):
+    args, outcomes = study
+    gone = [cell for cell in outcomes if cell.strategy == "scratch" and cell.seed == 1]
+    for cell in gone:
+        del outcomes[cell]
+    row = row_of(study, "kd", 10 ** 12)
+    assert row["seeds"] == 3 and row["pairs"] == 2
+    assert row["difference"] == pytest.approx(10.1)  # the mean of 10.0 and 10.2
+
+
+def test_the_multiplier_is_read_off_scratchs_curve(study):
+    # Scratch has 43 points at 1e12 and 63 at 1e13, in the mean; kd has 53.1 at 1e12.
+    row = row_of(study, "kd", 10 ** 12)
+    assert row["multiplier"] == ("=", pytest.approx(10 ** (10.1 / 20)))
+    assert row_of(study, "scratch", 10 ** 12)["multiplier"] is None
+
+
+def test_students_without_an_mlm_head_have_no_loss(study):
+    args, outcomes = study
+    for cell, outcome in outcomes.items():
+        if cell.strategy == "kd":
+            outcome["record"]["val_loss"] = None
+    row = row_of(study, "kd", 10 ** 12)
+    assert row["val_loss"] is None and row["loss_by_seed"] == {} and not row["plateau"]
+    assert "| no head |" in report.rows_table(findings.rows_of(*study), ["entailment"])
+
+
+def test_one_student_on_the_plateau_marks_the_row(study):
+    args, outcomes = study
+    cell = next(cell for cell in outcomes if cell.strategy == "kd")
+    outcomes[cell]["record"]["val_loss"] = 3.9  # of 4.0, the unigram loss
+    assert row_of(study, "kd", 10 ** 12)["plateau"]
+    assert not row_of(study, "kd", 10 ** 13)["plateau"]
+
+
+def test_verdicts_are_corrected_for_how_many_are_given(study):
+    rows = [row for row in findings.rows_of(*study) if row["strategy"] == "kd"]
+    differences = [10.0, 10.1, 10.2]
+    p = scipy.stats.ttest_1samp(differences, 0).pvalue
+    # Four verdicts: the smallest p-value counts four times.
+    assert rows[0]["p"] == pytest.approx(p) and rows[0]["corrected_p"] == pytest.approx(4 * p)
+
+
+# --------------------------------------------------------------------------------------------------
+# Over all budgets
+
+def test_the_pooled_difference_is_that_of_each_seeds_mean_over_the_budgets(study):
+    args, outcomes = study
+    [unlimited, limited] = findings.pooled_of(args, findings.rows_of(args, outcomes))
+    # 10.0, 10.1, 10.2 points at one budget and 0 at the other
+    half = 4.3027 * 0.05 / math.sqrt(3)
+    assert unlimited["difference"] == pytest.approx(5.05)
+    assert unlimited["difference_half"] == pytest.approx(half, rel=1e-3)
+    assert unlimited["verdict"] == "ahead of scratch" and unlimited["pairs"] == 3
+    assert limited["unique_tokens"] == 20000
+
+
+def test_a_seed_that_lacks_a_budget_is_left_out_of_the_pooled_difference(study):
+    args, outcomes = study
+    cell = next(cell for cell in outcomes if cell.strategy == "kd" and cell.seed == 1)
+    del outcomes[cell]
+    pooled = findings.pooled_of(args, findings.rows_of(args, outcomes))[0]
+    assert pooled["pairs"] == 2 and pooled["difference"] == pytest.approx(5.05)
+
+
+# --------------------------------------------------------------------------------------------------
+# Skills
+
+def with_skills(outcomes, has):
+    """Sets each student's entailment score to 99 or 50 points: has(cell) says which."""
+    for cell, outcome in outcomes.items():
+        outcome["results"]["entailment"]["metrics"]["test"]["accuracy"][0] = \
+            0.99 if has(cell) else 0.5
+
+
+def test_skills_are_counted_and_compared_by_the_pairs_that_differ(tmp_path):
+    args, outcomes = make_study(tmp_path, seeds=12)
+    with_skills(outcomes, lambda cell: cell.strategy == "kd" and cell.seed < 9)
+    rows = findings.skills_of(args, outcomes)
+    kd = next(row for row in rows if row["strategy"] == "kd")
+    assert (kd["k"], kd["n"]) == (9, 12)
+    expected = scipy.stats.binomtest(9, 12).proportion_ci(method="wilson")
+    assert kd["interval"] == pytest.approx((expected.low, expected.high), abs=1e-6)
+    p = scipy.stats.binomtest(9, 9).pvalue  # nine pairs differ, all in one direction
+    assert kd["p"] == pytest.approx(p) and kd["corrected_p"] == pytest.approx(4 * p)
+    assert kd["told_apart"]
+
+
+def test_students_without_partners_are_compared_by_fishers_test(tmp_path):
+    args, outcomes = make_study(tmp_path, seeds=6)
+    for cell in [cell for cell in outcomes if cell.strategy == "kd" and cell.seed == 0]:
+        del outcomes[cell]
+    with_skills(outcomes, lambda cell: cell.strategy == "kd")
+    kd = next(row for row in findings.skills_of(args, outcomes) if row["strategy"] == "kd")
+    assert kd["p"] == pytest.approx(scipy.stats.fisher_exact([[5, 0], [0, 6]]).pvalue)
+
+
+def test_tasks_of_glue_have_no_skills(study):
+    args, outcomes = study
+    for outcome in outcomes.values():
+        outcome["results"] = {"rte": outcome["results"]["entailment"]}
+    assert findings.skills_of(args, outcomes) == []
+
+
+# --------------------------------------------------------------------------------------------------
+# What the scores lie between
+
+def test_the_levels_are_the_majority_answer_the_unigram_loss_and_the_teacher(study):
+    args, outcomes = study
+    assert findings.levels_of(outcomes) == {"score": {"majority answer": 50.0},
+                                            "val_loss": {"plateau (unigram)": 4.0}}
+    teacher = next(iter(outcomes.values()))
+    levels = findings.levels_of(outcomes, teacher)
+    assert levels["score"]["teacher"] == 40.0 and levels["val_loss"]["teacher"] == 1.6
