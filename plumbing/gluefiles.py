@@ -13,15 +13,12 @@ import re
 import zipfile
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk
+from plumbing import cli, disk, gluelayouts, gluerows, text
 from plumbing.cli import UserError
+from plumbing.files import File
+from plumbing.gluelayouts import Missing
 
 from measure import metrics
-
-
-class Missing(UserError):
-    """The files of a task are missing. That is an error where the task was asked for by name; where
-    all tasks were asked for, it is skipped."""
 
 
 class Task(NamedTuple):
@@ -78,20 +75,25 @@ class Format(NamedTuple):
     submissions: dict                    # {test part: (file for the leaderboard, its rows)}
     dev: tuple = ("dev",)
     hub_columns: Optional[tuple] = None  # where the hub has other names
+    hub_labels: Optional[tuple] = None   # likewise
 
 
 BINARY, ENTAILS = ("0", "1"), ("entailment", "not_entailment")
 GLUE = {
     "cola": Format("CoLA", ("sentence", None, "label"), BINARY, (metrics.matthews,),
-                   {"test": ("CoLA.tsv", 1063)}),
+                   {"test": ("CoLA.tsv", 1063)},
+                   hub_labels=("unacceptable", "acceptable")),
     "sst2": Format("SST-2", ("sentence", None, "label"), BINARY, (metrics.accuracy,),
-                   {"test": ("SST-2.tsv", 1821)}),
+                   {"test": ("SST-2.tsv", 1821)},
+                   hub_labels=("negative", "positive")),
     "mrpc": Format("MRPC", ("#1 String", "#2 String", "Quality"), BINARY,
                    (metrics.accuracy, metrics.f1), {"test": ("MRPC.tsv", 1725)},
-                   hub_columns=("sentence1", "sentence2", "label")),
+                   hub_columns=("sentence1", "sentence2", "label"),
+                   hub_labels=("not_equivalent", "equivalent")),
     "qqp": Format("QQP", ("question1", "question2", "is_duplicate"), BINARY,
                   (metrics.accuracy, metrics.f1), {"test": ("QQP.tsv", 390965)},
-                  hub_columns=("question1", "question2", "label")),
+                  hub_columns=("question1", "question2", "label"),
+                  hub_labels=("not_duplicate", "duplicate")),
     "stsb": Format("STS-B", ("sentence1", "sentence2", "score"), None,
                    (metrics.pearson, metrics.spearman), {"test": ("STS-B.tsv", 1379)},
                    hub_columns=("sentence1", "sentence2", "label")),
@@ -105,104 +107,54 @@ GLUE = {
     "rte": Format("RTE", ("sentence1", "sentence2", "label"), ENTAILS, (metrics.accuracy,),
                   {"test": ("RTE.tsv", 3000)}),
     "wnli": Format("WNLI", ("sentence1", "sentence2", "label"), BINARY, (metrics.accuracy,),
-                   {"test": ("WNLI.tsv", 146)}),
+                   {"test": ("WNLI.tsv", 146)},
+                   hub_labels=("not_entailment", "entailment")),
 }
 SUBMISSION_FILES = [file for form in GLUE.values() for file, _ in form.submissions.values()]
-COLA_HEADER = ["source", "label", "star", "sentence"]  # CoLA's train and dev files do not have it
 
 
-def read_tsv(path, form, labelled):
-    """A file of the official download -> [(first, second or None, label or None)]. Raises UserError
-    with the line's number where the file is damaged."""
-    rows, first_line = rows_of(path), 1
-    if form.folder == "CoLA" and labelled:
-        header = COLA_HEADER
-    else:
-        header, rows, first_line = (rows[0] if rows else []), rows[1:], 2
-    columns = form.columns if labelled else (*form.columns[:2], None)
-    missing = [column for column in columns if column and column not in header]
-    if missing:
-        raise UserError(f"{path} is damaged or another file: line 1 has no column "
-                        f"{', '.join(missing)}")
-    places = [header.index(column) if column else None for column in columns]
-    examples = []
-    for line, row in enumerate(rows, start=first_line):
-        # The official QQP has a few lines that were cut in two. Everybody leaves them out.
-        if form.folder == "QQP" and labelled and len(row) < len(header):
-            continue
-        if len(row) != len(header):
-            raise UserError(f"{path}, line {line}: {len(row)} columns where {len(header)} should "
-                            "be")
-        first, second, label = (None if i is None else row[i] for i in places)
-        if labelled:
-            label = label_number(label, form.labels, f"{path}, line {line}")
-        examples.append((first, second, label))
-    if not examples:
-        raise UserError(f"{path} is empty")
-    return examples
-
-
-def rows_of(path):
-    """A file of tab-separated columns -> a list of strings for each line. Raises UserError where it
-    is not UTF-8.
-
-    Quotes are ordinary characters, as MRPC needs it, and a byte-order mark is skipped, which MRPC
-    has. Only a newline ends a line, since texts hold other characters that Python takes for one."""
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as failure:
-        line = failure.object[:failure.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: no UTF-8 text") from None
-    if lines[-1].removesuffix("\r") == "":  # after the last newline
-        lines.pop()
-    return [line.removesuffix("\r").split("\t") for line in lines]
-
-
-def label_number(text, labels, place):
-    """The index of a label in `labels`; where these are None, the score that the text spells.
-    Raises UserError, which names the `place`, where the text is neither."""
-    if labels is not None:
-        if text not in labels:
-            raise UserError(f"{place}: the label {text[:40]!r} is none of {', '.join(labels)}")
-        return labels.index(text)
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not 0 <= score <= 5:
-        raise UserError(f"{place}: the score {text[:40]!r} is not a number from 0 to 5")
-    return score
-
-
-def glue_from_folder(name, folder):
-    """A Task from the official download's layout. Raises Missing where a file is missing, and
-    UserError where one is damaged."""
+def glue_from_folder(name, folder, is_only=False):
+    """A Task from the files in a folder (see gluelayouts.find). Raises Missing where a file is
+    missing, and UserError where one is damaged."""
     form = GLUE[name]
-    parts, task_folder = {}, folder / form.folder
+    task_folder, files = gluelayouts.find(folder, name, form.folder, is_only)
     for part in ("train", *form.dev):
-        path = task_folder / f"{part}.tsv"
-        if not path.is_file():
-            raise Missing(f"{form.folder}: {path} is missing")
-        parts[part] = read_tsv(path, form, labelled=True)
-    for part in form.submissions:
-        path = task_folder / f"{part}.tsv"
-        if path.is_file():
-            parts[part] = read_tsv(path, form, labelled=False)
+        if part not in files:
+            raise Missing(f"{form.folder}: {task_folder}/{part}.tsv is missing; looked for it, "
+                          f"{gluelayouts.others(part)}")
     diagnostic = folder / "diagnostic" / "diagnostic.tsv"
     if name == "mnli" and diagnostic.is_file():  # MNLI's model answers it
-        parts["diagnostic"] = read_tsv(diagnostic, form, labelled=False)
+        files["diagnostic"] = [File(diagnostic, "tsv", None)]
+    parts = {}
+    for part in ("train", *form.dev, *form.submissions):
+        if part in files:
+            parts[part] = read_part(name, part, files[part])
     return glue_task(name, parts)
 
 
+def read_part(name, part, files):
+    """The examples of one part from its files."""
+    form = GLUE[name]
+    is_labelled = part not in form.submissions
+    if files[0].kind != "tsv":
+        split = part.replace("dev", "validation")
+        return gluerows.read_files(f"{name} {split}", files, form, is_labelled)
+    examples = []
+    for file in files:
+        examples += gluerows.read_tsv(file, form, is_labelled)
+    return examples
+
+
 def glue_from_hub(name, data):
-    """A Task from the hub's data set called `data`, or from a copy of it on disk. Raises Missing
-    where it cannot be read, and UserError where it is not like GLUE."""
+    """A Task from the hub's data set called `data`. Raises Missing where it cannot be read, and
+    UserError where it is not like GLUE."""
     form = GLUE[name]
     parts = {}
     for split, rows in hub_splits(name, data).items():
         part = split.replace("validation", "dev")
-        parts[part] = read_split(form, rows, f"{data}: {name}", f"{data} {name} {split}",
-                                 labelled=not part.startswith("test"))
+        if part in ("train", *form.dev, *form.submissions):
+            parts[part] = gluerows.read_hub(f"{data} {name} {split}", rows, form,
+                                            is_labelled=part not in form.submissions)
     for part in ("train", *form.dev):
         if part not in parts:
             raise UserError(f"{data}: {name} has no split {part.replace('dev', 'validation')}")
@@ -210,33 +162,18 @@ def glue_from_hub(name, data):
 
 
 def hub_splits(name, data):
-    """{split: its rows} of one task in the hub's data set. Raises Missing where it is not there, or
-    cannot be read."""
-    import datasets  # here: only this function needs it, and the import takes seconds
+    """{split: its rows} of one task in the hub's data set. Raises Missing where the data set has no
+    such task, and UserError where the hub cannot be reached."""
+    # The library keeps what it loads. In a folder of our own it finds nothing of other programs.
+    cache = str(disk.cache_folder() / "hub")
     try:
-        return datasets.load_dataset(data, name)
+        return text.library().load_dataset(data, name, cache_dir=cache)
     except Exception as failure:  # the hub's client and Arrow raise many kinds
-        raise Missing(f"{data} has no {name} that can be read ({type(failure).__name__}: "
-                      f"{cli.one_line(failure)}): check the name and the network") from None
-
-
-def read_split(form, rows, task, place, labelled):
-    """The rows of a split, a datasets.Dataset -> [(first, second or None, label or None)]. task and
-    place: what an error line calls the task and the split."""
-    first, second, label = form.hub_columns or form.columns
-    wanted = [column for column in (first, second, label if labelled else None) if column]
-    missing = [column for column in wanted if column not in rows.column_names]
-    if missing:
-        raise UserError(f"{task} has no column {', '.join(missing)}, but "
-                        f"{', '.join(rows.column_names)}")
-    nothing = [None] * len(rows)
-    labels = nothing
-    if labelled:
-        # The hub stores the numbers of the labels, in the order of form.labels.
-        numbers = form.labels and tuple(map(str, range(len(form.labels))))
-        labels = [label_number(str(value), numbers, f"{place}, line {i}")
-                  for i, value in enumerate(rows[label])]
-    return list(zip(rows[first], rows[second] if second else nothing, labels))
+        problem = (f"there is no folder {data}, and the hub's data set of that name has no {name} "
+                   f"that can be read ({type(failure).__name__}: {cli.one_line(failure)}): check "
+                   "the name and the network")
+        # Without a network each further task would be tried for half a minute.
+        raise (UserError if isinstance(failure, ConnectionError) else Missing)(problem) from None
 
 
 def glue_task(name, parts):
@@ -244,13 +181,6 @@ def glue_task(name, parts):
     form = GLUE[name]
     spells_names = form.labels not in (None, BINARY)
     return Task(name, parts, form.labels, form.metrics, form.dev, form.submissions, spells_names)
-
-
-def read_task(name, data, folder):
-    """The Task called `name`: from `folder` where it has the official download's layout, else from
-    the hub's data set called `data`. Raises Missing where the task is not there."""
-    is_official = folder.is_dir() and any((folder / form.folder).is_dir() for form in GLUE.values())
-    return glue_from_folder(name, folder) if is_official else glue_from_hub(name, data)
 
 
 def write_submission(folder, tasks, predictions):
@@ -304,23 +234,61 @@ def load_tasks(data, names, examples):
     Raises UserError where there is no such task, where a task is damaged, and where one that is
     asked for by name is missing. Of "all", the tasks that are missing are skipped."""
     known = EMBEDDED if data == "stories" else GLUE
-    wanted = list(known) if names == "all" else list(dict.fromkeys(names.split(",")))
-    for name in wanted:
-        if name not in known:
-            raise UserError(f"{name!r} is no task of {data}: {', '.join(known)}")
+    is_all = gluelayouts.plain(names) == "all"
+    wanted = list(known) if is_all else chosen(data, names, known)
     if data == "stories":
         return [embedded_task(name, examples) for name in wanted], []
     folder = disk.path_of(data)
-    if not folder.exists() and not re.fullmatch(disk.HUB_ID, data, re.ASCII):
-        raise UserError(f"--data {data}: there is no such folder, and it is no hub id")
+    if not folder.exists():
+        check_hub_id(data)
+        return read_tasks(wanted, is_all, data, lambda name: glue_from_hub(name, data))
+    check_is_folder(data, folder)
+    own = gluelayouts.own_task(folder, GLUE)
+    if is_all and own:
+        wanted = [own]
+    is_only = len(wanted) == 1 and own in (None, *wanted)
+    return read_tasks(wanted, is_all, data, lambda name: glue_from_folder(name, folder, is_only))
+
+
+def read_tasks(wanted, is_all, data, read):
+    """([Task], [why a task was skipped]) by read(name) -> Task."""
     tasks, skipped = [], []
     for name in wanted:
         try:
-            tasks.append(read_task(name, data, folder))
+            tasks.append(read(name))
         except Missing as failure:
-            if names != "all":
+            if not is_all:
                 raise
             skipped.append(str(failure))
     if not tasks:
-        raise UserError(f"{data} holds no task of GLUE: {skipped[0]}")
+        raise UserError(f"{data} holds no task of GLUE that can be read: {skipped[0]}")
     return tasks, skipped
+
+
+def chosen(data, names, known):
+    """The tasks that `--tasks` names, each once. Case and punctuation do not count: STS-B is
+    stsb."""
+    tasks = []
+    for word in names.split(","):
+        name = gluelayouts.plain(word)
+        if name not in known:
+            raise UserError(f"{word.strip()!r} is no task of {data}: {', '.join(known)}")
+        if name not in tasks:
+            tasks.append(name)
+    return tasks
+
+
+def check_is_folder(data, path):
+    """Raises UserError where `--data` names a file."""
+    if not path.is_dir():
+        raise UserError(f"--data {data} is a file; wanted is a folder with GLUE's tasks (unpack "
+                        "it, if it is an archive)")
+
+
+def check_hub_id(data):
+    """Raises UserError where `--data`, which is no folder, is no hub id either."""
+    if not re.fullmatch(disk.HUB_ID, data, re.ASCII):
+        raise UserError(f"--data {data}: there is no such folder, and it is no hub id")
+    if data in text.packaged_readers(text.library()):  # they would read what lies in this folder
+        raise UserError(f"--data {data}: there is no such folder, and the hub has no data set of "
+                        "that name")

@@ -197,9 +197,11 @@ def glue(argv=None):
     add, whole = parser.add_argument, cli.whole
     add("model", nargs="*", help="a run's folder, a BERT's folder or a hub id")
     add("--data", default="stories", metavar="DATA",
-        help="stories (default), a folder with GLUE's own files, or a hub id: nyu-mll/glue")
+        help="stories (default), a folder with GLUE's files (the official download's, the hub's or "
+        "save_to_disk's), the folder of one task, or a hub id: nyu-mll/glue")
     add("--tasks", default="all", metavar="A,B",
-        help=f"all (default), or some of {', '.join(EMBEDDED_TASKS)}; {', '.join(GLUE_TASKS)}")
+        help=f"all (default), or some of {', '.join(EMBEDDED_TASKS)}; {', '.join(GLUE_TASKS)}; "
+        "case and punctuation do not count")
     add("--grid", choices=list(GRIDS),
         help="paper: 4 rates x 2 batch sizes, 5 epochs; quick: one cell, 2 epochs; stories: one "
         "cell, 10 epochs; stories-short: 8 (default: stories for the embedded tasks, else quick)")

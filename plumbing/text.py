@@ -262,8 +262,10 @@ class HubSource(Source):
 def library():
     """The library `datasets`, quiet: what fails is said by our own line."""
     import datasets  # takes a second, and only the hub needs it
+    import huggingface_hub  # the library's own client, which logs each attempt without a network
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    huggingface_hub.logging.set_verbosity(datasets.logging.CRITICAL)
     return datasets
 
 

@@ -1,12 +1,15 @@
 """gluefiles.py: GLUE's files with their quirks, in the official download's layout and in the
 hub's."""
 import json
+import sys
 from pathlib import Path
 
-from plumbing import gluefiles
+from plumbing import gluefiles, gluelayouts
 from plumbing.cli import UserError
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from world import tasks as world_tasks
 
@@ -98,12 +101,14 @@ def test_a_damaged_file_is_named_with_its_line(glue, file, text, message):
         load_tasks(str(glue), "all")  # damaged is not missing
 
 
-def test_the_lines_of_qqp_that_were_cut_in_two_are_left_out(glue):
+def test_the_lines_of_qqp_that_were_cut_in_two_are_left_out(glue, capsys):
     header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
     whole = "1\t2\t3\twhat?\twhich?\t1\n"
     for part in ("train", "dev"):
-        write(glue, f"QQP/{part}.tsv", header + whole + "4\t5\t6\thow\n" + "many?\thow?\t0\n")
-    assert parts(glue, "qqp")["dev"] == [("what?", "which?", 1)]
+        write(glue, f"QQP/{part}.tsv",
+              header + 198 * whole + "4\t5\t6\thow\n" + "many?\thow?\t0\n")
+    assert parts(glue, "qqp")["dev"] == [("what?", "which?", 1)] * 198
+    assert f"{glue}/QQP/dev.tsv: 2 of 200 lines are cut off" in capsys.readouterr().out
     write(glue, "QQP/dev.tsv", header + whole.replace("1\n", "1\tmore\n"))
     with pytest.raises(UserError, match="line 2: 7 columns where 6"):
         parts(glue, "qqp")
@@ -126,26 +131,197 @@ def test_unknown_tasks_and_no_tasks_are_refused(glue, tmp_path_factory):
         load_tasks(str(tmp_path_factory.mktemp("empty")), "all")
 
 
-def test_the_hubs_layout_gives_the_same_examples(tmp_path):
-    # A data set of the hub is a folder of files, with one configuration for each task. Labels are
-    # numbers, and in a test set they are -1.
+# --------------------------------------------------------------------------------------------------
+# Layouts
+
+# The hub's rows of two tasks. Labels are numbers, and in a test set they are -1.
+HUB = {"mrpc": {"train": [("a", "b", 1), ("c", "d", 0)], "validation": [("a", "b", 1)],
+                "test": [("x", "y", -1)]},
+       "stsb": {"train": [("a", "b", 2.5)], "validation": [("e", "f", 3.8)],
+                "test": [("x", "y", -1.0)]}}
+TRAIN, DEV = HUB["mrpc"]["train"], HUB["mrpc"]["validation"]
+
+
+def rows_of(examples):
+    return [{"sentence1": a, "sentence2": b, "label": label, "idx": i}
+            for i, (a, b, label) in enumerate(examples)]
+
+
+def write_hub(folder, tasks=HUB, ending="-00000-of-00001.parquet", with_readme=True):
+    """A data set of the hub: a folder of files, with one configuration for each task, which its
+    README.md lists."""
+    configs = []
+    for name, splits in tasks.items():
+        entry = {"config_name": name, "data_files": []}
+        for split, examples in splits.items():
+            path = folder / name / f"{split}{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if ending.endswith("parquet"):
+                parquet.write_table(pa.Table.from_pylist(rows_of(examples)), path)
+            else:
+                path.write_text("".join(json.dumps(row) + "\n" for row in rows_of(examples)))
+            entry["data_files"].append({"split": split, "path": f"{name}/{path.name}"})
+        configs.append(entry)
+    if with_readme:  # YAML takes JSON
+        write(folder, "README.md", f"---\nconfigs: {json.dumps(configs)}\n---\n")
+    return folder
+
+
+def write_saved(folder):
+    """What save_to_disk of `datasets` writes, task by task."""
+    datasets = pytest.importorskip("datasets")
+    for name, splits in HUB.items():
+        splits = {split: datasets.Dataset.from_list(rows_of(examples))
+                  for split, examples in splits.items()}
+        datasets.DatasetDict(splits).save_to_disk(folder / name)
+    loaded = datasets.load_from_disk(folder / "mrpc")
+    assert loaded["train"].to_list() == rows_of(TRAIN)
+    return folder
+
+
+def write_official(folder):
+    """The same examples as the download script writes them."""
+    for name, header, line in (
+            ("MRPC", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n", "{2}\t1\t2\t{0}\t{1}\n"),
+            ("STS-B", STSB_HEADER, "0\tnews\t{0}\t{1}\t{2}\n")):
+        splits = HUB[gluelayouts.plain(name)]
+        for part, split in (("train", "train"), ("dev", "validation"), ("test", "test")):
+            lines = [line.format(*example) for example in splits[split]]
+            write(folder, f"{name}/{part}.tsv", "\ufeff" + header + "".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("make", [
+    write_hub, lambda folder: write_hub(folder, with_readme=False),
+    lambda folder: write_hub(folder, ending=".jsonl"), write_saved, write_official])
+def test_the_hubs_layout_gives_the_same_examples(tmp_path, make):
+    tasks, skipped = load_tasks(str(make(tmp_path / "glue")), "mrpc,stsb")
+    assert tasks[0].parts == {"train": TRAIN, "dev": DEV, "test": [("x", "y", None)]}
+    assert tasks[1].parts["dev"] == [("e", "f", 3.8)] and not skipped
+    # The checksum of these examples in every glue.json since the first version.
+    assert [task.fingerprint for task in tasks] == ["80adbab684999acceec55316",
+                                                    "c72cf74f24c0adce3f113bb1"]
+
+
+def test_a_folder_is_read_as_it_is_now_whatever_was_read_before(tmp_path):
+    """The library `datasets` keeps what it loaded under the folder's last name. It is not asked."""
+    def examples():
+        return [load_tasks(str(tmp_path / who / "glue"), "mrpc")[0][0].parts["train"]
+                for who in ("ann", "ben")]
+    apple, banana, cherry = ([(word, "b", 1)] for word in ("apple", "banana", "cherry"))
+    for who, train in (("ann", apple), ("ben", banana)):
+        write_hub(tmp_path / who / "glue", {"mrpc": {"train": train, "validation": train}})
+    assert examples() == [apple, banana]
+    write_hub(tmp_path / "ann" / "glue", {"mrpc": {"train": cherry, "validation": cherry}})
+    assert examples() == [cherry, banana]
+
+
+def test_a_local_folder_needs_no_library_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)  # its import fails
+    tasks, _ = load_tasks(str(write_hub(tmp_path)), "all")
+    assert [task.name for task in tasks] == ["mrpc", "stsb"]
+
+
+def test_a_tasks_own_folder_may_be_named(glue):
+    for names in ("rte", "all", "RTE"):
+        tasks, skipped = load_tasks(str(glue / "RTE"), names)
+        assert [task.name for task in tasks] == ["rte"] and not skipped
+    assert tasks[0].parts == parts(glue, "rte")
+    with pytest.raises(UserError, match="MRPC/train.tsv is missing"):
+        load_tasks(str(glue / "RTE"), "mrpc")  # RTE's columns have the same names
+    (glue / "RTE").rename(glue / "a copy")
+    assert load_tasks(str(glue / "a copy"), "rte")[0] == tasks
+    with pytest.raises(UserError, match="holds no task of GLUE"):
+        load_tasks(str(glue / "a copy"), "all")
+
+
+def test_two_layouts_of_a_task_are_an_error_among_all_tasks_too(glue):
+    write_hub(glue, {"mrpc": HUB["mrpc"]})
+    with pytest.raises(UserError, match="MRPC is there twice, in .*/MRPC and in .*/mrpc"):
+        load_tasks(str(glue), "all")
+
+
+def test_a_task_is_called_by_any_case_and_punctuation(glue):
+    tasks, _ = load_tasks(str(glue), " CoLA, sts-b,STS_B ,rte")
+    assert [task.name for task in tasks] == ["cola", "stsb", "rte"]
+    assert len(load_tasks("stories", " All ")[0]) == 4
+    with pytest.raises(UserError, match="'CoLA2' is no task of .*: cola, sst2, mrpc"):
+        load_tasks(str(glue), "rte, CoLA2")
+
+
+def test_a_null_text_is_named_with_task_part_and_row(tmp_path):
+    bad = [("a", "b", 1), ("c", "d", 0), (None, "d", 0)]
+    write_hub(tmp_path, {"mrpc": {"train": bad, "validation": DEV}})
+    with pytest.raises(UserError, match="^mrpc train, row 3: sentence1 is null, no text"):
+        load_tasks(str(tmp_path), "all")  # damaged is not missing
+    write_hub(tmp_path, {"mrpc": {"train": TRAIN, "validation": bad}})
+    with pytest.raises(UserError, match="^mrpc validation, row 3"):
+        load_tasks(str(tmp_path), "mrpc")
+
+
+def test_a_file_is_no_folder_of_tasks(tmp_path):
+    write(tmp_path, "glue.zip", "PK")
+    with pytest.raises(UserError, match="glue.zip is a file; wanted is a folder"):
+        load_tasks(str(tmp_path / "glue.zip"), "all")
+
+
+# --------------------------------------------------------------------------------------------------
+# The hub
+
+
+def test_what_the_hub_gives_is_read_and_kept_in_a_folder_of_our_own(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
+    asked = []
+
+    def load_dataset(data, name, cache_dir):
+        asked.append((data, name, cache_dir))
+        if name not in HUB:
+            raise ValueError(f"BuilderConfig '{name}' not found")
+        return datasets.DatasetDict({split: datasets.Dataset.from_list(rows_of(examples))
+                                     for split, examples in HUB[name].items()})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    tasks, skipped = load_tasks("nyu-mll/glue", "all")
+    assert [task.name for task in tasks] == ["mrpc", "stsb"] and len(skipped) == 7
+    assert tasks[0].parts == {"train": TRAIN, "dev": DEV, "test": [("x", "y", None)]}
+    assert tasks == load_tasks(str(write_hub(tmp_path / "glue")), "mrpc,stsb")[0]
+    assert set(asked) == {("nyu-mll/glue", name, str(tmp_path / "cache" / "hub"))
+                          for name in gluefiles.GLUE}
+    monkeypatch.setitem(HUB, "mrpc", {**HUB["mrpc"], "validation": [("a", None, 1)]})
+    with pytest.raises(UserError, match="mrpc validation, row 1: sentence2 is null"):
+        load_tasks("nyu-mll/glue", "mrpc")
+
+
+def test_a_hub_id_is_never_answered_by_a_folder_that_the_library_once_loaded(tmp_path, monkeypatch,
+                                                                             capfd):
+    datasets = pytest.importorskip("datasets")
+    # Another program has loaded a local folder `glue`, and the library keeps that under its name.
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "their-cache"))
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
+    folder = write_hub(tmp_path / "glue")
+    assert datasets.load_dataset(str(folder), "mrpc")["train"].num_rows == len(TRAIN)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    capfd.readouterr()
+    with pytest.raises(UserError, match="no folder glue, and the hub.*check the name"):
+        load_tasks("glue", "mrpc")
+    assert capfd.readouterr() == ("", "")  # the library's own lines do not stand before ours
+    monkeypatch.chdir(tmp_path)
+    assert load_tasks("glue", "mrpc")[0][0].parts["train"] == TRAIN
+
+
+@pytest.mark.parametrize("name", ["text", "csv", "parquet", "imagefolder"])
+def test_the_librarys_readers_of_files_are_no_data_sets(tmp_path, monkeypatch, name):
     pytest.importorskip("datasets")
-    names, splits = ("mrpc", "stsb"), ("train", "validation", "test")
-    for name, label in (("mrpc", 1), ("stsb", 2.5)):
-        for split in splits:
-            example = {"sentence1": "a", "sentence2": "b", "label": label, "idx": 0}
-            if split == "test":
-                example |= {"sentence1": "x", "sentence2": "y", "label": type(label)(-1)}
-            write(tmp_path, f"{name}/{split}.jsonl", json.dumps(example) + "\n")
-    files = {name: [{"split": split, "path": f"{name}/{split}.jsonl"} for split in splits]
-             for name in names}
-    configs = [{"config_name": name, "data_files": files[name]} for name in names]
-    # YAML takes JSON.
-    write(tmp_path, "README.md", f"---\nconfigs: {json.dumps(configs)}\n---\n")
-    tasks, skipped = load_tasks(str(tmp_path), "mrpc,stsb")
-    assert tasks[0].parts == {"train": [("a", "b", 1)], "dev": [("a", "b", 1)],
-                              "test": [("x", "y", None)]}
-    assert tasks[1].parts["dev"] == [("a", "b", 2.5)] and not skipped
+    write_hub(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"--data {name}: there is no such folder"):
+        load_tasks(name, "mrpc")
+
+
+# --------------------------------------------------------------------------------------------------
+# Tasks
 
 
 def test_the_diagnostic_set_is_answered_by_the_model_of_mnli(glue):
