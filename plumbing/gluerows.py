@@ -112,7 +112,7 @@ def columns_of(form, is_labelled):
 
 def read_files(name, files, form, is_labelled):
     """The examples of a part in the hub's columns, from its files in order. name: what error lines
-    call the part, such as "mrpc train". Rows are counted in each file, from 1."""
+    call the part, such as "mrpc train"."""
     wanted = columns_of(form, is_labelled)
     examples = []
     for file in files:
@@ -128,17 +128,9 @@ def read_hub(name, split, form, is_labelled):
     wanted = columns_of(form, is_labelled)
     check_columns(name, wanted, split.column_names)
     with readable(name):
-        pairs = hub_pairs(name, split.select_columns(wanted))
+        tables = split.select_columns(wanted).with_format("arrow").iter(batch_size=rows.ROWS)
+        pairs = rows.numbered(name, tables)
         return read_rows(name, pairs, form, is_labelled)
-
-
-def hub_pairs(name, split):
-    """(place, row) pairs of a datasets.Dataset."""
-    n = 0
-    for table in split.with_format("arrow").iter(batch_size=1000):
-        for row in table.to_pylist():
-            n += 1
-            yield f"{name}, row {n}", row
 
 
 def check_columns(name, wanted, columns):
@@ -150,10 +142,11 @@ def check_columns(name, wanted, columns):
 
 
 def read_rows(name, pairs, form, is_labelled):
-    """(place, row) pairs in the hub's columns -> the examples."""
+    """(place, row) pairs in the hub's columns -> the examples. Rows count from 0, as the library
+    `datasets` counts them."""
     first, second, label = form.hub_columns or form.columns
     examples = []
-    for n, (place, row) in enumerate(pairs, start=1):
+    for n, (place, row) in enumerate(pairs):
         where = f"{name}, row {n}"
         missing = [column for column in columns_of(form, is_labelled) if column not in row]
         if missing:

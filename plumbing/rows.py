@@ -200,14 +200,15 @@ def seekable(stream):
     return stream if is_plain else io.BytesIO(stream.read())
 
 
-def numbered(file, batches):
-    """The rows of Arrow's batches."""
+def numbered(name, batches):
+    """(place, row) pairs of Arrow's batches. Rows count from 0, as whoever opens the table counts
+    them; lines of text count from 1, as an editor does."""
     n = 0
     for batch in batches:
         for start in range(0, batch.num_rows, ROWS):
             for row in batch.slice(start, ROWS).to_pylist():
+                yield f"{name}, row {n} counted from 0", row
                 n += 1
-                yield f"{file}, row {n}", row
 
 
 # --------------------------------------------------------------------------------------------------

@@ -252,10 +252,10 @@ def test_a_task_is_called_by_any_case_and_punctuation(glue):
 def test_a_null_text_is_named_with_task_part_and_row(tmp_path):
     bad = [("a", "b", 1), ("c", "d", 0), (None, "d", 0)]
     write_hub(tmp_path, {"mrpc": {"train": bad, "validation": DEV}})
-    with pytest.raises(UserError, match="^mrpc train, row 3: sentence1 is null, no text"):
+    with pytest.raises(UserError, match="^mrpc train, row 2: sentence1 is null, no text"):
         load_tasks(str(tmp_path), "all")  # damaged is not missing
     write_hub(tmp_path, {"mrpc": {"train": TRAIN, "validation": bad}})
-    with pytest.raises(UserError, match="^mrpc validation, row 3"):
+    with pytest.raises(UserError, match="^mrpc validation, row 2"):
         load_tasks(str(tmp_path), "mrpc")
 
 
@@ -289,7 +289,7 @@ def test_what_the_hub_gives_is_read_and_kept_in_a_folder_of_our_own(tmp_path, mo
     assert set(asked) == {("nyu-mll/glue", name, str(tmp_path / "cache" / "hub"))
                           for name in gluefiles.GLUE}
     monkeypatch.setitem(HUB, "mrpc", {**HUB["mrpc"], "validation": [("a", None, 1)]})
-    with pytest.raises(UserError, match="mrpc validation, row 1: sentence2 is null"):
+    with pytest.raises(UserError, match="mrpc validation, row 0: sentence2 is null"):
         load_tasks("nyu-mll/glue", "mrpc")
 
 

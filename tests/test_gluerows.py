@@ -119,14 +119,14 @@ def test_the_labels_of_a_test_set_do_not_matter(file):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"sentence1": None}, "row 3: sentence1 is null, no text"),
-    ({"sentence2": None}, "row 3: sentence2 is null, no text"),
-    ({"label": None}, "row 3: label is null, no label"),
-    ({"label": -1}, r"row 3: label is -1, none of 0 \(not_equivalent\), 1 \(equivalent\)"),
-    ({"label": 2}, "row 3: label is 2, none of 0")])
+    ({"sentence1": None}, "row 2: sentence1 is null, no text"),
+    ({"sentence2": None}, "row 2: sentence2 is null, no text"),
+    ({"label": None}, "row 2: label is null, no label"),
+    ({"label": -1}, r"row 2: label is -1, none of 0 \(not_equivalent\), 1 \(equivalent\)"),
+    ({"label": 2}, "row 2: label is 2, none of 0")])
 @pytest.mark.parametrize("name", ["t.parquet", "t.jsonl"])
 def test_a_wrong_row_is_named_with_task_part_and_row(file, name, changes, message):
-    with pytest.raises(UserError, match=f"^mrpc train, {message}.*{name}, (row|line) 3"):
+    with pytest.raises(UserError, match=f"^mrpc train, {message}.*{name}, (row 2 counted from 0|line 3)"):
         read(file(name, rows_of_mrpc(**changes)))
 
 
@@ -140,7 +140,7 @@ def test_a_wrong_row_is_named_with_task_part_and_row(file, name, changes, messag
     ({"label": "maybe"}, "label is maybe, none of"), ({"label": 0.5}, "label is 0.5, none of"),
     ({"label": [1]}, "none of"), ({"label": ""}, "none of")])
 def test_a_value_of_another_type_is_named(file, changes, message):
-    with pytest.raises(UserError, match=f"mrpc train, row 3: .*{message}"):
+    with pytest.raises(UserError, match=f"mrpc train, row 2: .*{message}"):
         read(file("t.jsonl", rows_of_mrpc(**changes)))
 
 
@@ -148,7 +148,7 @@ def test_a_value_of_another_type_is_named(file, changes, message):
     (None, "label is null"), (-1.0, "score '-1.0' is not a number from 0 to 5"),
     (float("nan"), "score 'nan'"), (5.1, "score '5.1'")])
 def test_a_score_out_of_range_is_named(file, label, message):
-    with pytest.raises(UserError, match=f"mrpc train, row 3.*{message}"):
+    with pytest.raises(UserError, match=f"mrpc train, row 2.*{message}"):
         read(file("t.jsonl", rows_of_mrpc(label=label)), STSB)
 
 
@@ -163,7 +163,7 @@ def test_a_missing_column_is_named_with_those_that_are_there(file, name):
 def test_a_row_of_json_may_lack_a_column_and_is_named(file):
     rows = rows_of_mrpc()
     del rows[1]["sentence2"]
-    with pytest.raises(UserError, match="mrpc train, row 2: there is no sentence2"):
+    with pytest.raises(UserError, match="mrpc train, row 1: there is no sentence2"):
         read(file("t.jsonl", rows))
 
 

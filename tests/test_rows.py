@@ -105,7 +105,7 @@ def test_parquet_and_arrow_give_the_rows_that_were_written(tmp_path):
         file = file_of(tmp_path / name)
         assert values(file) == written
         assert values(file, ["text"]) == [{"text": row["text"]} for row in written]
-        assert [place for place, _ in rows.rows(file)][-1] == f"{file}, row 2500"
+        assert [place for place, _ in rows.rows(file)][-1] == f"{file}, row 2499 counted from 0"
 
 
 def test_an_empty_parquet_shard_has_no_rows(tmp_path):
