@@ -33,8 +33,11 @@ Symbols (the paper's, and ELECTRA's flops_computation.py, whose form this follow
 """
 import json
 import re
+import sys
+from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
 from plumbing import cli
 from plumbing.cli import UserError, flops
 
@@ -308,8 +311,7 @@ def main():
             print("\n" + bills.comparison(rows, refused, args.teacher, args.teacher_flops,
                                           args.students))
         return
-    components = {name: cost for name, _, cost in forward_flops(model, V, T)}
-    rows["scratch"]["components"] = components
+    rows["scratch"]["components"] = {name: cost for name, _, cost in forward_flops(model, V, T)}
     for row in rows.values():
         if args.rate:
             row["seconds"] = row["flops_spent"] / args.rate

@@ -15,7 +15,9 @@ finished is skipped: a killed comparison continues. The first line of --list tra
 the others wait for it.
 """
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
 import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
 from plumbing import cli, disk, options
 from plumbing.cli import UserError

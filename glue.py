@@ -17,23 +17,24 @@ too few to teach a small model to gather a text there (docs/LOG.md). `--pool` ch
 Shapes: B texts, T tokens of the longest of them, h hidden size.
 """
 import math
+import sys
 import time
 import warnings
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
 import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
-from plumbing import cli, disk, gluefiles, gluejson, hardware, options, wordpiece
+from plumbing import cli, disk, gluefiles, gluejson, hardware, options, progress, wordpiece
 from plumbing.cli import UserError
-from plumbing.gluefiles import load_tasks
 from plumbing.huggingface import read_config
+from plumbing.teacher import fetch
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 
 from data import generator
 from distill import mlm_loss
@@ -194,7 +195,7 @@ def open_model(args, name):
     """(Setting, hidden size) of the model to score. Raises UserError for what is wrong with it,
     before any work is done."""
     device, dtype = hardware.select(args.device, args.dtype)
-    source = disk.fetch(name, FILES)
+    source = fetch(name, option="")
     config = read_config(source, BertConfig)
     tokenizer = wordpiece.load_tokenizer(str(source))
     vocabulary = wordpiece.vocabulary_of(tokenizer)
@@ -209,7 +210,7 @@ def open_model(args, name):
 
 def score(args, name, folder):
     """Fine-tunes what `glue.json` in `folder` does not hold yet -> {task: its summary}."""
-    tasks, skipped = load_tasks(args.data, args.tasks, world_tasks.examples)
+    tasks, skipped = gluefiles.load_tasks(args.data, args.tasks, world_tasks.examples)
     for line in skipped:
         cli.say(f"skipped: {line}")
     setting, h = open_model(args, name)
@@ -232,8 +233,7 @@ def run_cells(waiting, setting, kept, path):
     steps = sum(cell["epochs"] * math.ceil(len(task.parts["train"]) / cell["batch_size"])
                 for task, cell in waiting)
     encoded, encoded_task = {}, None
-    with tqdm(total=steps, unit="step", dynamic_ncols=True, mininterval=0.5,
-              disable=not waiting) as bar:
+    with progress.bar(steps, "step", disable=not waiting) as bar:
         for number, (task, cell) in enumerate(waiting, start=1):
             bar.set_description_str(f"{task.name} lr {cell['lr']:.2g} batch {cell['batch_size']} "
                                     f"seed {cell['seed']} ({number}/{len(waiting)})")

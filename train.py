@@ -9,9 +9,11 @@ bit: the batch, the masks and the dropout of a step are functions of (seed, step
 checkpoint holds all the rest.
 """
 import math
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
 import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
 from plumbing import cli, options, runs
 from plumbing import teacher as teachers

@@ -24,10 +24,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from plumbing import cli, disk
+from plumbing import cli, disk, progress
 from plumbing.cli import UserError
-
-from tqdm import tqdm
 
 from reporting import figures
 
@@ -248,7 +246,7 @@ def write_grades(judgements, out):
     so that a grading that is stopped keeps what it has."""
     rows = [["student", "exercise", "points", "diagnosis"]]
     n = sum(map(len, judgements.values()))
-    with tqdm(total=n, unit="file", dynamic_ncols=True) as bar:
+    with progress.bar(n, "file") as bar:
         for student, futures in judgements.items():
             points = {}
             for number, future in futures.items():

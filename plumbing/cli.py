@@ -8,6 +8,8 @@ This file imports the standard library only, so that a program can answer before
 import argparse
 import difflib
 import errno
+import functools
+import logging
 import os
 import signal
 import sys
@@ -235,6 +237,7 @@ def program(main):
     for signum in stopping_signals():
         signal.signal(signum, handler.handle)
     repair_streams()
+    quiet_libraries()
     try:
         status = exit_status(main)
         for signum in SIGNALS:
@@ -268,6 +271,11 @@ def exit_status(main):
         if failure.errno is None:
             raise
         return print_error(system_error(failure))
+    except UnicodeEncodeError as failure:
+        if failure.reason != "surrogates not allowed":
+            raise
+        return print_error("a library cannot open a file or folder whose name is not UTF-8: rename "
+                           f"it ({one_line(failure.object[-200:])})")
     except (MemoryError, RuntimeError) as failure:
         if not is_out_of_memory(failure):
             raise
@@ -319,6 +327,12 @@ def say(words, write=print):
         send_to_null(sys.stdout)
 
 
+@functools.cache
+def say_once(words):
+    """Prints words the first time only: a program may open the same model several times."""
+    say(words)
+
+
 def send_to_null(stream):
     """From now on, what is written to `stream` goes nowhere, and no write fails."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -357,3 +371,16 @@ def repair_streams():
             stream.reconfigure(errors="backslashreplace")
     if not isinstance(sys.stderr, LenientStream):
         sys.stderr = LenientStream(sys.stderr)
+
+
+def quiet_libraries():
+    """Tells libraries that are imported later what stderr is for here: this program's own lines.
+
+    The Hugging Face libraries draw progress bars, which a log would keep as endless lines, and
+    `datasets` logs a failure that the program then explains. matplotlib warns where it has no
+    folder for its settings, and it needs none. Whoever sets these variables otherwise is obeyed."""
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

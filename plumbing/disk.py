@@ -68,8 +68,10 @@ def make_folder(path):
 
 
 def write_file(path, text):
-    """Writes a text, whole or not at all."""
-    replace(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Writes a text, whole or not at all. What is not UTF-8 in it, as the name of a file may be, is
+    written as `\\udce9`."""
+    contents = text.encode(errors="backslashreplace")
+    replace(path, lambda temporary: temporary.write_bytes(contents))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -212,22 +214,23 @@ def load_tensors(path):
     if not Path(path).exists():
         raise UserError(f"{path} does not exist")
     check_is_file(path)
-    with open(path, "rb"):
-        pass  # raises the system's own error, with its number; the library's errors have none
-    tensors, metadata = parse_safetensors(path)
+    with open(path, "rb") as file:  # raises the system's error; the library's has no number
+        tensors, metadata = parse_safetensors(path, file)
     if "sha256" in metadata and metadata["sha256"] != digest(tensors, metadata):
         raise Damaged(f"{path} is damaged: its contents do not match the checksum that was saved "
                       "with them")
     return tensors, metadata
 
 
-def parse_safetensors(path):
-    """(tensors, metadata) as the safetensors library reads them."""
+def parse_safetensors(path, file):
+    """(tensors, metadata) as the safetensors library reads them. file: the open file."""
     from safetensors import safe_open  # here: like torch, only files of tensors need it
+    # The library takes names in UTF-8 only. While a file is open it has another name, too.
+    is_utf8 = str(path).encode(errors="replace") == os.fsencode(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        with safe_open(path if is_utf8 else f"/dev/fd/{file.fileno()}", framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
     except MemoryError:
         raise
     except OSError as failure:
@@ -255,12 +258,23 @@ def path_of(name):
 
 def cache_folder():
     """The folder for what can be computed again: `$ISOFLOP_CACHE`, or `isoflop` in the user's cache
-    folder. It is never in the checkout."""
+    folder. It is never in the checkout. Raises UserError where it cannot be made or written."""
     folder = os.environ.get("ISOFLOP_CACHE")
     if not folder:
         folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "isoflop"
-    folder = path_of(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    problem = None
+    try:
+        folder = path_of(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            problem = "it is read-only for you"
+    except UserError:
+        problem = "nobody knows the home folder that ~ stands for"
+    except OSError as failure:
+        problem = failure.strerror
+    if problem:
+        raise UserError(f"the cache folder {folder} cannot be written ({problem}): set "
+                        "ISOFLOP_CACHE to a folder that you may write to")
     return folder
 
 

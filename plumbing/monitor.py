@@ -16,12 +16,11 @@ import math
 import signal
 import time
 
-from plumbing import cli
+from plumbing import cli, progress
 from plumbing.cli import UserError
 from plumbing.runs import checkpoint, restore
 
 import torch
-from tqdm import tqdm
 
 # What all processes decide together after each step. The largest of their answers counts.
 GO_ON, SAVE, STOP = 0, 1, 2
@@ -75,10 +74,9 @@ class Monitor:
         return self.resources.__exit__(*failure)
 
     def progress_bar(self):
-        """The bar on the terminal of the first process. It counts FLOPs."""
-        return tqdm(total=self.plan.flops_spent, initial=self.plan.spent(self.step), unit="FLOP",
-                    unit_scale=True, smoothing=0.05, mininterval=0.5, dynamic_ncols=True,
-                    disable=not self.processes.first)
+        """The progress that the first process shows. It counts FLOPs."""
+        return progress.bar(self.plan.flops_spent, "FLOP", initial=self.plan.spent(self.step),
+                            unit_scale=True, smoothing=0.05, disable=not self.processes.first)
 
     def lacks_validation(self):
         """Whether a validation is due at the step where the run begins or continues, and the log

@@ -85,7 +85,7 @@ def add_text(parser):
     add("--text-column", metavar="NAME",
         help="the column that holds the text, where it is not 'text' or the only one")
     add("--tokenizer", metavar="NAME",
-        help="a tokenizer.json, a folder or a hub id (default: made from the text)")
+        help="a tokenizer.json or vocab.txt, a folder or a hub id (default: made from the text)")
     add("--vocab-size", type=whole(6, 10 ** 6), metavar="V",
         help="word pieces of a tokenizer made from the text (default: 8192)")
     add("--unique-tokens", type=cli.number, metavar="N",
@@ -271,6 +271,8 @@ NO_PRESET = {"data": "stories", "glue_data": "stories", "teacher": None, "teache
              "glue_grid": None, "train_options": ""}
 # The options of train.py that make one strategy, and may differ from that of scratch.
 ONLY_DISTILLED = ("--mlm-finish", "--init", "--temperature", "--relation-heads", "--teacher-layer")
+# The options of glue.py that compare.py has no option of its own for.
+MORE_OF_GLUE = ("--pool", "--seq-len", "--dtype", "--device")
 
 
 def compare(argv=None):
@@ -335,6 +337,8 @@ def add_scoring(parser):
     add("--glue-grid", choices=list(GRIDS), help="as in glue.py")
     add("--glue-seeds", type=cli.whole(1, 100), metavar="n",
         help="fine-tunings of a student on each task")
+    add("--glue-options", default="", metavar="'...'",
+        help=f"more options of glue.py: {', '.join(MORE_OF_GLUE)}")
 
 
 def add_running(parser):
@@ -390,6 +394,11 @@ def check_comparison(args):
         if word.startswith("--") and word not in ONLY_DISTILLED:
             raise UserError(f"--distil-options {word}: that would make more than the strategy "
                             "differ; put it into --train-options, for all")
+    more = words_of(args.glue_options, "--glue-options")
+    for word in more:
+        if word.startswith("--") and word.split("=")[0] not in MORE_OF_GLUE:
+            raise UserError(f"--glue-options {word} is none of {', '.join(MORE_OF_GLUE)}")
+    glue(["student", *more])  # raises what is wrong with their values
     if args.teacher is None:
         cheapest_step = budget.step_flops(args.teacher_model, 200, 32, 1)
         if args.teacher_flops < 1000 * cheapest_step:

@@ -29,20 +29,25 @@ import torch
 import torch.distributed as dist
 
 DAYS_30 = 30 * 24 * 3600  # in seconds
+MOST_PROCESSES = 10 ** 6
 
 
-def environment(name, default, kind=int):
-    """A number from the environment. Raises UserError where the variable is not a number."""
-    try:
-        return kind(os.environ.get(name, default))
-    except ValueError:
-        raise UserError(f"{name}={os.environ[name]} in the environment is no number: torchrun sets "
-                        "it, or leave it out") from None
+def environment(name, default, least, most, kind=int):
+    """A number from the environment. Raises UserError where the variable is not a number from
+    `least` to `most`."""
+    text = os.environ.get(name, default)
+    with contextlib.suppress(ValueError):
+        value = kind(text)
+        if least <= value <= most:
+            return value
+    raise UserError(f"{name}={text} in the environment is no number from {least} to {most}: "
+                    "torchrun sets what it needs, so leave it out")
 
 
 def patience():
     """How long one process may be behind another within a micro-batch."""
-    return datetime.timedelta(seconds=environment("ISOFLOP_PATIENCE", 40, float))
+    seconds = environment("ISOFLOP_PATIENCE", 40, 0, DAYS_30, float)
+    return datetime.timedelta(seconds=seconds)
 
 
 class Processes:
@@ -51,10 +56,14 @@ class Processes:
     Without torchrun there is one process, and no method waits for anything."""
 
     def __init__(self):
-        self.rank, self.world = environment("RANK", 0), environment("WORLD_SIZE", 1)
-        if self.world > 1 and "RANK" not in os.environ:
-            raise UserError(f"WORLD_SIZE={self.world} in the environment, and no RANK: start it "
-                            "with torchrun, or leave both out")
+        self.world = environment("WORLD_SIZE", 1, 1, MOST_PROCESSES)
+        for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+            if self.world > 1 and name not in os.environ:
+                raise UserError(f"WORLD_SIZE={self.world} in the environment, and no {name}: start "
+                                "it with torchrun, or leave both out")
+        self.rank = environment("RANK", 0, 0, self.world - 1)
+        if self.world > 1:  # `join` needs it, after hours of tokenizing perhaps
+            environment("MASTER_PORT", 0, 0, 65535)
         self.first = self.rank == 0
         self.barriers = 0  # how many this process has come to
         if not self.first:  # only the first process prints; errors go to stderr
@@ -69,7 +78,7 @@ class Processes:
                             "each takes a GPU of its own")
         if name == "cpu" or not torch.cuda.is_available():
             return name
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        return f"cuda:{environment('LOCAL_RANK', 0, 0, MOST_PROCESSES)}"
 
     def join(self, device):
         """Waits until all processes are here, and connects them.
@@ -231,7 +240,7 @@ def micro_batch_that_fits(size, V, T, k, lesson, teacher, device, rows):
     bytes_of_row = 4 * 1.5 * numbers_kept(size, V, T, k, lesson, teacher)
     free = hardware.free_memory(device) // 2
     if device.type == "cpu":  # the processes of a machine share its memory
-        free //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        free //= environment("LOCAL_WORLD_SIZE", 1, 1, MOST_PROCESSES)
     return max(1, min(rows, int(free // bytes_of_row)))
 
 

@@ -32,12 +32,12 @@ def load_teacher(name, seq_len):
     return Teacher(model, folder, disk.file_sha256(folder / "model.safetensors"))
 
 
-def fetch(name):
+def fetch(name, option="--teacher "):
     """The folder of a teacher: a run's folder, a BERT's folder, or what a hub id names, downloaded.
     Raises UserError where there is none, or where it is a run that is not finished."""
     folder = disk.fetch(name, ["config.json", "model.safetensors", "tokenizer.json"])
     if (folder / "run.json").exists() and not (folder / "model.safetensors").exists():
-        raise UserError(f"--teacher {name} is a run that is not finished: give its own command "
+        raise UserError(f"{option}{name} is a run that is not finished: give its own command "
                         "again, and it continues")
     return folder
 

@@ -10,11 +10,10 @@ import itertools
 import os
 import shutil
 
-from plumbing import disk, wordpiece
+from plumbing import disk, progress, wordpiece
 from plumbing.cli import UserError
 
 import numpy as np
-from tqdm import tqdm
 
 PIECE = 100_000  # characters; longer documents are tokenized piece by piece
 BATCH = 512      # pieces that are tokenized at once
@@ -87,28 +86,29 @@ def build(source, tokenizer, folder):
                         "it, or leave it out, for stories without end")
     vocabulary = wordpiece.vocabulary_of(tokenizer)
     dtype = "uint16" if vocabulary.size <= 2 ** 16 else "uint32"
-    tokens, unknown = {"train": 0, "validation": 0}, 0
+    tokens, words, unknown = {"train": 0, "validation": 0}, 0, 0
     files = {part: open(folder / f"{part}.bin", "wb") for part in tokens}
     digests = {part: hashlib.sha256() for part in tokens}
-    with tqdm(desc=f"tokenizing {source.name}", unit=" tokens", unit_scale=True,
-              disable=source.name == "stories") as bar:
+    with progress.bar(None, " tokens", f"tokenizing {source.name}", unit_scale=True,
+                      disable=source.name == "stories") as bar:
         for part, ids in tokenized(source.documents(), tokenizer, dtype):
             files[part].write(ids.tobytes())
             digests[part].update(ids.tobytes())
             tokens[part] += len(ids)
+            words += int((ids != vocabulary.sep).sum())  # a [SEP] ends each document
             unknown += int((ids == vocabulary.unk).sum())
             bar.update(len(ids))
     for file in files.values():
         file.flush()
         os.fsync(file.fileno())
         file.close()
-    check_amounts(source.name, tokens, unknown)
+    check_amounts(source.name, tokens, words, unknown)
     sha256 = {part: digest.hexdigest() for part, digest in digests.items()}
     disk.write_json(folder / "info.json", {"source": source.name, "dtype": dtype, "tokens": tokens,
                                            "sha256": sha256})
 
 
-def check_amounts(name, tokens, unknown):
+def check_amounts(name, tokens, words, unknown):
     """Raises UserError where one part is empty, or the tokenizer does not know most words."""
     total = sum(tokens.values())
     if min(tokens.values()) == 0:
@@ -116,8 +116,8 @@ def check_amounts(name, tokens, unknown):
         raise UserError(f"{name} has {amount}: validation text is held out by document, so at "
                         "least two different ones are needed (lines, or paragraphs between empty "
                         "lines)")
-    if unknown > total / 2:
-        raise UserError(f"{unknown / total:.0%} of the words of {name} are unknown to this "
+    if unknown > words / 2:
+        raise UserError(f"{unknown / words:.0%} of the words of {name} are unknown to this "
                         "tokenizer: choose another --tokenizer, or, where it is a teacher's, a "
                         "teacher that was trained on such text")
 

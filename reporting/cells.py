@@ -15,11 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluefiles, gluejson, hardware, options, runs
+from plumbing import cli, disk, gluefiles, gluejson, hardware, options, progress, runs
 from plumbing.cli import UserError
 from plumbing.options import words_of
-
-from tqdm import tqdm
 
 import glue
 from measure import scores
@@ -29,7 +27,8 @@ from world import tasks as world_tasks
 ROOT = Path(__file__).resolve().parents[1]
 # What a comparison is about. A folder holds one.
 FIXED = ("model", "teacher", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid",
-         "tasks", "glue_seeds", "lr", "lr_grid", "train_options", "distil_options")
+         "tasks", "glue_seeds", "lr", "lr_grid", "train_options", "distil_options", "glue_options")
+LATER = {"glue_options": ""}  # what a comparison means that an earlier version began
 FILES = ("teacher", "cells", "logs", "lock")  # of a comparison whose cells ran elsewhere
 # Charged for both passes whole (distill.Lesson). Students of an earlier version were not.
 RELEASED_WHOLE = ("tinybert-released", "minilm-released")
@@ -105,6 +104,7 @@ def cell_of(args, teacher, strategy, flops, unique_tokens, seed, lr):
              "--grid", args.glue_grid]
     if args.glue_data != "stories":
         score += ["--data", args.glue_data]
+    score += words_of(args.glue_options, "--glue-options")
     commands = (*train, "--out", str(folder)), tuple(score)
     return Cell(strategy, flops, unique_tokens, seed, lr, folder, commands)
 
@@ -155,7 +155,7 @@ def claim_folder(args):
     """Makes --out the folder of this comparison. Raises UserError where it holds another one."""
     path, fixed = args.out / "compare.json", {key: str(getattr(args, key)) for key in FIXED}
     if path.exists():
-        old = disk.read_json(path)
+        old = {**LATER, **disk.read_json(path)}
         different = [f"{key} was {old.get(key)} and is now {value}"
                      for key, value in fixed.items() if old.get(key) != value]
         if old != fixed:
@@ -205,8 +205,8 @@ def outcome(cell, args):
         raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited, "
                         "or was scored by an earlier version; remove its glue.json, and it is "
                         "scored again")
-    device, dtype = hardware.select("auto", "auto")
     scoring = options.glue(cell.commands[1][1:])
+    device, dtype = hardware.select(scoring.device, scoring.dtype)
     wanted = glue.cells_of(scoring, tasks_of(args), args.model.h, sha256, dtype, device.type)
     fine_tunings = [(task, gluejson.find(kept, one)) for task, one in wanted]
     results = scores.results_of(tasks_of(args), fine_tunings)
@@ -264,8 +264,8 @@ def run(cells, args, what):
     running, failed, finished = {}, {}, 0
     (args.out / "logs").mkdir(parents=True, exist_ok=True)
     total = sum(cell.flops for cell in queue)
-    with cli.Signals() as signals, stopping(running), tqdm(
-            total=total, unit="FLOP", unit_scale=True, dynamic_ncols=True, desc=what) as bar:
+    bar = progress.bar(total, "FLOP", what, unit_scale=True)
+    with cli.Signals() as signals, stopping(running), bar:
         while (queue or running) and not signals.stopped:
             while queue and len(running) < args.jobs:
                 cell = queue.pop(0)

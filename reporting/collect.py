@@ -21,13 +21,13 @@ import distill
 import glue
 from measure import scores
 from reporting import report
-from reporting.cells import RELEASED_WHOLE, Cell, cell_of, tasks_of
+from reporting.cells import LATER, RELEASED_WHOLE, Cell, cell_of, tasks_of
 
 # The name of a cell's folder, as cells.cell_name writes it.
 CELL_NAME = re.compile(r"(?P<strategy>[a-z0-9-]+)-(?P<flops>[\d.e]+)-(?P<unique>all|[\d.e]+)"
                        r"-seed(?P<seed>\d+)(?:-lr(?P<lr>[\d.e-]+))?")
 EQUAL = ("model", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid", "tasks",
-         "glue_seeds", "lr", "lr_grid", "train_options", "distil_options")
+         "glue_seeds", "lr", "lr_grid", "train_options", "distil_options", "glue_options")
 # What a fine-tuning says of where it ran, and not of what was asked for.
 PLACE = ("model_sha256", "data", "dtype", "device")
 
@@ -42,7 +42,7 @@ def settings_of(folder):
     path = Path(folder) / "compare.json"
     if not path.exists():
         raise UserError(f"--collect {folder} is no comparison's folder: it has no compare.json")
-    settings = disk.read_json(path)
+    settings = {**LATER, **disk.read_json(path)}
     missing = [key for key in EQUAL if key not in settings]
     if missing:
         raise UserError(f"{path} does not say {missing[0]}: it is of another version; the "

@@ -37,6 +37,13 @@ def test_help_is_printed_without_importing_torch(python_without_torch, program):
     assert done.stdout.startswith(f"usage: {program}") and "--out" in done.stdout
 
 
+@pytest.mark.parametrize("program", [*PROGRAMS, "budget.py"])
+def test_a_program_starts_where_python_leaves_its_folder_out_of_the_path(python, program):
+    done = python(program, "--help", env={**os.environ, "PYTHONSAFEPATH": "1"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {program}")
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_mistyped_option_is_named_without_importing_torch(python_without_torch, program):
     done = python_without_torch(program, "--ouut", "x")

@@ -9,6 +9,7 @@ from plumbing import disk, options, runs
 from plumbing.cli import UserError
 
 import pytest
+import torch
 
 import budget
 import distill
@@ -143,6 +144,47 @@ def test_a_folder_holds_one_comparison(comparison):
     args.teacher_flops += 1
     with pytest.raises(UserError, match="holds another comparison .teacher_flops was"):
         cells.claim_folder(args)
+
+
+def test_the_options_of_glue_are_part_of_the_command_and_of_what_is_compared(tmp_path):
+    argv = ["--out", str(tmp_path), "--glue-options", "--dtype fp32 --pool cls"]
+    args = options.compare(argv)
+    cell = cells.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
+    scoring = options.glue(cell.commands[1][1:])
+    assert (scoring.dtype, scoring.pool) == ("fp32", "cls")
+    cells.claim_folder(args)
+    with pytest.raises(UserError, match="glue_options was --dtype fp32 --pool cls and is now"):
+        cells.claim_folder(options.compare(argv[:2]))
+
+
+def test_the_scores_of_a_cell_are_those_in_the_precision_that_was_asked_for(tmp_path, monkeypatch):
+    def selected(device, dtype):
+        return torch.device("cpu"), {"auto": "bf16"}.get(dtype, dtype)
+    monkeypatch.setattr(cells.hardware, "select", selected)
+    asked = []
+    monkeypatch.setattr(cells.gluejson, "find", lambda kept, cell: asked.append(cell["dtype"]))
+    for words, dtype in (("", "bf16"), ("--dtype fp32", "fp32")):
+        args = options.compare(["--out", str(tmp_path), "--glue-options", words])
+        cell = cells.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
+        leave_record(cell)
+        record = disk.read_json(cell.folder / "run.json")
+        disk.write_json(cell.folder / "run.json", {**record, "finished": True})
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
+            (cell.folder / name).write_text("{}")
+        asked.clear()
+        cells.outcome(cell, args)
+        assert set(asked) == {dtype}
+
+
+def test_a_comparison_that_an_earlier_version_began_goes_on(comparison):
+    args, _ = comparison
+    cells.claim_folder(args)
+    path = args.out / "compare.json"
+    earlier = disk.read_json(path)
+    del earlier["glue_options"]  # which there was not
+    disk.write_json(path, earlier)
+    cells.claim_folder(args)
+    assert disk.read_json(path)["glue_options"] == ""
 
 
 def test_a_folder_with_other_files_is_refused_and_leftovers_of_a_kill_are_not(comparison):

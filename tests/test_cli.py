@@ -197,6 +197,36 @@ def test_a_full_disk_says_that_the_same_command_goes_on(python):
     assert "run the same command again" in done.stderr
 
 
+def test_a_name_that_a_library_cannot_open_is_one_line(python):
+    done = python("-c", program(r"'caf\udce9.txt'.encode()"))  # as libraries do with a name
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ") and r"rename it (caf\udce9.txt)" in done.stderr
+
+
+def test_other_text_that_cannot_be_encoded_is_a_defect(python):
+    done = python("-c", program(r"'\u00e9'.encode('ascii')"))
+    assert done.returncode == 1 and "UnicodeEncodeError" in done.stderr
+
+
+def test_any_character_is_printed_whatever_the_streams_encoding(python):
+    body = r"""
+cli.say('caf\udce9 caf\u00e9')
+raise cli.UserError('caf\udce9 caf\u00e9')"""
+    done = python("-c", program(body), env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.stdout == "caf\\udce9 caf\\xe9\n"
+    assert (done.returncode, done.stderr) == (2, "error: caf\\udce9 caf\\xe9\n")
+
+
+def test_libraries_keep_quiet_in_a_log(python):
+    # No bars as endless lines, no logged failure before the program's own line.
+    done = python("-c", program("""
+import logging
+print([os.environ[name] for name in ("HF_HUB_DISABLE_PROGRESS_BARS",
+      "HF_DATASETS_DISABLE_PROGRESS_BARS", "DATASETS_VERBOSITY")])
+logging.getLogger("matplotlib.font_manager").warning("no folder for settings")"""))
+    assert done.stdout == "['1', '1', 'critical']\n" and done.stderr == ""
+
+
 def test_a_missing_file_is_named(python):
     done = python("-c", program("open('no/such/file')"))
     assert done.returncode == 2 and done.stderr.count("\n") == 1

@@ -3,6 +3,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from plumbing import disk
 from plumbing.cli import UserError
@@ -205,3 +206,49 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert disk.cache_folder() == tmp_path / "cache" / "isoflop"
     monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "mine"))
     assert disk.cache_folder() == tmp_path / "mine" and (tmp_path / "mine").is_dir()
+
+
+@pytest.mark.parametrize("variable, folder", [
+    ("ISOFLOP_CACHE", "FILE"), ("ISOFLOP_CACHE", "FILE/cache"), ("XDG_CACHE_HOME", "FILE"),
+    ("HOME", "FILE"), ("HOME", "/proc/no-such-home")])
+def test_a_cache_that_cannot_be_made_says_which_variable_to_set(monkeypatch, tmp_path, variable,
+                                                               folder):
+    (tmp_path / "file").touch()
+    for name in ("ISOFLOP_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, folder.replace("FILE", str(tmp_path / "file")))
+    with pytest.raises(UserError, match="cannot be written .*: set ISOFLOP_CACHE to a folder"):
+        disk.cache_folder()
+
+
+def test_a_cache_without_a_home_folder_says_which_variable_to_set(monkeypatch):
+    for name in ("ISOFLOP_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(path):  # as in a container whose user has no entry in /etc/passwd
+        raise RuntimeError("Could not determine home directory.")
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    with pytest.raises(UserError, match="~/.cache/isoflop cannot be written .*: set ISOFLOP_CACHE"):
+        disk.cache_folder()
+
+
+# --------------------------------------------------------------------------------------------------
+# Names that are not UTF-8, as in an archive from another system
+
+LATIN_1 = os.fsdecode(b"caf\xe9")
+
+
+def test_tensors_in_a_folder_of_such_a_name_are_read(tmp_path):
+    folder = tmp_path / LATIN_1
+    folder.mkdir()
+    disk.save_tensors(folder / "model.safetensors", {"x": torch.arange(3.0)}, step=1)
+    tensors, metadata = disk.load_tensors(folder / "model.safetensors")
+    assert tensors["x"].tolist() == [0, 1, 2] and metadata["step"] == "1"
+
+
+def test_a_text_that_names_it_is_written_and_json_keeps_it(tmp_path):
+    disk.write_file(tmp_path / "README.md", f"trained on {LATIN_1}.txt, r\u00e9sum\u00e9\n")
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert text == "trained on caf\\udce9.txt, r\u00e9sum\u00e9\n"
+    disk.write_json(tmp_path / "run.json", {"data": LATIN_1})
+    assert disk.read_json(tmp_path / "run.json") == {"data": LATIN_1}

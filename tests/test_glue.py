@@ -130,11 +130,11 @@ def three_tasks(model, data, folder):
 
 @pytest.fixture(scope="module")
 def scored(model, data, tmp_path_factory):
-    """(folder, what was printed) of an undisturbed run."""
+    """(folder, stdout, stderr) of an undisturbed run."""
     folder = tmp_path_factory.mktemp("scored")
     status, out, err = run(*three_tasks(model, data, folder), "--predict")
     assert status == 0, err
-    return folder, out
+    return folder, out, err
 
 
 # --------------------------------------------------------------------------------------------------
@@ -346,6 +346,20 @@ def test_a_model_and_a_tokenizer_that_do_not_belong_together_are_refused(model, 
     save_words([f"v{i}" for i in range(100)], tmp_path, 32)
     status, out, err = run(tmp_path, "--data", data, "--tasks", "cola")
     assert "do not belong together" in error_of(status, err)
+
+
+def test_a_run_that_is_not_finished_is_named(tmp_path):
+    (tmp_path / "run.json").write_text('{"finished": false}')
+    status, out, err = run(tmp_path)
+    line = error_of(status, err)
+    assert f"error: {tmp_path} is a run that is not finished: give its own command again" in line
+
+
+def test_the_progress_in_a_log_is_whole_lines(scored):
+    *lines, last = scored[2].split("\n")
+    assert last == "" and lines[-1].startswith("stsb lr ") and "(6/6): 100%, " in lines[-1]
+    form = r"(cola|sst2|stsb) lr \S+ batch 16 seed [01] \([1-6]/6\): \d+%, \d+ of \d+ step, .*/s.*"
+    assert all(re.fullmatch(form, line) for line in lines)
 
 
 def test_the_program_ends_as_the_function_does(tmp_path):

@@ -151,6 +151,15 @@ def test_the_logged_speed_leaves_saves_out(monitor_of):
     assert monitored.run.saves and speeds == {100 / 0.5}  # FLOPs of a step by its seconds
 
 
+def test_the_progress_of_the_first_process_is_printed(monitor_of, capsys):
+    take_steps(monitor_of(), until=50)
+    err = capsys.readouterr().err
+    assert err.startswith("50%, 5.00k of 10.0k FLOP, ") and err.endswith(
+        "FLOP/s, loss 50.000, 0% of peak\n") and err.count("\n") == 1
+    take_steps(monitor_of(processes=Processes(1)), until=50)
+    assert capsys.readouterr().err == ""
+
+
 # --------------------------------------------------------------------------------------------------
 # When a checkpoint is saved
 

@@ -67,7 +67,11 @@ def test_options_of_glue_that_make_no_sense_are_refused(argv, message):
     (["--strategies", "kd,minilm"], "has no scratch"),
     (["--budgets", "lots"], "write numbers like 1e12,3e12"),
     (["--teacher-flops", "1000"], "is no training for a teacher"),
-    (["--distil-options", "--lr 0.1"], "put it into --train-options")])
+    (["--distil-options", "--lr 0.1"], "put it into --train-options"),
+    (["--glue-options", "--tasks rte"], "--tasks is none of --pool"),
+    (["--glue-options=--out=elsewhere"], "--out=elsewhere is none of --pool"),
+    (["--glue-options", "--dtype fp64"], "--dtype"), (["--glue-options", "x"], "one model"),
+    (["--glue-options", "--pool 'cls"], "No closing quotation")])
 def test_a_comparison_of_nothing_or_of_more_than_strategies_is_refused(argv, message):
     with pytest.raises(UserError, match=message):
         options.compare(argv)

@@ -275,9 +275,16 @@ def test_without_torchrun_there_is_one_process_which_waits_for_nobody(monkeypatc
 
 @pytest.mark.parametrize("variables, message", [
     ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two in the environment is no number"),
-    ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 in the environment, and no RANK")])
+    ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0 in the environment is no number from 1"),
+    ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 in the environment, and no RANK"),
+    ({"WORLD_SIZE": "2", "RANK": "0"}, "WORLD_SIZE=2 in the environment, and no MASTER_ADDR"),
+    ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "RANK=2 in the"),
+    ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "a", "MASTER_PORT": "x"}, "MASTER_PORT=x in"),
+    ({"RANK": "one"}, "RANK=one in the environment is no number"),
+    ({"RANK": "1"}, "RANK=1 in the environment is no number from 0 to 0")])
 def test_an_environment_that_torchrun_has_not_made_is_refused(monkeypatch, variables, message):
-    monkeypatch.delenv("RANK", raising=False)
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
@@ -291,6 +298,25 @@ def test_each_of_many_processes_has_a_gpu_of_its_own(monkeypatch):
     assert [many.device(name) for name in ("auto", "cuda", "cpu")] == ["cuda:3", "cuda:3", "cpu"]
     with pytest.raises(UserError, match="--device cuda:1 with 4 processes"):
         many.device("cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "third")
+    with pytest.raises(UserError, match="LOCAL_RANK=third in the environment is no number"):
+        many.device("cuda")
+
+
+@pytest.mark.parametrize("seconds", ["soon", "nan", "-1", "1e99"])
+def test_a_patience_that_is_no_number_of_seconds_is_refused(monkeypatch, seconds):
+    monkeypatch.setenv("ISOFLOP_PATIENCE", seconds)
+    with pytest.raises(UserError, match=f"ISOFLOP_PATIENCE={seconds} in the environment"):
+        parallel.patience()
+
+
+@pytest.mark.parametrize("number", ["two", "0"])
+def test_the_number_of_processes_that_share_the_memory_is_a_number(monkeypatch, number):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", number)
+    lesson = distill.lesson("scratch", budget.size("2x128"))
+    with pytest.raises(UserError, match=f"LOCAL_WORLD_SIZE={number} in the environment"):
+        parallel.micro_batch_that_fits(budget.size("2x128"), 200, 32, 5, lesson, None,
+                                       torch.device("cpu"), 32)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -135,6 +135,11 @@ def test_the_same_shard_again_is_not_made_again(shards):
     assert reader.read(0) is shard and reader.processes == makers
 
 
+def test_a_maker_starts_where_python_leaves_its_folder_out_of_the_path(shards, monkeypatch):
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    assert len(shards().read(0)) == SHARD_TOKENS
+
+
 def test_a_maker_that_died_is_an_error_in_one_line(shards):
     reader = shards()
     reader.read(0)

@@ -140,8 +140,8 @@ def test_two_processes_tokenize_a_text_once(book, cache):
 
 @pytest.mark.parametrize("documents, message", [
     ([], "has no text"), ([("train", "the sun")], "has a single document"),
-    # three unknown words and two [SEP]
-    ([("train", "quark gluon"), ("validation", "boson")], "60% of the words")])
+    # The two [SEP] are no words.
+    ([("train", "quark gluon the"), ("validation", "boson")], "75% of the words")])
 def test_too_little_text_or_unknown_words_are_refused_and_leave_no_cache(cache, documents, message):
     with pytest.raises(UserError, match=message):
         tokens.cached(Source(documents), TOKENIZER)

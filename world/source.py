@@ -116,7 +116,9 @@ class Shards:
         """Starts the makers. Maker i makes the shards first + i, first + i + makers, and so on."""
         self.close()
         self.first = first
-        program = "from world.source import make_shards; make_shards()"
+        # The path is for PYTHONSAFEPATH, which leaves the current folder out.
+        program = ("import sys; sys.path.insert(0, ''); from world.source import make_shards; "
+                   "make_shards()")
         for j in range(first, first + self.makers):
             # In a session of its own, so that Ctrl-C reaches this process only.
             maker = subprocess.Popen([sys.executable, "-c", program], cwd=Path(__file__).parents[1],
