@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
 import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
-from plumbing import cli, disk, options
+from plumbing import cli, disk, options, weights
 from plumbing.cli import UserError
 
 import torch
@@ -56,8 +56,7 @@ def run(args, teacher, teacher_cell):
         if failed:
             raise UserError("the teacher failed, and there is nothing to learn from: "
                             f"{failed['teacher']}")
-    weights = disk.fetch(teacher, ["model.safetensors"]) / "model.safetensors"
-    args.teacher_sha256 = disk.file_sha256(weights)
+    args.teacher_sha256 = weights.sha256(disk.fetch(teacher, disk.WEIGHT_FILES))
     rates, tried = cells.chosen_rates(args, teacher, failed)
     grid = cells.grid(args, teacher, rates)
     failed |= cells.run(grid, args, "students")

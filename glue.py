@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
 import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
-from plumbing import cli, disk, gluefiles, gluejson, hardware, options, progress, wordpiece
+from plumbing import cli, disk, gluefiles, gluejson, hardware, options, progress, weights, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
 from plumbing.teacher import fetch
@@ -46,7 +46,6 @@ from world import tasks as world_tasks
 
 WARMUP, WEIGHT_DECAY = 0.06, 0.01  # as in pretraining
 WINDOW = 16                        # batches that are sorted by length together
-FILES = ["config.json", "model.safetensors", "tokenizer.json"]  # of a model
 
 # ---- Batches -------------------------------------------------------------------------------------
 
@@ -202,7 +201,9 @@ def open_model(args, name):
     if vocabulary.size > config.vocab_size:
         raise UserError(f"{name} has {config.vocab_size:,} word embeddings, and its tokenizer "
                         f"{vocabulary.size:,} words: they do not belong together")
-    Bert.from_pretrained(source, mlm_head=False)  # raises now, and not after an hour
+    model = Bert.from_pretrained(source, mlm_head=False)  # raises now, and not after an hour
+    if model.pooler is None and args.pool == "cls":
+        cli.say(f"{name} has no pooler: each fine-tuning begins with a fresh one")
     longest = min(args.seq_len, config.max_position_embeddings)
     setting = Setting(source, device, dtype, args.pool, tokenizer, vocabulary.pad, longest)
     return setting, config.hidden_size
@@ -214,7 +215,7 @@ def score(args, name, folder):
     for line in skipped:
         cli.say(f"skipped: {line}")
     setting, h = open_model(args, name)
-    sha256 = disk.file_sha256(*(setting.source / file for file in FILES))
+    sha256 = weights.model_sha256(setting.source)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "glue.json"
     with disk.locked(folder / "glue.lock", "scores the same model"):
@@ -316,7 +317,7 @@ def main():
     name = args.model[0]
     folder = Path(args.out or folder_of(name))
     cli.say(tables.scores_table(score(args, name, folder)))
-    pairs = zero_shot(disk.fetch(name, FILES)) if args.data == "stories" else {}
+    pairs = zero_shot(disk.fetch(name, disk.MODEL_FILES)) if args.data == "stories" else {}
     if pairs:
         shares = ", ".join(f"{kind} {100 * value:.0f}" for kind, value in pairs.items())
         cli.say(f"minimal pairs, no fine-tuning (chance 50): {shares}")

@@ -279,15 +279,16 @@ class Bert(nn.Module):
         """A BERT from a folder or a hub id: in fp32, in evaluation mode, with the parts it has.
 
         mlm_head: None takes what is there and warns when there is no head; True demands one; False
-        leaves it out. Raises UserError for anything that is not a BERT in safetensors, or whose
-        sizes are not those of its config."""
-        folder = disk.fetch(name, ["config.json", "model.safetensors"])
+        leaves it out. Raises UserError for anything that is not a BERT, or whose sizes are not
+        those of its config."""
+        folder = disk.fetch(name, ["config.json", *disk.WEIGHT_FILES])
         config = huggingface.read_config(folder, BertConfig)
         tensors = huggingface.read_weights(folder)
         has_head = huggingface.check_head(name, tensors, mlm_head)
         huggingface.check_sizes(name, tensors, config)
         with torch.device("meta"):  # shapes without memory
-            model = cls(config, has_head and mlm_head is not False, "pooler.weight" in tensors)
+            model = cls(config, has_head and mlm_head is not False,
+                        pooler=any(key.startswith("pooler.") for key in tensors))
         expected = model.state_dict()
         huggingface.check_shapes(name, tensors, expected, ignore_head=model.mlm_head is None)
         model.load_state_dict({key: tensors[key] for key in expected}, assign=True)

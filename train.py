@@ -216,6 +216,7 @@ class StudentPlan(NamedTuple):
     size: budget.Size
     lesson: distill.Lesson
     plan: budget.Plan
+    V: int  # word embeddings: the tokenizer's words, or as many as the teacher has
 
 
 def lesson_of(args, V, teacher_size):
@@ -242,19 +243,19 @@ def open_corpus(args, teacher, session):
 
 def plan_student(args, corpus, teacher):
     """The StudentPlan that the command line asks for, on this corpus."""
-    V, T, B = corpus.vocabulary.size, args.seq_len, args.batch_size
-    teacher_size = teacher and teacher.model.config.size
+    V = teacher.model.config.vocab_size if teacher else corpus.vocabulary.size
+    T, B, teacher_size = args.seq_len, args.batch_size, teacher and teacher.model.config.size
     size, lesson = lesson_of(args, V, teacher_size)
     plan = budget.plan(args.flops, budget.step_flops(size, V, T, B, lesson, teacher_size), B, T,
                        corpus.unique, args.mlm_finish, budget.step_flops(size, V, T, B))
-    return StudentPlan(size, lesson, plan)
+    return StudentPlan(size, lesson, plan, V)
 
 
 def build_model(args, student, corpus, teacher):
     """The student's BERT with its first weights, which depend on the seed alone. It has an MLM head
     only where a loss trains one."""
     longest = max(128, args.seq_len)  # the position table has room for fine-tuning at 128
-    fields = {"vocab_size": corpus.vocabulary.size, "max_position_embeddings": longest,
+    fields = {"vocab_size": student.V, "max_position_embeddings": longest,
               "pad_token_id": corpus.vocabulary.pad, "hidden_dropout_prob": args.dropout,
               "attention_probs_dropout_prob": args.dropout}
     if args.init_range is not None:

@@ -297,14 +297,19 @@ def locked(path, what):
 # The files of a model or a tokenizer
 
 HUB_ID = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"  # bert-base-uncased, or google/bert_uncased_L-2_H-128_A-2
+# What is downloaded. The pickle is asked for only where there is no safetensors.
+PICKLE = "pytorch_model.bin"
+WEIGHT_FILES = ["model.safetensors", "model.safetensors.index.json", "model-*.safetensors", PICKLE]
+TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json"]
+MODEL_FILES = ["config.json", *WEIGHT_FILES, *TOKENIZER_FILES]
 
 
 def fetch(name, files):
     """The folder of a model or tokenizer: `name` itself where it is a local folder, else the folder
     into which it is downloaded from the Hugging Face hub.
 
-    Only the named `files` are downloaded, and neither pickles nor code are among them. Raises
-    Damaged where a file is not what its run left there, and UserError where there is no such
+    Only the named `files` (names, or patterns with *) are downloaded, and no code is among them.
+    Raises Damaged where a file is not what its run left there, and UserError where there is no such
     model."""
     folder = path_of(name)
     if folder.is_dir():
@@ -315,16 +320,25 @@ def fetch(name, files):
     if not re.fullmatch(HUB_ID, str(name), re.ASCII):
         raise UserError(f"{name} does not exist, and is no hub id")
     try:
-        from huggingface_hub import snapshot_download  # here: slow, and seldom needed
-        return Path(snapshot_download(str(name), allow_patterns=files))
+        return download(str(name), files)
     except Exception as failure:  # many classes: no network, no such id, no permission
         raise UserError(f"there is no folder {name}, and the hub did not give a model of that id "
                         f"({type(failure).__name__}): check the name and the network") from None
 
 
+def download(name, files):
+    """The folder into which files of a model are downloaded from the hub."""
+    from huggingface_hub import snapshot_download  # here: slow, and seldom needed
+    safe = [file for file in files if file != PICKLE]
+    folder = Path(snapshot_download(name, allow_patterns=safe))
+    if PICKLE in files and not any(folder.glob("model*.safetensors")):
+        folder = Path(snapshot_download(name, allow_patterns=[PICKLE]))
+    return folder
+
+
 def check_files(folder, files):
     """Compares `files` with the checksums in the folder's run.json, where it has one. Raises
-    Damaged where one is missing or differs."""
+    Damaged where one is missing or differs. A pattern fits no file that a run leaves."""
     recorded = {}
     if (folder / "run.json").exists():
         recorded = read_json(folder / "run.json").get("files", {})

@@ -1,16 +1,16 @@
-"""Hugging Face's format of a BERT: `config.json`, and `model.safetensors` under the names of the
-original BERT. DistilBERT (Sanh et al. 2019) is a BERT without token types and pooler, and its files
-are read as well.
+"""Hugging Face's format of a BERT: `config.json`, and weights under the names of the original BERT.
+DistilBERT (Sanh et al. 2019) is a BERT without token types and pooler, and its files are read as
+well.
 
-This file only reads, checks and renames; `model.py` builds the model. Whatever is not a BERT, is
-damaged, or is a pickle is refused with a UserError.
+This file checks and renames; `weights.py` reads the files, and `model.py` builds the model. What is
+not a BERT, or is damaged, is refused with a UserError.
 """
 import dataclasses
 import re
 import warnings
 
-from plumbing import disk
-from plumbing.cli import UserError
+from plumbing import disk, weights
+from plumbing.cli import UserError, say_once
 
 import torch
 
@@ -73,32 +73,20 @@ def checked_value(folder, raw, field):
 
 
 # --------------------------------------------------------------------------------------------------
-# model.safetensors
+# Weights
 
 
 def read_weights(folder):
-    """`model.safetensors` as {our name: tensor in fp32}. Raises UserError where the file is missing
-    or damaged, or where a number in it is NaN or infinite."""
-    path = folder / "model.safetensors"
-    if not path.exists():
-        refuse_without_weights(folder)
-    tensors, _ = disk.load_tensors(path)
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{path} holds NaN or infinity in {name[:80]}: whatever trained it had "
-                            "failed")
-    return from_hugging_face(tensors, folder)
+    """The weights of a model's folder as {our name: tensor in fp32}. Says which of them are no part
+    of a BERT.
 
-
-def refuse_without_weights(folder):
-    """Raises the UserError of a folder that has no model.safetensors."""
-    if not (folder / "pytorch_model.bin").exists():
-        raise UserError(f"{folder} has no model.safetensors: it holds no weights that are read "
-                        "here (pickles are not)")
-    raise UserError(f"{folder} has only pytorch_model.bin, a pickle, and a pickle can run any code "
-                    "when it is opened. If you trust it, convert it once: python -c \"from "
-                    "transformers import AutoModelForMaskedLM as M; "
-                    f"M.from_pretrained('{folder}').save_pretrained('{folder}')\"")
+    Raises UserError where they are missing or damaged, or not a BERT's."""
+    tensors, unused = from_hugging_face(weights.read(folder), folder)
+    if unused:
+        examples = ", ".join(name[:60] for name in unused[:4]) + (", ..." if unused[4:] else "")
+        say_once(f"{folder}: {len(unused)} of its weights are no part of a BERT, and are not used "
+                 f"({examples})")
+    return tensors
 
 
 def check_head(name, tensors, wanted):
@@ -107,7 +95,7 @@ def check_head(name, tensors, wanted):
     has_head = any(key.startswith("mlm_head.") for key in tensors)
     if wanted and not has_head:
         raise UserError(f"{name} has no masked-language-model head (no cls.predictions.* in its "
-                        "model.safetensors): use a checkpoint that was saved with one, like a "
+                        "weights): use a checkpoint that was saved with one, like a "
                         "BertForMaskedLM")
     if wanted is None and not has_head:
         warnings.warn(f"{name} has no masked-language-model head: it gives hidden states, and no "
@@ -128,7 +116,7 @@ def check_sizes(name, tensors, config):
     for field, key in first_tensors.items():
         has_rows = key in tensors and tensors[key].dim() > 0
         sizes[field] = len(tensors[key]) if has_rows else 0
-    wrong = [f"{field} is {getattr(config, field):,} in config.json and {n:,} in model.safetensors"
+    wrong = [f"{field} is {getattr(config, field):,} in config.json and {n:,} in its weights"
              for field, n in sizes.items() if getattr(config, field) != n]
     if wrong:
         raise UserError(f"{name} is damaged or not a BERT: {'; '.join(wrong)}")
@@ -150,19 +138,19 @@ def check_shapes(name, tensors, expected, ignore_head):
 # --------------------------------------------------------------------------------------------------
 # Names
 
-# The beginnings of our names, and of the original BERT's, after the name of the layer. The three
-# parts of `qkv` are handled below.
+# The beginnings of our names, and of the original BERT's.
 NAMES = [("embeddings.norm.", "bert.embeddings.LayerNorm."),
          ("embeddings.", "bert.embeddings."),
-         ("attention_output.", "attention.output.dense."),
-         ("attention_norm.", "attention.output.LayerNorm."),
-         ("feed_forward_in.", "intermediate.dense."),
-         ("feed_forward_out.", "output.dense."),
-         ("output_norm.", "output.LayerNorm."),
          ("mlm_head.transform.", "cls.predictions.transform.dense."),
          ("mlm_head.norm.", "cls.predictions.transform.LayerNorm."),
          ("mlm_head.bias", "cls.predictions.bias"),
          ("pooler.", "bert.pooler.dense.")]
+# The same after the name of a layer. The three parts of `qkv` are handled below.
+LAYER_NAMES = [("attention_output.", "attention.output.dense."),
+               ("attention_norm.", "attention.output.LayerNorm."),
+               ("feed_forward_in.", "intermediate.dense."),
+               ("feed_forward_out.", "output.dense."),
+               ("output_norm.", "output.LayerNorm.")]
 QKV = ("query", "key", "value")
 
 # DistilBERT's names, and the original BERT's.
@@ -184,6 +172,10 @@ OTHER_HEADS = ("cls.seq_relationship.", "classifier.", "qa_outputs.")
 TIED = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias"}
 
+# What training scripts put before all names when they save a model inside another one.
+WRAPPER = re.compile(r"((module|model|_orig_mod|auto_model|0)\.)+")
+WORDS = "embeddings.word_embeddings.weight"
+
 
 def to_hugging_face(state):
     """Our state dict under the original BERT's names, with `qkv` cut into its three parts."""
@@ -196,30 +188,61 @@ def to_hugging_face(state):
             # (3h, h) -> three of (h, h); a bias (3h,) -> three of (h,)
             for name, part in zip(QKV, tensor.chunk(3)):
                 renamed[f"{prefix}attention.self.{name}.{kind}"] = part.contiguous()
-        else:
-            renamed[prefix + rename(rest, NAMES)] = tensor.contiguous()
+            continue
+        theirs = rename(rest, NAMES if m is None else LAYER_NAMES)
+        if theirs is None:
+            raise KeyError(f"{key} has no name in the original BERT: NAMES lacks it")
+        renamed[prefix + theirs] = tensor.contiguous()
     return renamed
 
 
 def from_hugging_face(tensors, folder):
-    """The inverse of `to_hugging_face`: tensors of a BERT's or DistilBERT's file -> {our name:
-    tensor in fp32}. A name that is unknown stays as it is."""
+    """The inverse of `to_hugging_face`: tensors of a BERT's or DistilBERT's file -> ({our name:
+    tensor in fp32}, [names of those that are no part of a BERT]).
+
+    A number that is unknown inside the encoder keeps its name, and `check_shapes` refuses it: a
+    BERT that computes with it is another model."""
+    tensors = without_wrapper(tensors)
     if any(".q_lin." in key for key in tensors):
         tensors = from_distilbert(tensors)
     tensors = with_current_names(tensors)
+    if not any(key.startswith("bert.") for key in tensors):
+        examples = ", ".join(key[:60] for key in list(tensors)[:3])
+        raise UserError(f"{folder} is not a BERT: its weights have other names ({examples})")
     remove_tied_copies(tensors, folder)
-    to_ours = [(theirs, ours) for ours, theirs in NAMES]
-    ours, parts_of = {}, {}
+    ours, parts_of, unused = {}, {}, []
     for key, tensor in tensors.items():
-        m, rest = split_layer(key, r"bert\.encoder\.layer\.(\d+)\.")
-        prefix = "" if m is None else f"layers.{m}."
-        part = re.match(r"attention\.self\.(query|key|value)\.", rest)
-        if part:
-            kind = rest[part.end():]  # weight or bias
-            parts_of.setdefault(f"{prefix}qkv.{kind}", {})[part[1]] = tensor
+        name, part = our_name(key)
+        if name is None or not tensor.is_floating_point():
+            unused.append(key)
+        elif part:
+            parts_of.setdefault(name, {})[part] = to_fp32(key, tensor, folder)
         else:
-            ours[prefix + rename(rest, to_ours)] = tensor
-    return ours | {key: join_qkv(key, parts, folder) for key, parts in parts_of.items()}
+            ours[name] = to_fp32(key, tensor, folder)
+    joined = {key: join_qkv(key, parts, folder) for key, parts in parts_of.items()}
+    return ours | joined, sorted(unused)
+
+
+def to_fp32(key, tensor, folder):
+    """A weight in fp32. Raises UserError where a number in it is NaN or infinite."""
+    tensor = tensor.float()
+    if not tensor.isfinite().all():
+        raise UserError(f"{folder} holds NaN or infinity in {key[:80]}: whatever trained it had "
+                        "failed")
+    return tensor
+
+
+def our_name(key):
+    """(our name, None) of a weight of the original BERT; (our name, "query", "key" or "value") of a
+    third of `qkv`; (None, None) of what is no part of a BERT."""
+    m, rest = split_layer(key, r"bert\.encoder\.layer\.(\d+)\.")
+    if m is None:
+        is_inside = key.startswith("bert.encoder.")
+        return rename(key, [pair[::-1] for pair in NAMES]) or (key if is_inside else None), None
+    part = re.match(r"attention\.self\.(query|key|value)\.", rest)
+    if part:
+        return f"layers.{m}.qkv.{rest[part.end():]}", part[1]  # weight or bias
+    return f"layers.{m}.{rename(rest, [pair[::-1] for pair in LAYER_NAMES]) or rest}", None
 
 
 def split_layer(key, pattern):
@@ -229,11 +252,23 @@ def split_layer(key, pattern):
 
 
 def rename(key, pairs):
-    """The name with its beginning replaced by the first of the pairs (old, new) that fits."""
+    """The name with its beginning replaced by the first of the pairs (old, new) that fits. None
+    where none fits."""
     for old, new in pairs:
         if key.startswith(old):
             return new + key.removeprefix(old)
-    return key
+    return None
+
+
+def without_wrapper(tensors):
+    """The tensors without what a training script has put before the names: `module.` of torch's
+    DataParallel, `model.` of Lightning."""
+    wrapped = [key for key in tensors if key.endswith(WORDS) and WRAPPER.match(key)]
+    if len(wrapped) != 1:
+        return tensors
+    wrapper = WRAPPER.match(wrapped[0])[0]
+    inner = {key.removeprefix(wrapper): tensor for key, tensor in tensors.items()}
+    return inner if len(inner) == len(tensors) else tensors
 
 
 def from_distilbert(tensors):
@@ -244,7 +279,7 @@ def from_distilbert(tensors):
         for theirs, berts in DISTIL:
             key = key.replace(theirs, berts)
         renamed[key.removeprefix("bert.")] = tensor
-    words = renamed.get("embeddings.word_embeddings.weight")
+    words = renamed.get(WORDS)
     if words is not None and words.dim() == 2:
         zeros = torch.zeros(1, words.shape[1])
         renamed["embeddings.token_type_embeddings.weight"] = zeros
@@ -252,8 +287,8 @@ def from_distilbert(tensors):
 
 
 def with_current_names(tensors):
-    """The tensors in fp32, with older names replaced: LayerNorm's gamma and beta, and names without
-    `bert.`. Other heads than that for masked language modelling are left out."""
+    """The tensors with older names replaced: LayerNorm's gamma and beta, and names without `bert.`.
+    Other heads than that for masked language modelling are left out."""
     current = {}
     for key, tensor in tensors.items():
         key = key.replace("LayerNorm.gamma", "LayerNorm.weight")
@@ -262,7 +297,7 @@ def with_current_names(tensors):
             key = "bert." + key
         is_constant = key == "bert.embeddings.position_ids"  # 0, 1, 2, ...
         if not is_constant and not key.startswith(OTHER_HEADS):
-            current[key] = tensor.float()
+            current[key] = tensor
     return current
 
 
@@ -273,7 +308,7 @@ def remove_tied_copies(tensors, folder):
         if copy not in tensors:
             continue
         duplicate = tensors.pop(copy)
-        if not torch.equal(duplicate, tensors.setdefault(original, duplicate)):
+        if not torch.equal(duplicate.float(), tensors.setdefault(original, duplicate).float()):
             raise UserError(f"{folder}: {copy} differs from {original}, and this BERT ties the two")
 
 

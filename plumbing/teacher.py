@@ -4,8 +4,8 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple
 
-from plumbing import disk, wordpiece
-from plumbing.cli import UserError
+from plumbing import disk, weights, wordpiece
+from plumbing.cli import UserError, say_once
 
 from model import Bert
 
@@ -14,7 +14,7 @@ class Teacher(NamedTuple):
     """A teacher and where it comes from."""
     model: Bert
     folder: Path
-    sha256: str  # of its model.safetensors
+    sha256: str  # of its weights (weights.sha256)
 
 
 def load_teacher(name, seq_len):
@@ -29,40 +29,56 @@ def load_teacher(name, seq_len):
     if longest < seq_len:
         raise UserError(f"--teacher {name} knows {longest} positions, and --seq-len is {seq_len}: "
                         "lower --seq-len")
-    return Teacher(model, folder, disk.file_sha256(folder / "model.safetensors"))
+    return Teacher(model, folder, weights.sha256(folder))
 
 
 def fetch(name, option="--teacher "):
     """The folder of a teacher: a run's folder, a BERT's folder, or what a hub id names, downloaded.
-    Raises UserError where there is none, or where it is a run that is not finished."""
-    folder = disk.fetch(name, ["config.json", "model.safetensors", "tokenizer.json"])
+    Raises UserError where there is none, or where it is a run that is not finished. option: what
+    the error line puts before the name."""
+    folder = disk.fetch(name, disk.MODEL_FILES)
     if (folder / "run.json").exists() and not (folder / "model.safetensors").exists():
         raise UserError(f"{option}{name} is a run that is not finished: give its own command "
                         "again, and it continues")
     return folder
 
 
-def tokenizer_of(folder, V, name=None):
-    """The student's tokenizer: that of the teacher in `folder`, whose vocabulary has V words, or
-    the one called `name` if it has the same words.
+# Embeddings are padded to a multiple of 8 or 64, and for training on many GPUs to one of 1,024 at
+# most. A table with more rows beyond its tokenizer's words belongs to another tokenizer.
+MOST_PADDING = 1023
 
-    Raises UserError where their words differ, where the teacher has no tokenizer and no name is
-    given, or where the tokenizer does not have V words."""
-    has_own = (folder / "tokenizer.json").exists()
+
+def tokenizer_of(folder, V, name=None):
+    """The student's tokenizer: that of the teacher in `folder`, which has V word embeddings, or the
+    one called `name` if it has the same words.
+
+    The last rows of the embeddings may be padding, which belongs to no word. Raises UserError where
+    the two tokenizers' words differ, where the teacher has no tokenizer and no name is given, or
+    where the tokenizer has more words than V, or so few that it must be another one."""
+    has_own = wordpiece.file_of(folder) is not None
     if name is None and not has_own:
-        raise UserError(f"--teacher {folder} has no tokenizer.json: say with --tokenizer which "
-                        "tokenizer it was trained with")
+        raise UserError(f"--teacher {folder} has no tokenizer.json and no vocab.txt: say with "
+                        "--tokenizer which tokenizer it was trained with")
     tokenizer = wordpiece.load_tokenizer(name or str(folder))
     if name is not None and has_own:
         own = wordpiece.load_tokenizer(str(folder))
         if tokenizer.get_vocab() != own.get_vocab():
             raise UserError(f"--tokenizer {name} has other words than the teacher's: leave it out, "
                             "and the student takes the teacher's")
-    words = wordpiece.vocabulary_of(tokenizer).size
-    if V != words:
-        raise UserError(f"the tokenizer has {words:,} words, and the teacher {folder} has {V:,}: "
-                        "it was trained with another one")
+    check_padding(folder, V, wordpiece.vocabulary_of(tokenizer).size)
     return tokenizer
+
+
+def check_padding(folder, V, words):
+    """Raises UserError unless V word embeddings belong to a tokenizer of so many words. Says how
+    many of them are padding."""
+    if not words <= V <= words + MOST_PADDING:
+        raise UserError(f"the tokenizer has {words:,} words, and the teacher {folder} has {V:,} "
+                        "word embeddings, which is no padding: it was trained with another "
+                        "tokenizer")
+    if V > words:
+        say_once(f"{folder}: {V - words:,} of its {V:,} word embeddings are padding beyond the "
+                 "tokenizer's words; the student has them, too")
 
 
 def check_pair(lesson, student, teacher, has_head, copies):

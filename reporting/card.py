@@ -44,7 +44,7 @@ def default_name(args, size, teacher=None):
 def plan_text(args, student, model, corpus, teacher, session, validation, folder):
     """What a run is going to do, as text that is printed before the first step."""
     size, plan, counting = student.size, student.plan, validation.counting_losses
-    V, T, B = corpus.vocabulary.size, args.seq_len, args.batch_size
+    V, T, B = student.V, args.seq_len, args.batch_size
     seconds = plan.flops_spent / session.flops_per_second
     masked = budget.masked_positions(T)
     left_over = cli.flops(plan.flops_budget - plan.flops_spent)
@@ -54,7 +54,8 @@ def plan_text(args, student, model, corpus, teacher, session, validation, folder
     if teacher:
         lines += [f"teacher     BERT {teacher.model.config.size}, {teacher.folder}"]
     lines += [
-        f"text        {corpus.name}, {amount(corpus)}; {V:,} words and word pieces",
+        f"text        {corpus.name}, {amount(corpus)}; {corpus.vocabulary.size:,} words "
+        "and word pieces",
         f"a step      {B} blocks of {T} tokens, {masked} masked in each: "
         f"{plan.flops_per_step:,} FLOPs{price_of_teacher(args, student, V)}",
         f"budget      {cli.flops(args.flops)} FLOPs = {plan.steps:,} steps{finish_words(plan)} = "
@@ -219,7 +220,7 @@ def finish(run, model, corpus, student, teacher, validation, seconds):
 
 def whole_bill(student, corpus, teacher, B):
     """The run's bill by what it was spent on, the MLM finish included."""
-    V, T, plan = corpus.vocabulary.size, corpus.T, student.plan
+    V, T, plan = student.V, corpus.T, student.plan
     teacher_size = teacher and teacher.model.config.size
     own = budget.bill(student.size, V, T, student.lesson, teacher_size)
     plain = budget.bill(student.size, V, T)

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluefiles, gluejson, hardware, options, progress, runs
+from plumbing import cli, disk, gluefiles, gluejson, hardware, options, progress, runs, weights
 from plumbing.cli import UserError
 from plumbing.options import words_of
 
@@ -200,7 +200,7 @@ def outcome(cell, args):
     if cell.strategy == "teacher":
         return {"record": record, "results": {}}
     kept = gluejson.read(cell.folder / "glue.json")
-    sha256 = disk.file_sha256(*(cell.folder / file for file in glue.FILES))
+    sha256 = weights.model_sha256(cell.folder)
     if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
         raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited, "
                         "or was scored by an earlier version; remove its glue.json, and it is "

@@ -33,7 +33,7 @@ def learner():
 def student():
     step = budget.step_flops(SIZE, V, T, B)
     lesson = distill.lesson("scratch", SIZE)
-    return StudentPlan(SIZE, lesson, budget.plan(10 * step, step, B, T, None, 0, step))
+    return StudentPlan(SIZE, lesson, budget.plan(10 * step, step, B, T, None, 0, step), V)
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_a_folder_that_is_missing_is_refused():
 
 def test_a_run_that_is_not_finished_is_told_from_a_folder_without_weights(folder):
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="no model.safetensors"):
+    with pytest.raises(UserError, match="no model.safetensors and no pytorch_model.bin"):
         load_teacher(folder, 16)
     (folder / "run.json").write_text(json.dumps({"finished": False, "settings": {}}))
     with pytest.raises(UserError, match="not finished"):
@@ -91,7 +91,7 @@ def test_the_student_takes_the_teachers_tokenizer(folder):
 
 
 def test_a_teacher_without_a_tokenizer_needs_the_name_of_one(folder, theirs):
-    with pytest.raises(UserError, match="no tokenizer.json: say with --tokenizer"):
+    with pytest.raises(UserError, match="no tokenizer.json and no vocab.txt: say with"):
         tokenizer_of(theirs, V)
     assert tokenizer_of(theirs, V, str(folder)).token_to_id("w7") == 12
 
@@ -105,10 +105,31 @@ def test_another_tokenizer_must_have_the_same_words(folder, tmp_path_factory):
         tokenizer_of(folder, V, str(other))
 
 
-def test_a_tokenizer_with_another_number_of_words_than_the_teacher_is_refused(folder):
-    save_words(folder, number=V - 1)
-    with pytest.raises(UserError, match="39 words, and the teacher .* has 40"):
+def test_a_tokenizer_with_more_words_than_the_teacher_is_refused(folder):
+    save_words(folder, number=V + 1)
+    with pytest.raises(UserError, match="41 words, and the teacher .* has 40"):
         tokenizer_of(folder, V)
+
+
+@pytest.mark.parametrize("padding", [1, 6, 1023])
+def test_the_last_word_embeddings_may_be_padding_and_that_is_said(folder, padding, capsys):
+    assert tokenizer_of(folder, V + padding).get_vocab_size() == V
+    assert f"{padding:,} of its {V + padding:,} word embeddings are padding" in (
+        capsys.readouterr().out)
+
+
+def test_too_many_word_embeddings_belong_to_another_tokenizer(folder):
+    with pytest.raises(UserError, match="40 words, and the teacher .* has 1,064 .*another token"):
+        tokenizer_of(folder, V + 1024)
+
+
+def test_a_vocab_txt_is_a_tokenizer_too(folder):
+    words = sorted(wordpiece.load_tokenizer(str(folder)).get_vocab().items(), key=lambda pair:
+                   pair[1])
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word, _ in words))
+    (folder / "tokenizer.json").unlink()
+    assert tokenizer_of(folder, V).token_to_id("w7") == 12
+    assert tokenizer_of(folder, V, str(folder / "vocab.txt")).token_to_id("w7") == 12
 
 
 # --------------------------------------------------------------------------------------------------

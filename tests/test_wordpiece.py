@@ -1,4 +1,6 @@
 """plumbing/wordpiece.py: text is cut as transformers' BERT cuts it, and only its kind is taken."""
+import json
+
 from plumbing import wordpiece
 from plumbing.cli import UserError
 
@@ -67,6 +69,182 @@ def test_a_vocabulary_is_its_size_and_the_special_tokens_ids():
 
 
 # --------------------------------------------------------------------------------------------------
+# vocab.txt
+
+# Accents, Chinese, special tokens inside words, control characters, Greek and Turkish capitals.
+TEXTS = ["The quick FOX!", "caf\u00e9, CAF\u00c9, cafe\u0301 w\u00f6rds \u00df",
+         "a \u4e2d\u6587b \u4e2d", "[MASK] jumps [mask] [MASKED] x[SEP]y",
+         "a\x00\x07b\ufffd\u200bc\t\r\n d\u00a0e", "\u03a3\u0130I", "don't... 42%", "", " ",
+         "w" * 101, "\U0001f600 a\u0300\u0301"]
+MANY = [*wordpiece.SPECIAL, *WORDS, "The", "FOX", "##OX", "F", "Caf", "caf\u00e9", "\u4e2d",
+        "\u6587", "\u4e2d\u6587", "##b", "##\u6587", "o", "##o", "##r", "##x", "don", "'", "t",
+        "%", ".", "[", "]", "mask", "x", "y", "e", "d", "\u03c3", "i", "##i"]
+
+
+def words_folder(folder, config=None, words=MANY):
+    """Writes a vocab.txt, a tokenizer_config.json, and the config.json by which transformers knows
+    a BERT."""
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def cuts_like_transformers(folder):
+    """Asserts that the folder's tokenizer gives the ids and types of transformers' AutoTokenizer,
+    for single texts and for pairs."""
+    ours = wordpiece.load_tokenizer(str(folder))
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    for one, two in zip(TEXTS, reversed(TEXTS)):
+        assert ours.encode(one).ids == theirs(one)["input_ids"], one
+        if two:  # transformers takes an empty second text for none
+            pair, expected = ours.encode(one, two), theirs(one, two)
+            assert pair.ids == expected["input_ids"], (one, two)
+            assert pair.type_ids == expected.get("token_type_ids", pair.type_ids)  # DistilBERT
+
+
+FLAGS = [{}, {"do_lower_case": True}, {"do_lower_case": False}, {"strip_accents": False},
+         {"do_lower_case": False, "strip_accents": True}, {"tokenize_chinese_chars": False},
+         {"strip_accents": None}]
+
+
+@pytest.mark.parametrize("config", [None, *FLAGS])
+def test_a_vocab_txt_cuts_text_as_transformers_bert_does(tmp_path, config):
+    cuts_like_transformers(words_folder(tmp_path, config))
+
+
+def test_a_vocab_txt_may_be_named_itself_and_obeys_the_options_beside_it(tmp_path):
+    words_folder(tmp_path, {"do_lower_case": False})
+    by_file = wordpiece.load_tokenizer(str(tmp_path / "vocab.txt"))
+    by_folder = wordpiece.load_tokenizer(str(tmp_path))
+    assert by_file.encode("The FOX").tokens == by_folder.encode("The FOX").tokens == [
+        "[CLS]", "The", "FOX", "[SEP]"]
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: text.replace("\n", "\r\n"), lambda text: text.rstrip("\n"),
+    lambda text: text + "\n", lambda text: text + "the\ndog\n", lambda text: text + "a b  \n",
+    lambda text: text.replace("dog\n", "\ndog\n"), lambda text: text + "a\u2028b\nc\u3000\n"])
+def test_lines_end_and_repeat_as_in_transformers(tmp_path, change):
+    path = words_folder(tmp_path) / "vocab.txt"
+    path.write_bytes(change(path.read_text()).encode())
+    cuts_like_transformers(tmp_path)
+
+
+def test_words_that_were_added_to_a_vocab_txt_are_known(tmp_path):
+    words_folder(tmp_path, {"tokenizer_class": "BertTokenizer", "added_tokens_decoder": {
+        str(len(MANY)): {"content": "[E1]", "special": True, "normalized": False,
+                         "lstrip": False, "rstrip": False, "single_word": False}}})
+    ours = wordpiece.load_tokenizer(str(tmp_path))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert ours.encode("the [E1] dog").ids == theirs("the [E1] dog")["input_ids"]
+    assert len(MANY) in ours.encode("the [E1] dog").ids
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[E1]": len(MANY)}))
+    ours = wordpiece.load_tokenizer(str(tmp_path))
+    assert ours.encode("the [E1] dog").ids == theirs("the [E1] dog")["input_ids"]
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[E1]": len(MANY) + 5}))
+    with pytest.raises(UserError, match="cannot have the id"):
+        wordpiece.load_tokenizer(str(tmp_path))
+
+
+def test_words_with_capital_letters_that_are_never_found_are_said(tmp_path, capsys):
+    words = [*MANY, *(word.capitalize() for word in MANY if word.isalpha())]
+    wordpiece.load_tokenizer(str(words_folder(tmp_path, words=dict.fromkeys(words))))
+    assert "do_lower_case = false" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"", r"has no \[PAD\]"), (b"the\ndog\n", r"has no \[PAD\]"), (b"\xff\xfe", "not UTF-8"),
+    (b"\xef\xbb\xbf[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n", r"has no \[PAD\]")])
+def test_a_vocab_txt_that_is_not_a_berts_is_refused(tmp_path, content, message):
+    (tmp_path / "vocab.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        wordpiece.load_tokenizer(str(tmp_path))
+
+
+# --------------------------------------------------------------------------------------------------
+# tokenizer_config.json beside tokenizer.json
+
+NORMALIZERS = [tokenizers.normalizers.BertNormalizer(lowercase=True),
+               tokenizers.normalizers.BertNormalizer(lowercase=False),
+               tokenizers.normalizers.NFKC()]
+CLASSES = [{}, {"tokenizer_class": "BertTokenizer"}, {"tokenizer_class": "BertTokenizerFast"},
+           {"tokenizer_class": "DistilBertTokenizer"},
+           {"tokenizer_class": "PreTrainedTokenizerFast"}]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_a_config_that_contradicts_tokenizer_json_is_obeyed_where_transformers_obeys(
+        tmp_path, normalizer, kind):
+    words_folder(tmp_path)
+    tokenizer = wordpiece.wordpiece({word: i for i, word in enumerate(MANY)})
+    tokenizer.normalizer = normalizer
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    for flags in FLAGS[:3]:
+        config = json.dumps({**kind, **flags})
+        (tmp_path / "tokenizer_config.json").write_text(config)
+        cuts_like_transformers(tmp_path)
+    (tmp_path / "tokenizer_config.json").unlink()
+    cuts_like_transformers(tmp_path)
+
+
+def test_a_contradiction_is_said_and_agreement_is_not(tmp_path, capsys):
+    words_folder(tmp_path, {"do_lower_case": True})
+    tokenizer = wordpiece.wordpiece({word: i for i, word in enumerate(MANY)})
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    wordpiece.load_tokenizer(str(tmp_path))
+    assert capsys.readouterr().out == ""
+    tokenizer.normalizer = NORMALIZERS[1]
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    wordpiece.load_tokenizer(str(tmp_path))
+    assert "do_lower_case = True" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["true", 1, [], {}])
+def test_an_option_that_is_neither_true_nor_false_is_damage(tmp_path, value):
+    words_folder(tmp_path, {"do_lower_case": value})
+    with pytest.raises(UserError, match="do_lower_case"):
+        wordpiece.load_tokenizer(str(tmp_path))
+
+
+# --------------------------------------------------------------------------------------------------
+# [CLS] and [SEP]
+
+TEMPLATE = tokenizers.processors.TemplateProcessing
+IDS = [("[CLS]", 2), ("[SEP]", 3)]
+
+
+@pytest.mark.parametrize("processor, is_berts", [
+    (None, False),
+    (tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2)), True),
+    (TEMPLATE("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", IDS), True),
+    (TEMPLATE("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", IDS), False),      # all of type 0
+    (TEMPLATE("$A [SEP]", "$A [SEP] $B:1 [SEP]:1", IDS), False),
+    (TEMPLATE("[CLS] $A [SEP]", None, IDS), False),
+    (TEMPLATE("$A", "$A $B:1", []), False),
+    (tokenizers.processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2)), False)])
+def test_texts_begin_with_cls_and_end_with_sep_whatever_the_file_says(
+        tmp_path, capsys, processor, is_berts):
+    tokenizer = wordpiece.wordpiece(VOCABULARY)
+    if processor is None:  # the library sets none, but reads none
+        raw = json.loads(tokenizer.to_str())
+        (tmp_path / "tokenizer.json").write_text(json.dumps({**raw, "post_processor": None}))
+    else:
+        tokenizer.post_processor = processor
+        tokenizer.save(str(tmp_path / "tokenizer.json"))
+    loaded = wordpiece.load_tokenizer(str(tmp_path))
+    assert ("[CLS] and [SEP]" in capsys.readouterr().out) == (not is_berts)
+    pair = loaded.encode("the fox", "dog")
+    assert pair.tokens == ["[CLS]", "the", "fox", "[SEP]", "dog", "[SEP]"]
+    assert pair.type_ids == [0, 0, 0, 0, 1, 1]
+    assert loaded.encode("dog").tokens == ["[CLS]", "dog", "[SEP]"]
+    assert loaded.encode("the fox", add_special_tokens=False).tokens == ["the", "fox"]
+
+
+# --------------------------------------------------------------------------------------------------
 # What is refused
 
 @pytest.mark.parametrize("content, message", [
@@ -79,7 +257,7 @@ def test_a_file_that_is_no_tokenizer_is_said(tmp_path, content, message):
 
 
 def test_a_folder_without_a_tokenizer_is_said(tmp_path):
-    with pytest.raises(UserError, match="has no tokenizer.json"):
+    with pytest.raises(UserError, match="has no tokenizer.json and no vocab.txt"):
         wordpiece.load_tokenizer(str(tmp_path))
 
 

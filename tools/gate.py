@@ -9,12 +9,11 @@ the majority answer, if the teacher is far above it, if the students lie in betw
 their budget, and if the seeds of fine-tuning agree. `passes` holds the bounds.
 """
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from plumbing import cli, disk, options
+from plumbing import cli, disk, options, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
 
@@ -85,10 +84,12 @@ def train_models():
 def save_untrained(like, folder):
     """Saves a BERT of the size of `like` and with its tokenizer, whose fresh weights come from
     seed 0, in `folder`."""
-    source = disk.fetch(like, ["config.json", "tokenizer.json"])
+    source = disk.fetch(like, ["config.json", *disk.TOKENIZER_FILES])
+    config = read_config(source, BertConfig)
     torch.manual_seed(0)
-    Bert(read_config(source, BertConfig)).save_pretrained(folder)
-    shutil.copy(source / "tokenizer.json", Path(folder) / "tokenizer.json")
+    Bert(config).save_pretrained(folder)
+    tokenizer = wordpiece.load_tokenizer(str(source))
+    wordpiece.save_tokenizer(tokenizer, folder, config.max_position_embeddings)
 
 
 # --------------------------------------------------------------------------------------------------
