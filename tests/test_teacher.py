@@ -9,12 +9,14 @@ from plumbing.teacher import check_pair, load_teacher, tokenizer_of
 import pytest
 import torch
 import transformers
+from conftest import run_main
 
 import budget
 from budget import size
 from distill import lesson
 from model import Bert, BertConfig
-from train import Learner, copy_teacher
+from train import Learner, copy_teacher, main
+from world.source import StorySource
 
 V, T = 40, 12  # words of the vocabulary, tokens of a block
 
@@ -116,6 +118,31 @@ def test_the_last_word_embeddings_may_be_padding_and_that_is_said(folder, paddin
     assert tokenizer_of(folder, V + padding).get_vocab_size() == V
     assert f"{padding:,} of its {V + padding:,} word embeddings are padding" in (
         capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("strategy", [
+    "kd", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tinybert", "minilm"))])
+def test_the_student_of_a_padded_teacher_is_padded_and_teaches_in_turn(tmp_path, strategy):
+    tokenizer = StorySource().tokenizer()
+    words = tokenizer.get_vocab_size()
+    config = BertConfig.of(size("2x64"), vocab_size=words + 7, max_position_embeddings=16)
+    torch.manual_seed(0)
+    Bert(config).save_pretrained(tmp_path / "teacher")
+    wordpiece.save_tokenizer(tokenizer, tmp_path / "teacher", 16)
+    line = ["--strategy", strategy, "--flops", "4e8", "--model", "1x64", "--batch-size", "8",
+            "--seq-len", "16", "--teacher", tmp_path / "teacher", "--out", tmp_path / "student"]
+    status, out, err = run_main(main, "train.py", line)
+    assert status == 0, err
+    assert f"7 of its {words + 7} word embeddings are padding" in out
+    assert "finished before" in run_main(main, "train.py", line)[1]
+    record = json.loads((tmp_path / "student/run.json").read_text())
+    chosen = lesson(strategy, size("1x64"), size("2x64"))
+    step = budget.step_flops(size("1x64"), words + 7, 16, 8, chosen, size("2x64"))
+    assert record["flops_spent"] == sum(record["bill"].values()) == record["steps"] * step
+    student = transformers.AutoModel.from_pretrained(tmp_path / "student")
+    assert len(student.embeddings.word_embeddings.weight) == words + 7
+    student = load_teacher(tmp_path / "student", 16)
+    assert tokenizer_of(student.folder, words + 7).get_vocab() == tokenizer.get_vocab()
 
 
 def test_too_many_word_embeddings_belong_to_another_tokenizer(folder):
