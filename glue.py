@@ -305,17 +305,10 @@ def zero_shot(name):
     return found
 
 
-def folder_of(model):
-    """Where a model's glue.json goes: into its own folder, or for a hub id into one in runs/."""
-    if Path(model).is_dir():
-        return Path(model)
-    return Path("runs") / f"glue-{Path(model).name}"
-
-
 def main():
     args = options.glue()
     name = args.model[0]
-    folder = Path(args.out or folder_of(name))
+    folder = Path(args.out or gluejson.folder_of(name))
     cli.say(tables.scores_table(score(args, name, folder)))
     pairs = zero_shot(disk.fetch(name, disk.MODEL_FILES)) if args.data == "stories" else {}
     if pairs:

@@ -1,6 +1,15 @@
 """glue.json: the fine-tunings of a model that are finished, so that none is done twice."""
+from pathlib import Path
+
 from plumbing import disk
 from plumbing.cli import UserError
+
+
+def folder_of(model):
+    """Where a model's glue.json goes: into its own folder, or for a hub id into one in runs/."""
+    if Path(model).is_dir():
+        return Path(model)
+    return Path("runs") / f"glue-{Path(model).name}"
 
 
 def read(path):

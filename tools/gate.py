@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from plumbing import cli, disk, options, wordpiece
+from plumbing import cli, disk, gluejson, options, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
 
@@ -145,7 +145,7 @@ def main():
     scores = {}
     for model in (UNTRAINED, *models):
         cli.say(f"fine-tuning {model} ...")
-        scores[model] = glue.score(args, model, glue.folder_of(model))
+        scores[model] = glue.score(args, model, gluejson.folder_of(model))
     text = table(scores)
     cli.say("\n" + text)
     if "FAILS" in text:
