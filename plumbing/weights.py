@@ -156,8 +156,10 @@ def refusal(message):
 
 
 def tensors_in(value):
-    """{name: tensor} of what a pickle holds: a state dict, or one inside another dict."""
-    while isinstance(value, dict):
+    """{name: tensor} of what a pickle holds: a state dict, or one inside another dict or two."""
+    for _ in range(3):  # a dict may hold itself
+        if not isinstance(value, dict):
+            break
         tensors = {name: tensor for name, tensor in value.items()
                    if isinstance(name, str) and isinstance(tensor, torch.Tensor)}
         if tensors:

@@ -185,6 +185,12 @@ def tar(path):
             archive.addfile(tarfile.TarInfo(name))
 
 
+def circle(path):
+    value = {}
+    value["model"] = value
+    torch.save(value, path)
+
+
 def bomb(path):
     """A valid file, whose parts somebody has compressed."""
     torch.save({"a": torch.zeros(10 ** 5)}, path)
@@ -203,7 +209,8 @@ def bomb(path):
     (lambda path: torch.save({"state_dict": 3}, path), "no weights"),
     (lambda path: torch.save({"a": torch.zeros(1).expand(10 ** 12)}, path), "damaged"),
     (lambda path: torch.save({"a": torch.zeros(3, 3).to_sparse()}, path), "damaged"),
-    (tar, "damaged"), (bomb, "damaged"), (lambda path: path.mkdir(), "not a file")])
+    (tar, "damaged"), (bomb, "damaged"), (circle, "no weights"),
+    (lambda path: path.mkdir(), "not a file")])
 def test_what_holds_no_weights_is_refused_in_one_line(folder, write, message):
     (folder / "model.safetensors").unlink()
     write(folder / "pytorch_model.bin")
