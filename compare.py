@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it 
 import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
 from plumbing import cli, disk, options, weights
 from plumbing.cli import UserError
+from plumbing.teacher import fetch
 
 import torch
 
 import budget
-import distill
 from reporting import cells, collect, report
 from reporting.words import spell
 
@@ -37,7 +37,7 @@ def check_pairs(args, grid):
     and not after an hour."""
     for cell in grid[:len(args.strategies)]:  # every strategy, at the smallest budget
         training = options.train(cell.commands[0][1:])
-        lesson = distill.lesson(cell.strategy, args.model, args.teacher_model)
+        lesson = cells.lesson_of(args, cell.strategy)
         step = budget.step_flops(args.model, SMALLEST_V, training.seq_len, training.batch_size,
                                  lesson, args.teacher_model)
         if cell.flops < step:
@@ -56,12 +56,18 @@ def run(args, teacher, teacher_cell):
         if failed:
             raise UserError("the teacher failed, and there is nothing to learn from: "
                             f"{failed['teacher']}")
-    args.teacher_sha256 = weights.sha256(disk.fetch(teacher, disk.WEIGHT_FILES))
+    args.teacher_folder = fetch(teacher)
+    args.teacher_sha256 = weights.sha256(args.teacher_folder)
+    if args.head_teacher:
+        args.head_sha256 = weights.sha256(fetch(args.head_teacher))
     rates, tried = cells.chosen_rates(args, teacher, failed)
     grid = cells.grid(args, teacher, rates)
     failed |= cells.run(grid, args, "students")
+    scored = cells.scores_of_teacher(args, teacher)
+    failed |= cells.run([scored], args, "the teacher's scores")
     outcomes = {cell: found for cell in grid if (found := cells.outcome(cell, args))}
-    report.write(args, teacher_cell, grid, outcomes, tried, failed)
+    report.write(args, teacher_cell, grid, outcomes, tried, failed,
+                 teacher=cells.outcome(scored, args))
     return failed
 
 

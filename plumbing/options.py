@@ -269,6 +269,10 @@ PRESETS = {
 }
 NO_PRESET = {"data": "stories", "glue_data": "stories", "teacher": None, "teacher_flops": "0",
              "glue_grid": None, "train_options": ""}
+# Students of a comparison that begin with layers copied from the teacher (--init teacher):
+# "scratch-copied" shows what the copied layers alone give.
+COPIED = "-copied"
+STUDENTS = [*distill.STRATEGIES, *(name + COPIED for name in distill.STRATEGIES)]
 # The options of train.py that make one strategy, and may differ from that of scratch.
 ONLY_DISTILLED = ("--mlm-finish", "--init", "--temperature", "--relation-heads", "--teacher-layer")
 # The options of glue.py that compare.py has no option of its own for.
@@ -303,7 +307,8 @@ def add_grid(parser):
     add("--preset", default="demo", choices=list(PRESETS),
         help="what the options below are, where they are not given (default: demo)")
     add("--strategies", metavar="A,B",
-        help=f"scratch must be among them; {', '.join(distill.STRATEGIES)}")
+        help=f"scratch must be among them; {', '.join(distill.STRATEGIES)}; with {COPIED} behind "
+        "it, as in scratch-copied, the student begins with layers copied from the teacher")
     add("--budgets", metavar="C,C", help="FLOPs of a student, like 1e12,3e12,1e13")
     add("--unique-tokens", metavar="N,N",
         help="distinct tokens of the text, like inf,1e4: inf is all there are")
@@ -315,6 +320,9 @@ def add_grid(parser):
     add("--teacher", metavar="NAME",
         help="a teacher that exists: a run's folder, a BERT's folder or a hub id (default: one is "
         "trained)")
+    add("--head-teacher", metavar="NAME",
+        help="another teacher, of the same size, for the strategies that read predictions (kd): "
+        "where --teacher is an encoder without a head for masked words")
     add("--teacher-model", type=budget.size, metavar="LxH", help="size of a teacher to train")
     add("--teacher-flops", metavar="C",
         help="its budget; of a teacher that exists: what its training cost, for the break-even")
@@ -386,8 +394,11 @@ def read_lists(args):
 def check_comparison(args):
     """Raises UserError where the grid would compare nothing, or more than the strategies."""
     for name in args.strategies:
-        if name not in distill.STRATEGIES:
-            raise UserError(f"--strategies: {name!r} is none of {', '.join(distill.STRATEGIES)}")
+        if name not in STUDENTS:
+            raise UserError(f"--strategies: {name!r} is none of {', '.join(distill.STRATEGIES)}, "
+                            f"alone or with {COPIED} behind it")
+    if args.head_teacher and not args.teacher:
+        raise UserError("--head-teacher is for a --teacher that has no head: give that one, too")
     if "scratch" not in args.strategies:
         raise UserError("--strategies has no scratch, and there is nothing to compare with: add it")
     for word in words_of(args.distil_options, "--distil-options"):

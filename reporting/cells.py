@@ -17,8 +17,9 @@ from typing import NamedTuple, Optional
 
 from plumbing import cli, disk, gluefiles, gluejson, hardware, options, progress, runs, weights
 from plumbing.cli import UserError
-from plumbing.options import words_of
+from plumbing.options import COPIED, words_of
 
+import distill
 import glue
 from measure import scores
 from reporting.words import spell
@@ -27,9 +28,12 @@ from world import tasks as world_tasks
 ROOT = Path(__file__).resolve().parents[1]
 # What a comparison is about. A folder holds one.
 FIXED = ("model", "teacher", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid",
-         "tasks", "glue_seeds", "lr", "lr_grid", "train_options", "distil_options", "glue_options")
-LATER = {"glue_options": ""}  # what a comparison means that an earlier version began
-FILES = ("teacher", "cells", "logs", "lock")  # of a comparison whose cells ran elsewhere
+         "tasks", "glue_seeds", "lr", "lr_grid", "train_options", "distil_options", "glue_options",
+         "head_teacher")
+# What a comparison means that an earlier version began.
+LATER = {"glue_options": "", "head_teacher": "None"}
+# Of a comparison whose cells ran elsewhere.
+FILES = ("teacher", "teacher-scores", "cells", "logs", "lock")
 # Charged for both passes whole (distill.Lesson). Students of an earlier version were not.
 RELEASED_WHOLE = ("tinybert-released", "minilm-released")
 
@@ -89,7 +93,8 @@ def cell_name(strategy, flops, unique_tokens, seed, lr):
 def cell_of(args, teacher, strategy, flops, unique_tokens, seed, lr):
     """The Cell of one student. All but what makes the strategy is equal for all strategies."""
     folder = args.out / "cells" / cell_name(strategy, flops, unique_tokens, seed, lr)
-    train = ["train.py", "--strategy", strategy, "--flops", spell(flops), "--model",
+    base = strategy.removesuffix(COPIED)
+    train = ["train.py", "--strategy", base, "--flops", spell(flops), "--model",
              str(args.model), *data_options(args), "--seed", str(seed),
              *words_of(args.train_options, "--train-options")]
     if unique_tokens is not None:
@@ -99,14 +104,42 @@ def cell_of(args, teacher, strategy, flops, unique_tokens, seed, lr):
     if strategy == "scratch":  # the same tokenizer for all
         train += ["--tokenizer", teacher]
     else:
-        train += ["--teacher", teacher, *words_of(args.distil_options, "--distil-options")]
-    score = ["glue.py", str(folder), "--tasks", args.tasks, "--seeds", str(args.glue_seeds),
+        if args.head_teacher and reads_predictions(args, strategy):
+            teacher = args.head_teacher
+        train += ["--teacher", teacher]
+    if base != "scratch":
+        train += words_of(args.distil_options, "--distil-options")
+    if strategy != base:
+        train += ["--init", "teacher"]
+    commands = (*train, "--out", str(folder)), scoring(args, folder)
+    return Cell(strategy, flops, unique_tokens, seed, lr, folder, commands)
+
+
+def scoring(args, model, *more):
+    """The argument list that scores a model."""
+    words = ["glue.py", str(model), "--tasks", args.tasks, "--seeds", str(args.glue_seeds),
              "--grid", args.glue_grid]
     if args.glue_data != "stories":
-        score += ["--data", args.glue_data]
-    score += words_of(args.glue_options, "--glue-options")
-    commands = (*train, "--out", str(folder)), tuple(score)
-    return Cell(strategy, flops, unique_tokens, seed, lr, folder, commands)
+        words += ["--data", args.glue_data]
+    return (*words, *words_of(args.glue_options, "--glue-options"), *more)
+
+
+def scores_of_teacher(args, teacher):
+    """The Cell that scores the teacher, as the students are scored."""
+    folder = args.out / "teacher-scores"
+    command = scoring(args, teacher, "--out", str(folder))
+    return Cell("teacher's scores", 0, None, 0, None, folder, (command,))
+
+
+def lesson_of(args, strategy):
+    """The distill.Lesson of a strategy, for the comparison's pair of models."""
+    return distill.lesson(strategy.removesuffix(COPIED), args.model, args.teacher_model)
+
+
+def reads_predictions(args, strategy):
+    """Whether a strategy reads the predictions of the teacher's head."""
+    lesson = lesson_of(args, strategy)
+    return lesson.teacher is not None and lesson.teacher.logits
 
 
 def grid(args, teacher, rates):
@@ -185,6 +218,9 @@ def outcome(cell, args):
 
     Raises UserError where the folder is not what the cell made: it was edited, or its student had
     another teacher."""
+    if cell.strategy == "teacher's scores":
+        results = results_of(cell, args, weights.model_sha256(args.teacher_folder))
+        return results and {"record": {}, "results": results}
     path = cell.folder / "run.json"
     if not path.exists():
         return None
@@ -199,30 +235,39 @@ def outcome(cell, args):
         return None
     if cell.strategy == "teacher":
         return {"record": record, "results": {}}
+    results = results_of(cell, args, weights.model_sha256(cell.folder))
+    return results and {"record": record, "results": results}
+
+
+def results_of(cell, args, sha256):
+    """{task: summary} from a cell's glue.json; None while a fine-tuning is missing. sha256: of the
+    model. Raises UserError where another model was scored."""
     kept = gluejson.read(cell.folder / "glue.json")
-    sha256 = weights.model_sha256(cell.folder)
     if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
         raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited, "
                         "or was scored by an earlier version; remove its glue.json, and it is "
                         "scored again")
-    scoring = options.glue(cell.commands[1][1:])
-    device, dtype = hardware.select(scoring.device, scoring.dtype)
-    wanted = glue.cells_of(scoring, tasks_of(args), args.model.h, sha256, dtype, device.type)
+    options_of_glue = options.glue(cell.commands[-1][1:])
+    device, dtype = hardware.select(options_of_glue.device, options_of_glue.dtype)
+    size = args.teacher_model if cell.strategy == "teacher's scores" else args.model
+    wanted = glue.cells_of(options_of_glue, tasks_of(args), size.h, sha256, dtype, device.type)
     fine_tunings = [(task, gluejson.find(kept, one)) for task, one in wanted]
-    results = scores.results_of(tasks_of(args), fine_tunings)
-    return results and {"record": record, "results": results}
+    return scores.results_of(tasks_of(args), fine_tunings)
 
 
 def check_settings(cell, args, settings):
     """Raises UserError where a run's settings are not those that the cell asks for."""
     is_teacher = cell.strategy == "teacher"
     expected = {"flops_budget": cell.flops, "seed": cell.seed, "unique_tokens": cell.unique_tokens,
-                "strategy": "scratch" if is_teacher else cell.strategy,
+                "strategy": "scratch" if is_teacher else cell.strategy.removesuffix(COPIED),
                 "model": str(args.teacher_model if is_teacher else args.model)}
     if cell.lr:
         expected["lr"] = cell.lr
     if cell.strategy not in ("scratch", "teacher"):
-        expected["teacher_sha256"] = args.teacher_sha256
+        is_headed = args.head_teacher and reads_predictions(args, cell.strategy)
+        expected["teacher_sha256"] = args.head_sha256 if is_headed else args.teacher_sha256
+    if cell.strategy.endswith(COPIED):
+        expected["init"] = "teacher"
     if cell.strategy in RELEASED_WHOLE:
         expected["charged"] = runs.WHOLE
     wrong = [key for key, value in expected.items() if settings.get(key) != value]

@@ -17,7 +17,6 @@ from plumbing import cli, disk, gluejson, options, runs
 from plumbing.cli import UserError
 
 import budget
-import distill
 import glue
 from measure import scores
 from reporting import report
@@ -66,7 +65,8 @@ def students_of(folder):
         cell = cell_from(match, path)
         settings = record.get("settings", {})
         keys = ("strategy", "flops_budget", "unique_tokens", "seed")
-        if tuple(settings.get(key) for key in keys) != cell[:4]:
+        named = (cell.strategy.removesuffix(options.COPIED), *cell[1:4])
+        if tuple(settings.get(key) for key in keys) != named:
             raise UserError(f"{path} is not what its name says: it was edited, or renamed")
         if cell.strategy in RELEASED_WHOLE and settings.get("charged") != runs.WHOLE:
             raise UserError(f"{path} was trained by an earlier version, with another loss and at "
@@ -176,7 +176,7 @@ def check_pool(outcomes):
 def describe(args, outcomes):
     """Makes the grid of `args` the one that the students fill."""
     strategies = {cell.strategy for cell in outcomes}
-    args.strategies = [name for name in distill.STRATEGIES if name in strategies]
+    args.strategies = [name for name in options.STUDENTS if name in strategies]
     args.budgets = sorted({cell.flops for cell in outcomes})
     amounts = {cell.unique_tokens for cell in outcomes}
     args.unique_tokens = [None] if None in amounts else []  # unlimited data stands first

@@ -3,6 +3,7 @@ import math
 from pathlib import Path
 
 from plumbing import disk
+from plumbing.options import COPIED
 
 import distill
 from measure.statistics import MARGIN
@@ -31,9 +32,9 @@ def open_axes(axes):
 
 
 def style_of(strategy):
-    """(colour, marker) of a strategy."""
-    i = list(distill.STRATEGIES).index(strategy) % len(COLOURS)
-    return COLOURS[i], MARKERS[i]
+    """(colour, marker) of a strategy. With copied layers it keeps its colour."""
+    i = list(distill.STRATEGIES).index(strategy.removesuffix(COPIED)) % len(COLOURS)
+    return COLOURS[i], "h" if strategy.endswith(COPIED) else MARKERS[i]
 
 
 def save(figure, folder, name):

@@ -406,6 +406,7 @@ def command_of(args):
         "strategies": ",".join(args.strategies), "budgets": ",".join(map(spell, args.budgets)),
         "unique-tokens": ",".join(tokens), "seeds": args.seeds,
         "first-seed": args.first_seed or None, "model": args.model, "teacher": args.teacher,
+        "head-teacher": args.head_teacher,
         "teacher-model": None if args.teacher else args.teacher_model,
         "teacher-flops": spell(args.teacher_flops), "data": args.data,
         "glue-data": args.glue_data, "glue-grid": args.glue_grid, "tasks": args.tasks,

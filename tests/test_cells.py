@@ -65,6 +65,53 @@ def test_the_grid_is_every_combination_once():
     assert len({cell.folder for cell in students}) == 24
 
 
+def test_a_student_with_copied_layers_differs_from_its_strategy_by_its_first_weights_alone():
+    args = options.compare(["--strategies", "scratch,scratch-copied,kd,kd-copied", "--seeds", "1",
+                            "--unique-tokens", "inf", "--distil-options", "--mlm-finish 0.3"])
+    students = cells.grid(args, "T", dict.fromkeys(args.strategies))
+    words = {cell.strategy: list(cell.commands[0][:-2]) for cell in students}  # without --out
+    assert words["kd-copied"] == [*words["kd"], "--init", "teacher"]
+    # From scratch the teacher gives layers and the tokenizer, and no lesson.
+    assert words["scratch-copied"] == [*words["scratch"][:-2], "--teacher", "T",
+                                       "--init", "teacher"]
+
+
+def test_strategies_that_read_predictions_have_the_teacher_with_a_head():
+    args = options.compare(["--strategies", "scratch,kd,kd-released,tinybert,minilm", "--seeds",
+                            "1", "--unique-tokens", "inf", "--teacher", "T", "--head-teacher", "H",
+                            "--teacher-model", "4x128"])
+    students = cells.grid(args, "T", dict.fromkeys(args.strategies))
+    teachers = {cell.strategy: cell.commands[0][cell.commands[0].index("--teacher") + 1]
+                for cell in students if "--teacher" in cell.commands[0]}
+    assert teachers == {"kd": "H", "kd-released": "H", "tinybert": "T", "minilm": "T"}
+
+
+def test_a_student_of_the_teacher_with_a_head_is_known_by_that_teacher(comparison):
+    args, _ = comparison
+    args.head_teacher, args.teacher_sha256, args.head_sha256 = "H", "a" * 64, "b" * 64
+    for strategy, sha256 in (("kd", "b" * 64), ("tinybert", "a" * 64)):
+        cell = cells.cell_of(args, "T", strategy, 10 ** 12, None, 0, None)
+        leave_record(cell, teacher_sha256=sha256)
+        assert cells.outcome(cell, args) is None  # not finished, and not refused
+
+
+def test_a_student_without_copied_layers_is_not_taken_for_one_with_them(comparison):
+    args, _ = comparison
+    args.teacher_sha256 = "a" * 64
+    cell = cells.cell_of(args, "T", "kd-copied", 10 ** 12, None, 0, None)
+    leave_record(cell, strategy="kd", teacher_sha256="a" * 64, init="random")
+    with pytest.raises(UserError, match=r"is not what its name says \(init\)"):
+        cells.outcome(cell, args)
+
+
+def test_the_teacher_is_scored_as_the_students_are(comparison):
+    args, cell = comparison
+    scored = cells.scores_of_teacher(args, "T")
+    [command] = scored.commands
+    assert without(("--out",), command[2:]) == list(cell.commands[1][2:])
+    assert command[1] == "T"
+
+
 @pytest.mark.parametrize("strategy, flops, unique_tokens, seed, lr", [
     ("scratch", 10 ** 12, None, 0, None), ("kd-released", 1234567890123, 10_000, 10, 0.0005),
     ("minilm-v1", 3 * 10 ** 18, 2_600_000_001, 7, 1e-05)])

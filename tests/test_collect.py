@@ -78,7 +78,7 @@ def test_differences_of_all_the_class_are_paired_by_seed(hand_in, tmp_path):
         ("kd", "20", "0.760000"), ("scratch", "20", "0.700000")]
     # The pairs differ by 2 and 6 points: 4.0 in the mean, +- 12.7062 x 2.828 / sqrt(2). The 20
     # points between the two students from scratch do not count.
-    assert "| 4.0 +- 25.4 | not told apart from scratch with 2 seeds |" in text
+    assert "| 4.0 ± 25.4 | not told apart from scratch with 2 seeds |" in text
     assert f"python compare.py --collect {ann} {ben}" in text
     assert (tmp_path / "all" / "scores.png").stat().st_size > 2000
 
@@ -89,7 +89,7 @@ def test_a_third_hand_narrows_the_interval(hand_in, tmp_path):
                for name, seed, gain in gains]
     text, _ = collect_into(tmp_path / "all", *folders)
     # 4.3027 x 2 / sqrt(3)
-    assert "| 4.0 +- 5.0 | not told apart from scratch with 3 seeds |" in text
+    assert "| 4.0 ± 5.0 | not told apart from scratch with 3 seeds |" in text
 
 
 def test_the_same_student_twice_is_refused(hand_in, tmp_path):

@@ -126,7 +126,8 @@ def test_the_labels_of_a_test_set_do_not_matter(file):
     ({"label": 2}, "row 2: label is 2, none of 0")])
 @pytest.mark.parametrize("name", ["t.parquet", "t.jsonl"])
 def test_a_wrong_row_is_named_with_task_part_and_row(file, name, changes, message):
-    with pytest.raises(UserError, match=f"^mrpc train, {message}.*{name}, (row 2 counted from 0|line 3)"):
+    place = f"{name}, (row 2 counted from 0|line 3)"
+    with pytest.raises(UserError, match=f"^mrpc train, {message}.*{place}"):
         read(file(name, rows_of_mrpc(**changes)))
 
 
