@@ -220,7 +220,9 @@ def outcome(cell, args):
     another teacher."""
     if cell.strategy == "teacher's scores":
         results = results_of(cell, args, weights.model_sha256(args.teacher_folder))
-        return results and {"record": {}, "results": results}
+        path = args.teacher_folder / "run.json"
+        record = disk.read_json(path) if path.exists() else {}
+        return results and {"record": record, "results": results}
     path = cell.folder / "run.json"
     if not path.exists():
         return None

@@ -150,8 +150,9 @@ def draw_scores(rows, args, folder, levels):
         axes[1][column].set_xlabel("FLOPs, the teacher's passes included")
         axes[1][column].set_xticks(args.budgets, [power_of_ten(C) for C in args.budgets])
         axes[1][column].minorticks_off()
-    left, right = axes[0][0].get_xlim()  # shared by all panels; the names need room at the right
-    axes[0][0].set_xlim(left, right * max(1.8, (right / left) ** 0.25))
+    # Shared by all panels. The names need room at the right.
+    left, right = args.budgets[0] / 1.3, args.budgets[-1] * 1.3
+    axes[0][0].set_xlim(left, right * (right / left) ** 0.35)
     for row_of_axes, (key, by_seed) in zip(axes, kinds):
         values = [value for row in rows for value in row[by_seed].values()]
         if values:
@@ -204,10 +205,16 @@ def label_ends(ax, ends):
         return
     low, high = ax.get_ylim()
     step, last = (high - low) * 0.055, -math.inf
-    for y, x, name, colour in sorted(ends):
+    heights = []
+    for y, *_ in sorted(ends):
         last = max(y, last + step)
-        ax.annotate(name, (x, y), xytext=(x * 1.12, last), textcoords="data", color=colour,
-                    fontsize=9, va="center", annotation_clip=False)
+        heights.append(last)
+    above = max(0.0, last - (high - step))  # what would stand in the title
+    left, right = ax.get_xlim()
+    beside = max(x for _, x, *_ in ends) * (right / left) ** 0.03
+    for (y, x, name, colour), height in zip(sorted(ends), heights):
+        ax.annotate(name, (x, y), xytext=(beside, height - above), textcoords="data",
+                    color=colour, fontsize=9, va="center", annotation_clip=False)
 
 
 # What a budget is spent on: (key of the bill, label, colour, hatch).

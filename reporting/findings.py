@@ -138,8 +138,8 @@ def levels_of(outcomes, teacher=None):
     """What the students' scores and losses lie between: {"score": {name: points}, "val_loss":
     {name: nats}}. teacher: the teacher's outcome, where it was scored."""
     first = next(iter(outcomes.values()))
-    chance = statistics.mean(majority_score(result) for result in first["results"].values())
-    levels = {"score": {"majority answer": 100 * chance},
+    guessing = statistics.mean(guessing_score(result) for result in first["results"].values())
+    levels = {"score": {"guessing": 100 * guessing},
               "val_loss": {"plateau (unigram)": first["record"]["unigram_loss"]}}
     if teacher and teacher["results"]:
         levels["score"]["teacher"] = 100 * score_of(teacher["results"])
@@ -148,10 +148,16 @@ def levels_of(outcomes, teacher=None):
     return levels
 
 
-def majority_score(result):
-    """What the majority answer scores on the part of a task that `headline` reads."""
+def guessing_score(result):
+    """What an answer without reading scores on the part of a task that `headline` reads.
+
+    It is the score of the majority answer. Only F1 is 0 where that answer is "no"; whoever then
+    says "yes" as often as it is right has an F1 of that share."""
     part = "test" if "test" in result["score"] else next(iter(result["score"]))
-    return statistics.mean(result["majority"][part].values())
+    majority = dict(result["majority"][part])
+    if majority.get("f1") == 0:
+        majority["f1"] = 1 - majority["accuracy"]
+    return statistics.mean(majority.values())
 
 
 # --------------------------------------------------------------------------------------------------

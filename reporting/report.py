@@ -79,13 +79,28 @@ def answer(args, pooled):
     for unique in args.unique_tokens:
         own = [row for row in pooled if row["unique_tokens"] == unique]
         if own:
-            clauses = listed([clause(row) for row in own])
-            sentences.append(f"With {data_setting(unique)}, {clauses}.")
+            sentences.append(f"With {data_setting(unique)}, {listed(clauses(own))}.")
     return [*sentences, conclusion(args, pooled)]
 
 
+def clauses(rows):
+    """What the pooled differences of a data setting say, as parts of a sentence: a part for each
+    that is resolved, and one for all others."""
+    parts, unresolved = [], []
+    for row in rows:
+        if part := clause(row):
+            parts.append(part)
+        else:
+            difference = plus_minus(row["difference"], row["difference_half"])
+            unresolved.append(f"{row['strategy']} ({difference})")
+    if unresolved:
+        verb = "is" if len(unresolved) == 1 else "are"
+        parts.append(f"{listed(unresolved)} {verb} not told apart from scratch")
+    return parts
+
+
 def clause(row):
-    """What one strategy's pooled difference says, as a part of a sentence."""
+    """What one pooled difference says, where it is resolved. None where it is not."""
     points = plus_minus(abs(row["difference"]), row["difference_half"])
     if row["verdict"].startswith("ahead"):
         return f"**{row['strategy']} scores {points} points more than scratch**"
@@ -95,7 +110,7 @@ def clause(row):
     if row["verdict"].startswith("equal"):
         return (f"**{row['strategy']} and scratch are equal within {MARGIN:g} points** "
                 f"({difference})")
-    return f"{row['strategy']} and scratch are not told apart ({difference})"
+    return None
 
 
 def conclusion(args, pooled):

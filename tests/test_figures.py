@@ -61,7 +61,7 @@ def test_dashed_lines_show_what_the_students_lie_between(tmp_path, drawn):
     args, outcomes = make_study(tmp_path)
     draw(args, outcomes, tmp_path)
     score, loss = drawn["scores"].axes[0], drawn["scores"].axes[2]
-    for axes, name, value in ((score, "majority answer", 50), (loss, "plateau (unigram)", 4)):
+    for axes, name, value in ((score, "guessing", 50), (loss, "plateau (unigram)", 4)):
         assert name in [text.get_text() for text in axes.texts]
         dashed = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
         assert [line.get_ydata()[0] for line in dashed] == [value]

@@ -141,10 +141,18 @@ def test_tasks_of_glue_have_no_skills(study):
 # --------------------------------------------------------------------------------------------------
 # What the scores lie between
 
-def test_the_levels_are_the_majority_answer_the_unigram_loss_and_the_teacher(study):
+def test_the_levels_are_guessing_the_unigram_loss_and_the_teacher(study):
     args, outcomes = study
-    assert findings.levels_of(outcomes) == {"score": {"majority answer": 50.0},
+    assert findings.levels_of(outcomes) == {"score": {"guessing": 50.0},
                                             "val_loss": {"plateau (unigram)": 4.0}}
     teacher = next(iter(outcomes.values()))
     levels = findings.levels_of(outcomes, teacher)
     assert levels["score"]["teacher"] == 40.0 and levels["val_loss"]["teacher"] == 1.6
+
+
+@pytest.mark.parametrize("majority, score", [
+    ({"accuracy": 0.6}, 0.6), ({"accuracy": 0.684, "f1": 0.812}, 0.748),  # MRPC: most are "yes"
+    ({"accuracy": 0.5, "f1": 0.0}, 0.5), ({"matthews": 0.0}, 0.0)])
+def test_guessing_scores_as_the_majority_answer_but_for_an_f1_of_zero(majority, score):
+    result = {"score": {"dev": [0.9, None]}, "majority": {"dev": majority}}
+    assert findings.guessing_score(result) == pytest.approx(score)

@@ -130,7 +130,7 @@ def test_a_null_result_is_an_answer_too(tmp_path, no_figures):
 
 def test_what_is_not_resolved_asks_for_more_seeds(tmp_path, no_figures):
     text = report_of(make_study(tmp_path, seeds=1))
-    assert "kd and scratch are not told apart (5.0)" in text
+    assert "With unlimited data, kd (5.0) is not told apart from scratch." in text
     assert "More seeds are needed" in text
 
 
