@@ -22,6 +22,7 @@ from plumbing.options import COPIED, words_of
 import distill
 import glue
 from measure import scores
+from reporting import card
 from reporting.words import spell
 from world import tasks as world_tasks
 
@@ -238,7 +239,17 @@ def outcome(cell, args):
     if cell.strategy == "teacher":
         return {"record": record, "results": {}}
     results = results_of(cell, args, weights.model_sha256(cell.folder))
-    return results and {"record": record, "results": results}
+    return results and {"record": record, "results": results,
+                        "left_plateau": left_plateau(cell.folder, record)}
+
+
+def left_plateau(folder, record):
+    """The FLOPs at which a student left the plateau, by its log. None where the log is missing."""
+    path = folder / "log.jsonl"
+    if not path.exists():
+        return None
+    log = [json.loads(line) for line in disk.read_text(path).splitlines()]
+    return card.left_plateau_at(log, record["unigram_loss"])
 
 
 def results_of(cell, args, sha256):

@@ -96,7 +96,10 @@ def loss_columns(students):
                if outcome["record"]["val_loss"] is not None}
     losses = {seed: record["val_loss"] for seed, record in records.items()}
     mean, half = interval(list(losses.values())) if losses else (None, None)
-    return {"val_loss": mean, "loss_half": half, "loss_by_seed": losses,
+    exits = [students[seed].get("left_plateau") for seed in losses]
+    exits = [flops for flops in exits if flops is not None]
+    return {"exits": len(exits), "exit": statistics.median(exits) if exits else None,
+            "val_loss": mean, "loss_half": half, "loss_by_seed": losses,
             "plateau": any(on_plateau(record) for record in records.values())}
 
 

@@ -25,20 +25,28 @@ from reporting.words import data_setting, listed, plus_minus, spell
 
 def rows_table(rows, tasks):
     """The rows as a table of Markdown."""
-    heads = ["data", "FLOPs", "strategy", "tokens", "epochs", "MLM loss", *tasks, "score",
+    heads = ["data", "FLOPs", "strategy", "tokens", "epochs", "MLM loss", "left the plateau",
+             *tasks, "score",
              "to scratch", "verdict", "compute multiplier"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         loss = plus_minus(row["val_loss"], None, 3) or "no head"
         values = [data_setting(row["unique_tokens"]), cli.flops(row["flops"]), row["strategy"],
                   cli.flops(row["tokens"]), f"{row['epochs']:.3g}",
-                  loss + (" (plateau)" if row["plateau"] else ""),
+                  loss + (" (plateau)" if row["plateau"] else ""), exit_words(row),
                   *(f"{row['tasks'][task]:.1f}" for task in tasks),
                   plus_minus(row["score"], row["half"]),
                   plus_minus(row["difference"], row["difference_half"]), row["verdict"],
                   multiplier_words(row)]
         lines.append(f"| {' | '.join(values)} |")
     return "\n".join(lines)
+
+
+def exit_words(row):
+    """'8.1e+11 (11 of 12)': the median FLOPs at which students left the plateau, and how many."""
+    if row["exit"] is None:
+        return ""
+    return f"{cli.flops(row['exit'])} ({row['exits']} of {row['seeds']})"
 
 
 def multiplier_words(row):
@@ -333,7 +341,9 @@ def table_section(rows):
             "scratch`: mean of the differences paired by seed. `compute multiplier`: how many "
             "times the budget scratch needs for the same score, read off scratch's own curve. It "
             "is given where the two are told apart. > and < say that scratch reaches the score "
-            "beyond the budgets that were measured, if at all.", "",
+            "beyond the budgets that were measured, if at all. `left the plateau`: the median "
+            "FLOPs at which the training loss fell below 0.9 of the unigram loss, and how many "
+            "students got there.", "",
             rows_table(rows, list(rows[0]["tasks"])), "",
             "Where the teacher exists already, or serves many students, you need not pay for its "
             "training. Where you do pay, the break-even says how many students it takes to pay "
