@@ -66,6 +66,7 @@ def run(args, teacher, teacher_cell):
     scored = cells.scores_of_teacher(args, teacher)
     failed |= cells.run([scored], args, "the teacher's scores")
     outcomes = {cell: found for cell in grid if (found := cells.outcome(cell, args))}
+    cells.check_texts(outcomes, args)
     report.write(args, teacher_cell, grid, outcomes, tried, failed,
                  teacher=cells.outcome(scored, args))
     return failed
@@ -91,7 +92,7 @@ def main():
     with disk.locked(args.out / "lock", "compares in the same folder") as args.lock:
         failed = run(args, teacher, teacher_cell)
     if failed:
-        line = f"{len(failed)} of {len(grid)} cells failed; the same command tries them again"
+        line = f"cells that failed: {len(failed)}; the same command tries them again"
         cli.say(line, lambda words: print(words, file=sys.stderr))
         sys.exit(1)
 

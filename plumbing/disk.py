@@ -248,7 +248,9 @@ def parse_safetensors(path, file):
 
 def path_of(name):
     """A path as a user writes it, perhaps with `~`. Raises UserError where that home folder is not
-    known."""
+    known, or the name is empty: Path("") would be the working directory."""
+    if not str(name):
+        raise UserError('an empty name, "": give a file, a folder or a hub id')
     try:
         return Path(name).expanduser()
     except RuntimeError:

@@ -11,6 +11,7 @@ The files are listed here one by one, and each one is opened by its own name. So
 import bz2
 import contextlib
 import gzip
+import io
 import lzma
 import os
 import re
@@ -24,10 +25,10 @@ KINDS = {".txt": "text", ".md": "text", ".jsonl": "json", ".json": "json", ".csv
          ".tsv": "tsv", ".parquet": "parquet", ".arrow": "arrow"}
 COMPRESSED = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # and .zst, see `decompressed`
 ENDINGS = " ".join(KINDS)
-# Files that describe the others. Nobody means them as text, unless they are named themselves.
-DESCRIPTIONS = {"readme.md", "dataset_info.json", "dataset_infos.json", "state.json",
-                "dataset_dict.json"}
-INTERMEDIATE = re.compile(r"cache-.*\.arrow")  # what `datasets` leaves beside its own files
+# What the library `datasets` leaves beside its data. Nobody means it as text, or misses it.
+RECORDS = re.compile(r"dataset_infos?\.json|state\.json|dataset_dict\.json|cache-.*\.arrow")
+# Part 2 of 10, say: train-00001-of-00010.parquet
+SHARD = re.compile(r"(?P<stem>.*?)(?P<number>\d+)-of-(?P<total>\d+)(?!\d)")
 
 # The words in a name that say to which part of a data set a file belongs (as on the hub).
 WORDS = {"train": "train", "training": "train",
@@ -91,9 +92,37 @@ def decompressed(stream, name):
     if suffix in COMPRESSED:
         return COMPRESSED[suffix](stream, "rb")
     if suffix == ".zst":
-        import zstandard  # here: it is seldom needed
-        return zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        return io.BufferedReader(ZstdStream(stream))
     return contextlib.nullcontext(stream)
+
+
+class ZstdStream(io.RawIOBase):
+    """The bytes of a .zst stream. Raises EOFError where it was cut short, as the readers of other
+    compressions do; the package's own reader would end there as if all were well."""
+
+    def __init__(self, stream):
+        import zstandard  # here: it is seldom needed
+        self.new_frame = zstandard.ZstdDecompressor().decompressobj
+        self.stream, self.frame = stream, None
+        self.rest, self.ready = b"", b""  # compressed, and decompressed
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        while not self.ready:
+            self.rest = self.rest or self.stream.read(2 ** 16)
+            if not self.rest:
+                if self.frame is not None:
+                    raise EOFError("the file was cut short")
+                return 0
+            self.frame = self.frame or self.new_frame()
+            self.ready, self.rest = self.frame.decompress(self.rest), b""
+            if self.frame.eof:  # another frame may follow
+                self.rest, self.frame = self.frame.unused_data, None
+        n = min(len(buffer), len(self.ready))
+        buffer[:n], self.ready = self.ready[:n], self.ready[n:]
+        return n
 
 
 def kind_of(name):
@@ -104,11 +133,6 @@ def kind_of(name):
     return KINDS.get(path.suffix)
 
 
-def is_description(name):
-    """Whether a file describes the others, or is an intermediate result of their making."""
-    return name.lower() in DESCRIPTIONS or INTERMEDIATE.fullmatch(name)
-
-
 # --------------------------------------------------------------------------------------------------
 # Parts
 
@@ -116,7 +140,7 @@ def is_description(name):
 def word_of_part(name):
     """"train", "validation" or "test", by the first word of a file's or folder's name that says
     it: test-00000-of-00001.parquet, books_valid.txt. None where no word does."""
-    for word in re.split(r"[-_.\d]+", name.lower()):
+    for word in re.split(r"[-_. \d]+", name.lower()):
         if word in WORDS:
             return WORDS[word]
     return None
@@ -146,13 +170,14 @@ def choose(paths):
 
     Raises UserError where a path is a file of another kind, is empty, or is a folder without
     text."""
-    listing = Listing()
+    listing, root = Listing(), common_folder(paths)
     for path in paths:
         before = listing.count
+        names = Path(os.path.abspath(path)).relative_to(root).parts
         if path.is_dir():
-            listing.add_folder(path)
+            listing.add_folder(path, names)
         else:
-            listing.add_named(path)
+            listing.add_named(path, names)
         if listing.count == before:
             others = f", but {', '.join(listing.others[:3])}" if listing.others else ""
             raise UserError(f"{path} holds no text{others}: wanted are files that end in {ENDINGS} "
@@ -160,6 +185,33 @@ def choose(paths):
     if not listing.files:
         raise UserError(f"{', '.join(map(str, paths))} is empty")
     return Chosen(listing.files, listing.remarks())
+
+
+def common_folder(paths):
+    """The folder below which the paths' names say the part: a folder that is named alone, or the
+    one that all paths have in common. So p/train p/test mean the same as p."""
+    parents = [os.path.abspath(path if path.is_dir() and len(paths) == 1 else path.parent)
+               for path in paths]
+    return os.path.commonpath(parents)
+
+
+def check_shards(paths):
+    """Raises UserError where a folder lacks one of its numbered files, or has those of two saves:
+    train-00000-of-00002 and train-00000-of-00003."""
+    shards = {}
+    for path in paths:
+        if match := SHARD.match(path.name):
+            of_stem = shards.setdefault((path.parent, match["stem"], path.suffix), {})
+            of_stem.setdefault(int(match["total"]), set()).add(int(match["number"]))
+    for (folder, stem, _), by_total in shards.items():
+        if len(by_total) > 1:
+            totals = " and ".join(map(str, sorted(by_total)))
+            raise UserError(f"{folder} holds {stem}... of {totals} files, from two saves: remove "
+                            "one of them, or name the files one by one")
+        [(total, numbers)] = by_total.items()
+        if len(numbers) < total:
+            raise UserError(f"{folder} holds {len(numbers)} of the {total} files {stem}...: the "
+                            "others are missing; name the files one by one if you mean just these")
 
 
 class Listing:
@@ -175,32 +227,38 @@ class Listing:
         """Files of text that were met, those that are not taken included."""
         return len(self.files) + len(self.empty) + self.repeated
 
-    def add_named(self, path):
-        """A file that the user named."""
+    def add_named(self, path, names):
+        """A file that the user named. names: its own and those of its folders that say its part."""
+        if not path.is_file():
+            raise UserError(f"{path} is no ordinary file: save the text as one")
         if path.suffix.lower() != ".zip" and not kind_of(path.name):
             raise UserError(f"{path}: the name of a text should end in {ENDINGS} or .zip, "
                             "compressed (.gz .bz2 .xz .zst) or not")
-        self.add_text(path, (path.name,))
+        self.add_text(path, names)
 
-    def add_folder(self, root):
-        """All files below a folder. Hidden ones are left out, and links are followed."""
+    def add_folder(self, root, names):
+        """All files below a folder. Hidden ones are left out, and links are followed. names: of the
+        folder itself, where they say its part."""
         found = []
         walked = {identity(root)}  # a linked folder may lead back to where it stands
-        for folder, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
             self.hidden += sum(name.startswith(".") for name in folders)
             folders[:] = [name for name in folders if not name.startswith(".")
                           and is_new(Path(folder, name), walked)]
-            found += [Path(folder, name) for name in names]
+            found += [Path(folder, name) for name in files]
+        check_shards(found)
         for path in sorted(found):
-            self.add_found(path, path.relative_to(root).parts)
+            self.add_found(path, (*names, *path.relative_to(root).parts))
 
     def add_found(self, path, names):
         """A file that was met in a folder. names: its own name and its folders' below the root."""
         is_text = path.suffix.lower() == ".zip" or kind_of(path.name)
+        is_about = path.name.lower() == "readme.md"
         if path.name.startswith("."):
             self.hidden += 1
-        elif is_text and path.is_file() and not is_description(path.name):
-            self.add_text(path, names)
+        elif is_text and path.is_file() and not is_about:
+            if not RECORDS.fullmatch(path.name):
+                self.add_text(path, names)
         else:
             self.others.append(path.name)
 
@@ -218,12 +276,16 @@ class Listing:
     def add_archive(self, path, names):
         """The files in a .zip."""
         with readable(path), zipfile.ZipFile(path) as archive:
-            members = sorted(info.filename for info in archive.infolist() if not info.is_dir())
-        for member in members:
+            members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+            if len(members) < sum(not info.is_dir() for info in archive.infolist()):
+                raise UserError(f"{path} holds two files of one name: unpack it, and name them")
+        for member in sorted(members):
             inside = tuple(member.split("/"))
             if any(name.startswith((".", "__MACOSX")) for name in inside):
                 self.hidden += 1
-            elif kind_of(member) and not is_description(inside[-1]):
+            elif members[member].file_size == 0:
+                self.empty.append(inside[-1])
+            elif kind_of(member) and inside[-1].lower() != "readme.md":
                 part = part_of(names + inside)
                 self.files.append(File(path, kind_of(member), part, member))
             else:

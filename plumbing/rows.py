@@ -17,8 +17,9 @@ from plumbing.files import readable
 
 BEGINNING = 2 ** 20   # bytes, by which a file of text is judged
 CHARACTERS = 2 ** 20  # that are read at once
+END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # of Arrow
 ROWS = 1000            # of Parquet and Arrow, that are converted at once
-FIRST_ROWS = 100       # by which the columns of other files are judged
+FIRST_ROWS = 1000      # by which the columns of other files are judged
 
 
 def rows(file, columns=None):
@@ -30,7 +31,7 @@ def rows(file, columns=None):
         if file.kind == "json":
             yield from json_rows(file)
         elif file.kind in ("csv", "tsv"):
-            yield from separated_rows(file)
+            yield from separated_rows(file, columns)
         elif file.kind == "parquet":
             yield from parquet_rows(file, columns)
         elif file.kind == "arrow":
@@ -96,10 +97,19 @@ def json_rows(file):
 def parsed(text, file, where):
     """The value that a JSON text spells."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=object_of)
     except (ValueError, RecursionError) as failure:
         raise UserError(f"{file} cannot be read: {where} is not JSON ({one_line(failure)}); wanted "
                         'are lines like {"text": "..."}, or one array of such objects') from None
+
+
+def object_of(pairs):
+    """A JSON object. Raises ValueError where a key is there twice: one of its values would be
+    lost."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key of an object is there twice")
+    return value
 
 
 def type_of(value):
@@ -113,7 +123,7 @@ def type_of(value):
 # Columns with a separator
 
 
-def separated_rows(file):
+def separated_rows(file, columns):
     """The rows of a .csv or .tsv file with a header. A field may stand in quotes, in which a quote
     is doubled and lines may end (RFC 4180)."""
     separator = "\t" if file.kind == "tsv" else ","
@@ -123,7 +133,7 @@ def separated_rows(file):
         reader = csv.reader(lines, delimiter=separator, strict=True)
         try:
             header = next(reader, [])
-            check_header(file, header)
+            check_header(file, header, columns)
             for fields in reader:
                 if fields:  # no empty line
                     place = f"{file}, line {reader.line_num}"
@@ -133,19 +143,19 @@ def separated_rows(file):
                             "quote stands in quotes, with that quote doubled") from None
 
 
-def check_header(file, header):
+def check_header(file, header, columns):
     """Raises UserError where the first line of a .csv or .tsv is no header, or one whose columns
-    have another separator."""
+    have another separator. columns: those that the user named, or None."""
     doubled = {name for name in header if header.count(name) > 1}
     if doubled:
         raise UserError(f"{file}, line 1: the column {doubled.pop()!r} is there twice")
-    if len(header) != 1:
+    if len(header) != 1 or header[0] in (columns or ()):
         return
     other = next((separator for separator in ",;\t|" if separator in header[0]), None)
     if other:
         raise UserError(f"{file}, line 1: the header {header[0][:60]!r} is one column, and it "
                         f"holds {other!r}: save the file as .csv with commas, or as .tsv with tabs")
-    if len(header[0].split()) > 3:
+    if len(header[0].split()) != 1:
         raise UserError(f"{file}, line 1: the header should name the columns, and it is "
                         f"{header[0][:60]!r}: add a line with the name text, or name the file .txt")
 
@@ -169,8 +179,7 @@ def parquet_rows(file, columns):
     from pyarrow import parquet  # here: it takes a moment, and few files need it
     with file.open() as stream:
         table = parquet.ParquetFile(seekable(stream))
-        names = table.schema_arrow.names
-        wanted = [name for name in names if columns is None or name in columns]
+        wanted = wanted_names(file, table.schema_arrow.names, columns)
         yield from numbered(file, table.iter_batches(ROWS, columns=wanted))
 
 
@@ -181,8 +190,17 @@ def arrow_rows(file, columns):
             batches = map(reader.get_batch, range(reader.num_record_batches))
         else:
             batches = iter(reader)
-        wanted = [name for name in reader.schema.names if columns is None or name in columns]
+        wanted = wanted_names(file, reader.schema.names, columns)
         yield from numbered(file, (batch.select(wanted) for batch in batches))
+
+
+def wanted_names(file, names, columns):
+    """The names of a table's columns that are wanted. Raises UserError where one is there twice."""
+    wanted = [name for name in names if columns is None or name in columns]
+    doubled = {name for name in wanted if wanted.count(name) > 1}
+    if doubled:
+        raise UserError(f"{file}: the column {doubled.pop()!r} is there twice")
+    return wanted
 
 
 def arrow_reader(stream):
@@ -190,8 +208,14 @@ def arrow_reader(stream):
     from pyarrow import ipc  # as above
     stream = seekable(stream)
     is_file = stream.read(6) == b"ARROW1"
+    stream.seek(-len(END_OF_STREAM), io.SEEK_END)
+    is_whole = stream.read() == END_OF_STREAM
     stream.seek(0)
-    return ipc.open_file(stream) if is_file else ipc.open_stream(stream)
+    if is_file:
+        return ipc.open_file(stream)
+    if not is_whole:  # the reader would end there as if all were well
+        raise EOFError("the file was cut short")
+    return ipc.open_stream(stream)
 
 
 def seekable(stream):

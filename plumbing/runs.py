@@ -27,6 +27,7 @@ from typing import NamedTuple
 from plumbing.cli import UserError
 from plumbing.disk import (
     Damaged,
+    fingerprint,
     leftovers,
     load_tensors,
     make_folder,
@@ -55,7 +56,7 @@ def settings_of(args, student, corpus, teacher, config, session):
     settings |= {"flops_budget": args.flops, "model": str(student.size),
                  "vocab_size": config.vocab_size, "initializer_range": config.initializer_range,
                  "dtype": session.dtype, "device": session.device.type,
-                 "text_sha256": corpus.fingerprint}
+                 "text_sha256": corpus.fingerprint, "words_sha256": words_sha256(corpus.tokenizer)}
     if student.lesson.whole:  # an earlier version charged less, and trained with another loss
         settings["charged"] = WHOLE
     if teacher is None:
@@ -70,12 +71,22 @@ def settings_of(args, student, corpus, teacher, config, session):
 
 # Where the text comes from. It may move: what counts is its checksum, `text_sha256`.
 PLACES = {"data", "text_column", "tokenizer"}
+NEW = {"words_sha256"}  # what the settings of an earlier version's run do not say
 
 
 def differences(old, new):
     """The names of the settings in which two runs differ. The same text at another place makes no
     other run."""
-    return {key for key in (old.keys() | new.keys()) - PLACES if old.get(key) != new.get(key)}
+    unsaid = NEW - old.keys()
+    return {key for key in (old.keys() | new.keys()) - PLACES - unsaid
+            if old.get(key) != new.get(key)}
+
+
+def words_sha256(tokenizer):
+    """A fingerprint of a tokenizer's words, their numbers, and how it spells them. Two tokenizers
+    may cut one text alike and differ in a word that the text lacks, such as [MASK]."""
+    normalizer = json.loads(tokenizer.to_str())["normalizer"]
+    return fingerprint([sorted(tokenizer.get_vocab().items()), normalizer])
 
 
 def check_same_settings(folder, old, new):
@@ -87,6 +98,9 @@ def check_same_settings(folder, old, new):
     if not different:
         return
     different |= {key for key in PLACES if old.get(key) != new.get(key)}
+    if different == {"words_sha256"}:
+        raise UserError(f"{folder} holds a run with another tokenizer, which cuts this text alike "
+                        "and numbers other words differently: choose another --out")
     if different == {"text_sha256"}:
         raise UserError(f"{folder} holds a run on another text: the text was edited, or is cut by "
                         "another tokenizer; choose another --out")

@@ -99,6 +99,11 @@ def checked(place, column, value):
     if value is not None and not isinstance(value, str):
         raise UserError(f"{place}: the column {column} holds {rows.type_of(value)}, not text: mend "
                         "the row, or choose another column with --text-column")
+    try:
+        (value or "").encode()
+    except UnicodeEncodeError:  # only JSON can spell such a text
+        raise UserError(f"{place}: the column {column} holds half a character, like \\ud83d: mend "
+                        "the row") from None
     return value or ""
 
 
@@ -126,24 +131,25 @@ class FileSource(Source):
         if of_rows and not self.column:
             # Beside files of text, a file of rows may be about them: only a column `text` is text.
             is_mixed = any(file.kind == "text" for file in chosen.files)
-            self.column = text_column_of(of_rows[0], is_mixed)
+            self.column = text_column_of(of_rows, is_mixed)
         self.key = ["files", READER, [[part, file.key] for part in ("train", "validation")
                                       for file in self.files[part]]]
 
     def remark(self, left_out):
         """One line on what names decided and what was left out, or None."""
-        counts = [f"{len(self.files[part])} for validation" for part in ("validation",)
-                  if self.files[part]]
-        if self.files["test"]:
-            examples = ", ".join(str(file) for file in self.files["test"][:3])
-            more = ", ..." if len(self.files["test"]) > 3 else ""
-            left_out = [f"{len(self.files['test'])} called test ({examples}{more})", *left_out]
-        if left_out:
-            counts.append(f"left out: {', '.join(left_out)}")
-        if not counts:
+        validation, test = self.files["validation"], self.files["test"]
+        if test:
+            examples = ", ".join(str(file) for file in test[:3]) + ", ..." * (len(test) > 3)
+            left_out = [f"{len(test)} called test ({examples})", *left_out]
+        if not validation and not left_out:
             return None
-        read = f"{len(self.files['train'])} files" if len(self.files["train"]) > 1 else "1 file"
-        return f"{self.name}: {read} to train on; {'; '.join(counts)}"
+        n = len(self.files["train"])
+        words = [f"{n} {'file' if n == 1 else 'files'} to train on"]
+        if validation:
+            words.append(f"{len(validation)} for validation")
+        if left_out:
+            words.append(f"left out: {', '.join(left_out)}")
+        return f"{self.name}: {'; '.join(words)}"
 
     def texts(self, part):
         """The texts of a part."""
@@ -154,17 +160,20 @@ class FileSource(Source):
                 yield from self.column_of(file)
 
     def column_of(self, file):
-        """The texts in the column of a file of rows. Raises UserError where it has no such
-        column."""
-        has_rows, has_column = False, False
+        """The texts in the column of a file of rows. Rows of JSON that lack it are counted. Raises
+        UserError where all lack it."""
+        n = without = 0
         for place, row in rows.rows(file, [self.column]):
-            has_rows = True
-            has_column = has_column or self.column in row
+            n += 1
+            without += self.column not in row
             text = checked(place, self.column, row.get(self.column))
             if not is_empty(text):
                 yield text
-        if has_rows and not has_column:
+        if n and without == n:
             raise wrong_column(file, rows.columns_of(file))
+        if without:
+            cli.say_once(f"{file}: {without:,} of {n:,} rows have no {self.column}, and are left "
+                         "out")
 
 
 def by_part(chosen):
@@ -182,15 +191,19 @@ def by_part(chosen):
     return parts
 
 
-def text_column_of(file, is_mixed):
-    """The column that holds the text: "text", or the only column of texts. Raises UserError where
-    neither exists."""
-    columns = rows.columns_of(file)
-    texts = [column for column, is_text in columns.items() if is_text]
+def text_column_of(chosen, is_mixed):
+    """The column that holds the text in files of rows: "text" where one of them has it, or else the
+    only column of texts. Raises UserError where neither exists."""
+    columns = {}
+    for file in chosen:
+        for column, is_text in rows.columns_of(file).items():
+            columns[column] = columns.get(column, False) or is_text
     if "text" in columns or not columns:
         return "text"
+    texts = [column for column, is_text in columns.items() if is_text]
     if len(texts) != 1 or is_mixed:
-        raise wrong_column(file, columns)
+        first = next(file for file in chosen if rows.columns_of(file))
+        raise wrong_column(first, columns)
     return texts[0]
 
 
@@ -214,7 +227,7 @@ class HubSource(Source):
         self.splits = self.load()
         self.has_validation = "validation" in self.splits
         info = self.splits["train"].info
-        self.key = ["hub", name, sorted((info.download_checksums or {}).keys()), str(info.version)]
+        self.key = ["hub", name, commit_of(self.path), str(info.version)]
 
     def load(self):
         """{"train": a streamed data set, perhaps "validation": another}. Raises UserError where
@@ -257,6 +270,16 @@ class HubSource(Source):
         # Arrow tables skip the library's conversion of each row to a dict (docs/LOG.md).
         with files.readable(self.name):
             yield from dataset.with_format("arrow").iter(batch_size=256)
+
+
+def commit_of(path):
+    """The commit of a data set on the hub, so that cached tokens do not outlive it. None where the
+    hub does not say it."""
+    import huggingface_hub  # as below
+    try:
+        return huggingface_hub.HfApi().dataset_info(path).sha
+    except Exception:  # no network: what was loaded comes from the library's cache
+        return None
 
 
 def library():

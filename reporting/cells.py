@@ -289,6 +289,19 @@ def check_settings(cell, args, settings):
                         "edited; remove it, and it is made again")
 
 
+def check_texts(outcomes, args):
+    """Raises UserError where students that are compared were trained on different texts: the text
+    was edited while the comparison stood still. Of stories each seed has its own."""
+    first = {}
+    for cell, outcome in outcomes.items():
+        settings = outcome["record"]["settings"]
+        kind = (cell.unique_tokens, cell.seed) if args.data == "stories" else None
+        other, text = first.setdefault(kind, (cell, settings["text_sha256"]))
+        if settings["text_sha256"] != text:
+            raise UserError(f"{cell.folder} and {other.folder} were trained on different texts: "
+                            "the text was edited in between; choose another --out")
+
+
 # --------------------------------------------------------------------------------------------------
 # Running them
 

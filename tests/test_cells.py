@@ -181,6 +181,18 @@ def test_a_student_of_another_teacher_is_refused(comparison):
         cells.outcome(cell, args)
 
 
+def test_students_of_an_edited_text_are_not_compared(comparison):
+    args, _ = comparison
+    args.data = "a.txt"
+    students = [cells.cell_of(args, "T", strategy, 10 ** 12, None, 0, None)
+                for strategy in ("scratch", "kd")]
+    outcomes = {cell: {"record": {"settings": {"text_sha256": "a"}}} for cell in students}
+    cells.check_texts(outcomes, args)
+    outcomes[students[1]]["record"]["settings"]["text_sha256"] = "b"
+    with pytest.raises(UserError, match="kd.* and .*scratch.* were trained on different texts"):
+        cells.check_texts(outcomes, args)
+
+
 # --------------------------------------------------------------------------------------------------
 # The folder
 

@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import os
+import random
 import zipfile
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_endings_are_read_whatever_their_case(tmp_path):
     ("wiki.test.tokens.txt", "test"),
     ("books_valid.txt", "validation"), ("dev.tsv", "validation"), ("val1.jsonl", "validation"),
     ("evaluation.csv", "test"), ("latest.txt", None), ("validity.txt", None),
-    ("testament.txt", None), ("Test of faith.txt", None), ("TEST.TXT", "test"),
+    ("testament.txt", None), ("TEST.TXT", "test"), ("my test file.txt", "test"),
 ])
 def test_a_word_in_a_name_says_the_part(tmp_path, name, part):
     touch(tmp_path, name)
@@ -70,8 +71,37 @@ def test_a_files_own_name_counts_before_its_folders(tmp_path):
 
 
 def test_the_name_of_the_folder_that_the_user_gives_says_nothing(tmp_path):
-    touch(tmp_path, "test/a.txt")
-    assert chosen(tmp_path / "test") == {"a.txt": None}
+    touch(tmp_path, "test/a.txt", "test/b.txt")
+    assert chosen(tmp_path / "test") == {"a.txt": None, "b.txt": None}
+    assert chosen(tmp_path / "test" / "a.txt", tmp_path / "test" / "b.txt") == {"a.txt": None,
+                                                                                "b.txt": None}
+
+
+def test_of_several_names_those_below_their_common_folder_say_the_part(tmp_path):
+    touch(tmp_path, "train/a.txt", "test/b.txt", "valid/c.txt")
+    parts = {"a.txt": "train", "b.txt": "test", "c.txt": "validation"}
+    assert chosen(tmp_path) == parts
+    assert chosen(*(tmp_path / name for name in ("train", "test", "valid"))) == parts
+    assert chosen(*(tmp_path / name for name in ("train/a.txt", "test/b.txt", "valid"))) == parts
+
+
+# --------------------------------------------------------------------------------------------------
+# Numbered files
+
+def test_a_folder_that_lacks_one_of_its_numbered_files_is_refused(tmp_path):
+    touch(tmp_path, "train-00000-of-00003.txt", "train-00002-of-00003.txt", "other.txt")
+    with pytest.raises(UserError, match="2 of the 3 files train-...: the others are missing"):
+        files.choose([tmp_path])
+    # Named one by one, they are what the user means.
+    assert len(chosen(*tmp_path.glob("train*"))) == 2
+    touch(tmp_path, "train-00001-of-00003.txt")
+    assert len(chosen(tmp_path)) == 4
+
+
+def test_a_folder_with_the_numbered_files_of_two_saves_is_refused(tmp_path):
+    touch(tmp_path, "data-00000-of-00001.txt", "data-00000-of-00002.txt", "data-00001-of-00002.txt")
+    with pytest.raises(UserError, match="data-... of 1 and 2 files, from two saves"):
+        files.choose([tmp_path])
 
 
 # --------------------------------------------------------------------------------------------------
@@ -107,12 +137,18 @@ def test_a_file_that_is_given_twice_is_read_once(tmp_path, monkeypatch):
 
 
 def test_what_is_left_out_is_named(tmp_path):
-    touch(tmp_path, "a.txt", "cover.png", "README.md", "dataset_info.json", "cache-12ab.arrow")
+    touch(tmp_path, "a.txt", "cover.png", "README.md")
     (tmp_path / "nothing.txt").touch()
     assert set(chosen(tmp_path)) == {"a.txt"}
-    assert files.choose([tmp_path]).left_out == [
-        "1 empty (nothing.txt)",
-        "4 of other kinds (README.md, cache-12ab.arrow, cover.png, ...)"]
+    assert files.choose([tmp_path]).left_out == ["1 empty (nothing.txt)",
+                                                 "2 of other kinds (README.md, cover.png)"]
+
+
+def test_what_the_library_writes_beside_its_data_is_neither_read_nor_missed(tmp_path):
+    touch(tmp_path, "data-00000-of-00001.arrow", "state.json", "dataset_info.json",
+          "cache-12ab.arrow")
+    assert set(chosen(tmp_path)) == {"data-00000-of-00001.arrow"}
+    assert files.choose([tmp_path]).left_out == []
 
 
 def test_a_description_that_the_user_names_is_read(tmp_path):
@@ -175,13 +211,36 @@ def test_a_zip_is_the_files_in_it(tmp_path):
 
 @pytest.mark.parametrize("name, content", [
     ("a.txt.gz", b"no gzip" * 9), ("a.txt.gz", gzip.compress(b"x" * 9999)[:-9]),
-    ("a.txt.zst", b"no zstandard"), ("a.txt.xz", b"no xz"), ("a.zip", b"no zip")])
+    ("a.txt.zst", b"no zstandard"), ("a.txt.zst", zstandard.compress(bytes(9999))[:-9]),
+    ("a.txt.bz2", bz2.compress(b"x" * 9999)[:-9]), ("a.txt.xz", lzma.compress(b"x" * 999)[:-9]),
+    ("a.txt.xz", b"no xz"), ("a.zip", b"no zip")])
 def test_a_damaged_file_is_one_line_that_names_it(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name} cannot be read"):
         for file in files.choose([tmp_path]).files:
             with file.open() as stream:
                 stream.read()
+
+
+@pytest.mark.parametrize("n", [0, 1, 10, 2 ** 17, 10 ** 6])
+def test_a_zst_file_of_any_size_is_read_whole_and_never_read_short(tmp_path, n):
+    content = random.Random(n).randbytes(n)
+    path, whole = tmp_path / "a.txt.zst", zstandard.compress(content)
+    path.write_bytes(whole)
+    file = files.File(path, "text", None)
+    with file.open() as stream:
+        assert stream.read() == content
+    path.write_bytes(whole[:-1 - len(whole) // 2])
+    with pytest.raises(UserError, match="cannot be read"), file.open() as stream:
+        stream.read()
+
+
+def test_a_zip_with_two_files_of_one_name_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive, pytest.warns(UserWarning):
+        for content in ("first", "second"):
+            archive.writestr("a.txt", content)
+    with pytest.raises(UserError, match="two files of one name"):
+        files.choose([tmp_path / "a.zip"])
 
 
 def test_a_files_key_changes_when_the_file_does(tmp_path):

@@ -39,6 +39,7 @@ def test_a_place_names_the_file_and_the_line(tmp_path):
     ('{"a": 1}\n{"a": 2\n', "line 2 is not JSON"),
     ('{\n "a": 1\n}\n', "line 1 is not JSON"),
     ('{"a": 1}\n3\n', "line 2 is a number"),
+    ('{"a": 1}\n{"a": 1, "a": 2}\n', "line 2 is not JSON .a key of an object is there twice"),
     ('[{"a": 1}, "b"]', "row 2 is a text"),
     ('[{"a": 1}', "it is not JSON"),
     ("[" * 100_000, "it is not JSON"),
@@ -81,6 +82,7 @@ def test_a_separator_at_each_lines_end_is_no_field(tmp_path):
     ("id;text\n1;a, b\n", "line 1: the header 'id;text' is one column, and it holds ';'"),
     ("id\ttext\n1\ta\n", "it holds '.t'"),
     ("The cat sat on the mat.\nThe dog ran.\n", "line 1: the header should name the columns"),
+    ("Hello friend\nfine\n", "line 1: the header should name the columns"),
     ("text,text\na,b\n", "the column 'text' is there twice"),
     ('text,n\n"a" b,1\n', "line 2: .*quote"),
     ('text,n\n"a,1\nb,2\n', "line 3: .*quote"),
@@ -106,6 +108,30 @@ def test_parquet_and_arrow_give_the_rows_that_were_written(tmp_path):
         assert values(file) == written
         assert values(file, ["text"]) == [{"text": row["text"]} for row in written]
         assert [place for place, _ in rows.rows(file)][-1] == f"{file}, row 2499 counted from 0"
+
+
+def test_a_column_of_two_words_is_read_where_it_is_asked_for(tmp_path):
+    file = file_of(tmp_path / "a.csv", "the words\na b\n")
+    assert values(file, ["the words"]) == [{"the words": "a b"}]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    from pyarrow import parquet
+    table = pyarrow.table([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="a.parquet: the column 'text' is there twice"):
+        values(file_of(tmp_path / "a.parquet"))
+
+
+def test_an_arrow_stream_that_was_cut_short_is_refused(tmp_path):
+    from pyarrow import ipc
+    table = pyarrow.table({"text": ["a"] * 10})
+    with open(tmp_path / "a.arrow", "wb") as sink, ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=5)
+    whole = (tmp_path / "a.arrow").read_bytes()
+    (tmp_path / "a.arrow").write_bytes(whole[:-8])  # without its end the reader would not notice
+    with pytest.raises(UserError, match="a.arrow cannot be read .*cut short"):
+        values(file_of(tmp_path / "a.arrow"))
 
 
 def test_an_empty_parquet_shard_has_no_rows(tmp_path):

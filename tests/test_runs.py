@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 
-from plumbing import runs
+from plumbing import runs, wordpiece
 from plumbing.cli import UserError
 
 import pytest
 import torch
 from conftest import ROOT
+from tokenizers import normalizers
 from torch import nn
 
 # --------------------------------------------------------------------------------------------------
@@ -31,9 +32,11 @@ def test_other_settings_are_refused_and_named(tmp_path):
     ({"teacher_sha256": "b"}, "the student of another teacher"),
     ({"teacher_sha256": "b", "teacher_model": "4x128"}, "the student of another teacher"),
     ({"text_sha256": "b", "seed": 1}, "seed was 0 and is now 1; text_sha256 was a and is now b"),
+    ({"words_sha256": "b"}, "a run with another tokenizer"),
     ({"dropout": 0.1}, "dropout was None and is now 0.1")])
 def test_the_error_says_what_differs(new, message):
-    old = {"seed": 0, "text_sha256": "a", "teacher_sha256": "a", "teacher_model": "2x128"}
+    old = {"seed": 0, "text_sha256": "a", "words_sha256": "a", "teacher_sha256": "a",
+           "teacher_model": "2x128"}
     with pytest.raises(UserError, match=message):
         runs.check_same_settings("runs/x", old, {**old, **new})
     runs.check_same_settings("runs/x", old, dict(old))
@@ -51,6 +54,21 @@ def test_the_same_text_at_another_place_is_the_same_run(tmp_path, capsys):
         runs.check_same_settings("runs/x", old, {**new, "text_sha256": "b"})
 
 
+def test_tokenizers_that_differ_in_a_word_or_in_how_they_spell_have_other_fingerprints():
+    words = {piece: i for i, piece in enumerate([*wordpiece.SPECIAL, "a", "b"])}
+    first = wordpiece.wordpiece(words)
+    swapped = wordpiece.wordpiece({**words, "[MASK]": words["b"], "b": words["[MASK]"]})
+    cased = wordpiece.wordpiece(words)
+    cased.normalizer = normalizers.BertNormalizer(lowercase=False)
+    assert len({runs.words_sha256(tokenizer) for tokenizer in (first, swapped, cased)}) == 3
+    assert runs.words_sha256(wordpiece.wordpiece(dict(reversed(words.items())))) == \
+        runs.words_sha256(first)
+
+
+def test_a_run_of_an_earlier_version_does_not_say_its_words_and_goes_on():
+    assert runs.differences({"seed": 0}, {"seed": 0, "words_sha256": "a"}) == set()
+
+
 # --------------------------------------------------------------------------------------------------
 # Whose folder it is
 
@@ -58,7 +76,7 @@ def test_the_same_text_at_another_place_is_the_same_run(tmp_path, capsys):
 def test_a_second_process_in_the_same_folder_is_refused_until_the_first_is_dead(tmp_path):
     text = """
 import sys, time
-from plumbing import runs
+from plumbing import runs, wordpiece
 with runs.Run(sys.argv[1], {}):
     print("locked", flush=True)
     time.sleep(60)
@@ -197,7 +215,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_given_up(tmp_path):
         run.save_checkpoint(10, {"w": torch.zeros(20_000_000)})
     text = """
 import resource, sys
-from plumbing import runs
+from plumbing import runs, wordpiece
 import safetensors, torch
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + 20_000_000

@@ -193,11 +193,31 @@ def test_only_the_column_of_text_matters(tmp_path):
     assert [document for _, document in read(tmp_path)] == ["one", "two", "three"]
 
 
-def test_the_column_is_chosen_once_for_all_files(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "one", "title": "x"}\n')
-    (tmp_path / "b.jsonl").write_text('{"body": "two"}\n')
-    with pytest.raises(UserError, match="b.jsonl has the columns body"):
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_the_column_is_chosen_once_for_all_files(tmp_path, names):
+    (tmp_path / f"{names[0]}.jsonl").write_text('{"text": "one", "title": "x"}\n')
+    (tmp_path / f"{names[1]}.jsonl").write_text('{"body": "two"}\n')
+    with pytest.raises(UserError, match=f"{names[1]}.jsonl has the columns body"):
         read(tmp_path)
+
+
+def test_rows_that_lack_the_column_are_counted(tmp_path, capsys):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"txt": "two"}\n{"text": "three"}\n')
+    assert [document for _, document in read(tmp_path)] == ["one", "three"]
+    assert "a.jsonl: 1 of 3 rows have no text, and are left out" in capsys.readouterr().out
+
+
+def test_half_a_character_is_named_with_its_row(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "\\ud83d"}\n')
+    with pytest.raises(UserError, match="a.jsonl, line 2: the column text holds half a character"):
+        read(tmp_path)
+
+
+def test_an_empty_name_is_not_the_working_directory(tmp_path, monkeypatch):
+    write(tmp_path / "a.txt")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="an empty name"):
+        read("")
 
 
 def test_each_text_file_is_cut_in_its_own_way(tmp_path):
