@@ -1,15 +1,16 @@
 """The examples in GLUE's files: (first text, second text or None, label or None) each.
 
     read_tsv(file, form, is_labelled=True)               # a file of the official download
-    read_files("mrpc train", files, form, True)      # files with the hub's columns
-    read_hub("mrpc train", split, form, True)        # the hub itself
+    read_files("mrpc train", part_files, form, True)     # files with the hub's columns
+    read_hub("mrpc train", split, form, True)            # the hub itself
 
 A form is a `gluefiles.Format`. A label is a number: an index into `form.labels`, or for STS-B a
 score. A line or row that is wrong is an error that names it.
 """
+import json
 import math
 
-from plumbing import cli, rows
+from plumbing import cli, disk, rows
 from plumbing.cli import UserError
 from plumbing.files import readable
 
@@ -34,6 +35,9 @@ def read_tsv(file, form, is_labelled):
     if missing:
         raise UserError(f"{file} is damaged or another file: line 1 has no column "
                         f"{', '.join(missing)}")
+    doubled = [column for column in columns if header.count(column) > 1]
+    if doubled:
+        raise UserError(f"{file}, line 1: the column {doubled[0]!r} is there twice")
     places = [header.index(column) if column else None for column in columns]
     examples, cut = [], 0
     for number, line in enumerate(lines, start=first_line):
@@ -104,33 +108,41 @@ def label_number(text, labels, place):
 # The hub's columns
 
 
-def columns_of(form, is_labelled):
+def wanted_columns(form, is_labelled):
     """The columns that a task has on the hub, those that are not needed left out."""
     first, second, label = form.hub_columns or form.columns
     return [column for column in (first, second, label if is_labelled else None) if column]
 
 
-def read_files(name, files, form, is_labelled):
+def read_files(name, part_files, form, is_labelled):
     """The examples of a part in the hub's columns, from its files in order. name: what error lines
     call the part, such as "mrpc train"."""
-    wanted = columns_of(form, is_labelled)
+    wanted = wanted_columns(form, is_labelled)
     examples = []
-    for file in files:
-        check_columns(f"{name} ({file})", wanted, rows.columns_of(file))
-        examples += read_rows(name, rows.rows(file, wanted), form, is_labelled)
+    for file in part_files:
+        place = f"{name} ({file})"
+        check_columns(place, wanted, rows.columns_of(file))
+        order = None
+        if is_labelled:
+            order = label_order(place, names_in(file, wanted[-1]), form)
+        examples += read_rows(name, rows.rows(file, wanted), form, order, is_labelled)
     if not examples:
-        raise UserError(f"{name} is empty: {', '.join(map(str, files))}")
+        raise UserError(f"{name} is empty: {', '.join(map(str, part_files))}")
     return examples
 
 
 def read_hub(name, split, form, is_labelled):
     """The same from the hub, whose split is a datasets.Dataset."""
-    wanted = columns_of(form, is_labelled)
+    wanted = wanted_columns(form, is_labelled)
     check_columns(name, wanted, split.column_names)
+    order = None
+    if is_labelled:
+        feature = split.features.get(wanted[-1])  # of which only a ClassLabel has names
+        order = label_order(name, getattr(feature, "names", None), form)
     with readable(name):
         tables = split.select_columns(wanted).with_format("arrow").iter(batch_size=rows.ROWS)
         pairs = rows.numbered(name, tables)
-        return read_rows(name, pairs, form, is_labelled)
+        return read_rows(name, pairs, form, order, is_labelled)
 
 
 def check_columns(name, wanted, columns):
@@ -141,19 +153,21 @@ def check_columns(name, wanted, columns):
         raise UserError(f"{name} has no column {', '.join(missing)}, but {', '.join(columns)}")
 
 
-def read_rows(name, pairs, form, is_labelled):
+def read_rows(name, pairs, form, order, is_labelled):
     """(place, row) pairs in the hub's columns -> the examples. Rows count from 0, as the library
-    `datasets` counts them."""
+    `datasets` counts them. order: see label_order."""
     first, second, label = form.hub_columns or form.columns
     examples = []
     for n, (place, row) in enumerate(pairs):
         where = f"{name}, row {n}"
-        missing = [column for column in columns_of(form, is_labelled) if column not in row]
+        missing = [column for column in wanted_columns(form, is_labelled) if column not in row]
         if missing:
             raise UserError(f"{where}: there is no {', '.join(missing)} ({place})")
         a = text_of(row[first], first, where, place)
         b = text_of(row[second], second, where, place) if second else None
-        number = hub_label(row[label], label, form, where, place) if is_labelled else None
+        number = None
+        if is_labelled:
+            number = hub_label(row[label], label, form, order, where, place)
         examples.append((a, b, number))
     return examples
 
@@ -170,20 +184,71 @@ def text_of(value, column, where, place):
     return value
 
 
-def hub_label(value, column, form, where, place):
-    """The number of a label that is a number in the hub's order or a name, or STS-B's score. Raises
-    UserError where it is neither."""
+def hub_label(value, column, form, order, where, place):
+    """The hub's number of a label that is a stored number (see label_order) or a name, or STS-B's
+    score. Raises UserError where it is neither."""
     if value is None:
         raise UserError(f"{where}: {column} is null, no label ({place})")
     text = str(value)
     if form.labels is None:
         return label_number(text, None, f"{where} ({place})")
-    numbers = [str(i) for i in range(len(form.labels))]
+    numbers = [str(i) for i in range(len(order))]
     names = form.hub_labels or form.labels
     number = text.removesuffix(".0")  # a column with empty places holds 1.0 for 1
     if number in numbers:
-        return int(number)
+        return order[int(number)]
     if text in names:
         return names.index(text)
-    known = ", ".join(f"{i} ({label})" for i, label in enumerate(names))
+    known = ", ".join(f"{i} ({names[label]})" for i, label in enumerate(order))
     raise UserError(f"{where}: {column} is {text[:40]}, none of {known} ({place})")
+
+
+# --------------------------------------------------------------------------------------------------
+# The order of the labels
+
+
+def label_order(place, names, form):
+    """The hub's number of each label, in the order of the numbers that are stored: (1, 0) where 0
+    is stored for the hub's 1. None for scores.
+
+    names: the labels' names in the stored order, or None where the file has none. Then the stored
+    numbers are the hub's. Raises UserError, which names the `place`, where they are other names."""
+    labels = form.labels or ()
+    unnamed = [str(i) for i in range(len(labels))]  # what `datasets` calls labels without names
+    if not names or list(names) == unnamed:
+        return tuple(range(len(labels))) if labels else None
+    for known in (form.hub_labels, form.labels):
+        if known and sorted(names) == sorted(known):
+            return tuple(known.index(name) for name in names)
+    wanted = ", ".join(form.hub_labels or labels) or "scores from 0 to 5"
+    raise UserError(f"{place}: the labels are called {cli.one_line(', '.join(names))}, and wanted "
+                    f"are {wanted}")
+
+
+def names_in(file, column):
+    """The names of the labels in a column, in the order of the stored numbers. None where nothing
+    says them.
+
+    The library `datasets` writes them into the schema of Parquet and Arrow, and into the file
+    dataset_info.json beside. Raises UserError where these two differ."""
+    path = file.path.parent / "dataset_info.json"
+    beside = class_names(disk.read_json(path), column) if path.is_file() else None
+    within = None
+    if file.kind in ("parquet", "arrow"):
+        with readable(file):
+            metadata = rows.schema_of(file).metadata or {}
+            described = json.loads(metadata.get(b"huggingface", b"{}"))
+            within = class_names(described.get("info"), column)
+    if beside and within and beside != within:
+        raise UserError(f"{file} calls the labels {', '.join(within)}, and {path} calls them "
+                        f"{', '.join(beside)}: remove the one that is wrong")
+    return within or beside
+
+
+def class_names(info, column):
+    """The names of a column's labels in a description by `datasets`: {"features": {"label":
+    {"names": ["no", "yes"]}}}. None where it says none."""
+    for key in ("features", column, "names"):
+        info = info.get(key) if isinstance(info, dict) else None
+    is_names = isinstance(info, list) and all(isinstance(name, str) for name in info)
+    return info if is_names else None

@@ -8,7 +8,7 @@ from plumbing.files import File, kind_of
 
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
+from pyarrow import ipc, parquet
 
 RTE, MRPC, STSB, QQP = (gluefiles.GLUE[name] for name in ("rte", "mrpc", "stsb", "qqp"))
 RTE_HEADER = "index\tsentence1\tsentence2\tlabel\n"
@@ -48,6 +48,14 @@ def test_a_compressed_tsv_is_read(file):
     assert gluerows.read_tsv(file("train.tsv.gz", contents), RTE, True) == [("a", "b", 0)]
     with pytest.raises(UserError, match="train.tsv.gz cannot be read"):
         gluerows.read_tsv(file("train.tsv.gz", contents[:20]), RTE, True)
+
+
+def test_a_column_of_a_tsv_that_is_there_twice_is_an_error_that_names_it(file):
+    tsv = file("train.tsv", "label\tsentence1\tsentence1\tsentence2\nentailment\ta\tb\tc\n")
+    with pytest.raises(UserError, match="train.tsv, line 1: the column 'sentence1' is there twice"):
+        gluerows.read_tsv(tsv, RTE, True)
+    others = file("dev.tsv", "id\tid\tlabel\tsentence1\tsentence2\n1\t1\tentailment\ta\tb\n")
+    assert gluerows.read_tsv(others, RTE, True) == [("a", "b", 0)]  # nobody reads these
 
 
 def qqp_with(cut, whole):
@@ -184,3 +192,123 @@ def test_a_file_that_is_not_what_its_name_says_is_named(file):
     with pytest.raises(UserError, match="t.parquet cannot be read"):
         read(File(file("t.bin", "version https://git-lfs.github.com").path.rename(
             file("t.parquet", rows_of_mrpc()).path), "parquet", None))
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow", "t.jsonl", "t.csv"])
+def test_a_column_that_is_there_twice_is_an_error(file, name):
+    contents = {"t.csv": "sentence1,sentence2,label,label\na,b,0,1\n",
+                "t.jsonl": '{"sentence1": "a", "sentence2": "b", "label": 0, "label": 1}\n'}
+    doubled = file(name, contents.get(name, []))
+    table = pa.table([["a"], ["b"], [0], [1]], ["sentence1", "sentence2", "label", "label"])
+    if name == "t.parquet":
+        parquet.write_table(table, doubled.path)
+    if name == "t.arrow":
+        write_arrow(table, doubled.path)
+    with pytest.raises(UserError, match=f"{name}.* is there twice"):
+        read(doubled)
+
+
+# --------------------------------------------------------------------------------------------------
+# The order of the labels
+
+
+def write_arrow(table, path):
+    with ipc.new_stream(path, table.schema) as stream:
+        stream.write_table(table)
+
+
+def described(names):
+    """How the library `datasets` says that a column has these labels."""
+    label = {"names": names, "_type": "ClassLabel"}
+    return {"features": {"sentence1": {"dtype": "string", "_type": "Value"}, "label": label}}
+
+
+def file_with_names(folder, kind, labels, names, beside=None):
+    """A File with one example for each label. names: those of the labels in its schema."""
+    table = pa.table({"sentence1": ["a"] * len(labels), "sentence2": ["b"] * len(labels),
+                      "label": labels})
+    if names:
+        info = json.dumps({"info": described(names)})
+        table = table.replace_schema_metadata({"huggingface": info})
+    path = folder / f"t.{kind}"
+    {"parquet": parquet.write_table, "arrow": write_arrow}[kind](table, path)
+    if beside:
+        (folder / "dataset_info.json").write_text(json.dumps(described(beside)))
+    return File(path, kind, None)
+
+
+MNLI = gluefiles.GLUE["mnli"]._replace(hub_columns=("sentence1", "sentence2", "label"))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+@pytest.mark.parametrize("form, names, numbers", [
+    (RTE, ["not_entailment", "entailment"], [1, 0]),
+    (RTE, ["entailment", "not_entailment"], [0, 1]),
+    (RTE, ["0", "1"], [0, 1]), (RTE, None, [0, 1]),
+    (MNLI, ["contradiction", "entailment", "neutral"], [2, 0, 1]),
+    (MRPC, ["equivalent", "not_equivalent"], [1, 0]), (MRPC, ["1", "0"], [1, 0]),
+    (gluefiles.GLUE["wnli"], ["entailment", "not_entailment"], [1, 0])])
+def test_a_stored_number_means_the_name_that_the_file_gives_it(tmp_path, kind, form, names,
+                                                               numbers):
+    stored = file_with_names(tmp_path, kind, list(range(len(numbers))), names)
+    assert [label for *_, label in read(stored, form)] == numbers
+
+
+def test_the_names_may_stand_beside_the_file(tmp_path):
+    order = ["not_entailment", "entailment"]
+    stored = file_with_names(tmp_path, "arrow", [0, 1], None, beside=order)
+    assert [label for *_, label in read(stored, RTE)] == [1, 0]
+    (tmp_path / "t.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "label": 0}\n')
+    assert read(File(tmp_path / "t.jsonl", "json", None), RTE) == [("a", "b", 1)]
+    stored = file_with_names(tmp_path, "arrow", [0, 1], order[::-1])
+    with pytest.raises(UserError, match="t.arrow calls the labels entailment, not_entailment, and "
+                                        ".*dataset_info.json calls them not_entailment, entail"):
+        read(stored, RTE)
+    (tmp_path / "dataset_info.json").write_text('{"features": null}')
+    assert [label for *_, label in read(stored, RTE)] == [0, 1]
+
+
+def test_a_name_means_itself_whatever_the_order(tmp_path):
+    stored = file_with_names(tmp_path, "parquet", ["entailment", "not_entailment"],
+                             ["not_entailment", "entailment"])
+    assert [label for *_, label in read(stored, RTE)] == [0, 1]
+
+
+@pytest.mark.parametrize("form, names, message", [
+    (RTE, ["no", "yes"], "are called no, yes, and wanted are entailment, not_entailment"),
+    (RTE, ["entailment"], "are called entailment, and wanted are"),
+    (RTE, ["1", "0"], "are called 1, 0, and wanted are"),
+    (MRPC, ["entailment", "not_entailment"], "wanted are not_equivalent, equivalent"),
+    (STSB, ["0.0", "0.2"], "are called 0.0, 0.2, and wanted are scores from 0 to 5")])
+def test_other_names_are_refused_in_one_line(tmp_path, form, names, message):
+    stored = file_with_names(tmp_path, "parquet", [0, 0], names)
+    with pytest.raises(UserError, match=f"mrpc train .*t.parquet.*{message}") as failure:
+        read(stored, form)
+    assert "\n" not in str(failure.value)
+    examples = read(stored, form, is_labelled=False)  # a test set's labels do not matter
+    assert examples == [("a", "b", None)] * 2
+
+
+def test_a_number_that_no_label_has_is_named_with_the_stored_order(tmp_path):
+    stored = file_with_names(tmp_path, "parquet", [0, 2], ["not_entailment", "entailment"])
+    with pytest.raises(UserError, match=r"none of 0 \(not_entailment\), 1 \(entailment\)"):
+        read(stored, RTE)
+
+
+def test_the_library_writes_the_names_where_they_are_looked_for(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    names = datasets.ClassLabel(names=["not_entailment", "entailment"])
+    text = datasets.Value("string")
+    features = datasets.Features({"sentence1": text, "sentence2": text, "label": names})
+    columns = {"sentence1": ["a", "c"], "sentence2": ["b", "d"],
+               "label": ["not_entailment", "entailment"]}
+    split = datasets.Dataset.from_dict(columns, features=features)
+    split.save_to_disk(tmp_path / "saved")
+    split.to_parquet(tmp_path / "t.parquet")
+    wanted = [("a", "b", 1), ("c", "d", 0)]  # 1 is not_entailment
+    saved = tmp_path / "saved" / "data-00000-of-00001.arrow"
+    assert read(File(saved, "arrow", None), RTE) == wanted
+    assert read(File(tmp_path / "t.parquet", "parquet", None), RTE) == wanted
+    assert gluerows.read_hub("rte train", split, RTE, True) == wanted
+    with pytest.raises(UserError, match="rte train: the labels are called not_entailment, enta"):
+        gluerows.read_hub("rte train", split, MRPC, True)
