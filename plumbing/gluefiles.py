@@ -117,30 +117,30 @@ def glue_from_folder(name, folder, is_only=False):
     """A Task from the files in a folder (see gluelayouts.find). Raises Missing where a file is
     missing, and UserError where one is damaged."""
     form = GLUE[name]
-    task_folder, files = gluelayouts.find(folder, name, form.folder, is_only)
+    task_folder, by_part = gluelayouts.find(folder, name, form.folder, is_only)
     for part in ("train", *form.dev):
-        if part not in files:
+        if part not in by_part:
             raise Missing(f"{form.folder}: {task_folder}/{part}.tsv is missing; looked for it, "
                           f"{gluelayouts.others(part)}")
     diagnostic = folder / "diagnostic" / "diagnostic.tsv"
     if name == "mnli" and diagnostic.is_file():  # MNLI's model answers it
-        files["diagnostic"] = [File(diagnostic, "tsv", None)]
+        by_part["diagnostic"] = [File(diagnostic, "tsv", None)]
     parts = {}
     for part in ("train", *form.dev, *form.submissions):
-        if part in files:
-            parts[part] = read_part(name, part, files[part])
+        if part in by_part:
+            parts[part] = read_part(name, part, by_part[part])
     return glue_task(name, parts)
 
 
-def read_part(name, part, files):
+def read_part(name, part, part_files):
     """The examples of one part from its files."""
     form = GLUE[name]
     is_labelled = part not in form.submissions
-    if files[0].kind != "tsv":
+    if part_files[0].kind != "tsv":
         split = part.replace("dev", "validation")
-        return gluerows.read_files(f"{name} {split}", files, form, is_labelled)
+        return gluerows.read_files(f"{name} {split}", part_files, form, is_labelled)
     examples = []
-    for file in files:
+    for file in part_files:
         examples += gluerows.read_tsv(file, form, is_labelled)
     return examples
 
@@ -188,29 +188,29 @@ def write_submission(folder, tasks, predictions):
 
     predictions: {task: {part: values}}. Returns the lines to print: what was written, and what the
     leaderboard would miss."""
-    files, remarks = {}, []
+    contents, remarks = {}, []
     for task in tasks:
         if not predictions[task.name]:
             remarks.append(f"{task.name} has no test set")
         for part, values in predictions[task.name].items():
             file, rows = task.submissions[part]
             lines = [f"{i}\t{task.spell(value)}\n" for i, value in enumerate(values)]
-            files[file] = "index\tprediction\n" + "".join(lines)
+            contents[file] = "index\tprediction\n" + "".join(lines)
             if len(lines) != rows:
                 remarks.append(f"{file} has {len(lines):,} rows, and the leaderboard wants "
                                f"{rows:,}")
-    missing = [file for file in SUBMISSION_FILES if file not in files]
+    missing = [file for file in SUBMISSION_FILES if file not in contents]
     if missing:
         remarks.append(f"the leaderboard also wants {', '.join(missing)}")
 
     def write(temporary):
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file, contents in files.items():
-                archive.writestr(file, contents)
+            for file, lines in contents.items():
+                archive.writestr(file, lines)
 
     path = folder / "glue-submission.zip"
     disk.replace(path, write)
-    return "\n".join([f"wrote {path}: {', '.join(files) or 'nothing'}", *remarks])
+    return "\n".join([f"wrote {path}: {', '.join(contents) or 'nothing'}", *remarks])
 
 
 # --------------------------------------------------------------------------------------------------
@@ -233,6 +233,8 @@ def load_tasks(data, names, examples):
 
     Raises UserError where there is no such task, where a task is damaged, and where one that is
     asked for by name is missing. Of "all", the tasks that are missing are skipped."""
+    if not data:
+        raise UserError('--data "" is empty: give a folder, a hub id or stories')
     known = EMBEDDED if data == "stories" else GLUE
     is_all = gluelayouts.plain(names) == "all"
     wanted = list(known) if is_all else chosen(data, names, known)
@@ -268,8 +270,12 @@ def read_tasks(wanted, is_all, data, read):
 def chosen(data, names, known):
     """The tasks that `--tasks` names, each once. Case and punctuation do not count: STS-B is
     stsb."""
+    words = names.split(",")
+    if "all" in map(gluelayouts.plain, words):
+        raise UserError(f"--tasks {names}: all stands alone, since it means every task that the "
+                        "data has; a task that is named must be there")
     tasks = []
-    for word in names.split(","):
+    for word in words:
         name = gluelayouts.plain(word)
         if name not in known:
             raise UserError(f"{word.strip()!r} is no task of {data}: {', '.join(known)}")

@@ -26,7 +26,7 @@ class Missing(UserError):
 
 
 # The names of the parts. MNLI has two of each but the training set.
-PART = re.compile(r"(train|validation|valid|val|dev|test)(?:[-_](matched|mismatched))?")
+PART = re.compile(rf"({'|'.join(files.WORDS)})(?:[-_](matched|mismatched))?")
 # A shard: train-00000-of-00002. The hub once added a hash to that.
 SHARD = re.compile(r"(?:(.+?)[-_.])?(\d+)(?:-of-(\d+))?(?:-[0-9a-f]{16})?")
 KINDS = ("tsv", "json", "csv", "parquet", "arrow")
@@ -126,7 +126,7 @@ def parts_in(folder):
 
 def is_data(path):
     """Whether a path is a file of rows."""
-    is_file = path.is_file() and not files.is_description(path.name)
+    is_file = path.is_file() and not files.RECORDS.fullmatch(path.name)
     return is_file and files.kind_of(path.name) in KINDS
 
 
@@ -141,7 +141,7 @@ def part_called(word):
     match = PART.fullmatch((word or "").lower())
     if not match:
         return None
-    part = match[1] if match[1] in ("train", "test") else "dev"
+    part = files.WORDS[match[1]].replace("validation", "dev")
     return f"{part}_{match[2]}" if match[2] else part
 
 
@@ -167,7 +167,19 @@ def in_order(shards, part):
     is_numbered = len(shards) == 1 or None not in numbers
     if len(places) > 1 or len(numbers) < len(shards) or not is_numbered:
         raise UserError(f"the part {part} is there more than once: {names}; keep one of them")
-    count = shards[0].count
-    if count and len(shards) != count:
-        raise UserError(f"{names}: {len(shards)} of {count} files, the others are missing")
+    if numbers != {None}:
+        check_numbers(names, numbers, shards[0].count)
     return [shard.file for shard in sorted(shards, key=lambda shard: shard.number or 0)]
+
+
+def check_numbers(names, numbers, count):
+    """Raises UserError where shards are missing. Their numbers begin at 0, or at 1 where no name
+    says how many there are. names: what error lines call the files."""
+    if count and len(numbers) != count:
+        raise UserError(f"{names}: {len(numbers)} of {count} files; wanted are all of them")
+    first = 1 if count is None and 0 not in numbers else 0
+    wanted = set(range(first, first + len(numbers)))
+    if numbers != wanted:
+        missing = min(wanted - numbers)
+        raise UserError(f"{names}: the file with number {missing} is missing, where the numbers "
+                        f"begin at {first} and go up to {max(numbers)}")

@@ -249,6 +249,21 @@ def test_a_task_is_called_by_any_case_and_punctuation(glue):
         load_tasks(str(glue), "rte, CoLA2")
 
 
+@pytest.mark.parametrize("names", ["all,rte", "rte, All"])
+@pytest.mark.parametrize("data", ["stories", None])
+def test_all_stands_alone(glue, names, data):
+    with pytest.raises(UserError, match=f"--tasks {names}: all stands alone"):
+        load_tasks(data or str(glue), names)
+
+
+@pytest.mark.parametrize("names", ["all", "rte"])
+def test_an_empty_name_is_not_the_working_directory(glue, monkeypatch, names):
+    monkeypatch.chdir(glue)
+    with pytest.raises(UserError, match='--data "" is empty: give a folder'):
+        load_tasks("", names)
+    assert load_tasks(".", "rte")[0][0].parts == parts(glue, "rte")
+
+
 def test_a_null_text_is_named_with_task_part_and_row(tmp_path):
     bad = [("a", "b", 1), ("c", "d", 0), (None, "d", 0)]
     write_hub(tmp_path, {"mrpc": {"train": bad, "validation": DEV}})

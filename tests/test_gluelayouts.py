@@ -63,19 +63,47 @@ def test_hidden_files_and_files_of_other_names_are_ignored(touch):
 
 
 def test_shards_are_read_in_the_order_of_their_numbers(touch):
-    root = touch(*(f"rte/train-{i}.jsonl" for i in (10, 9, 2)),
+    root = touch(*(f"rte/train-{i}.jsonl" for i in (10, 9, *range(1, 9))),
                  *(f"rte/validation-0000{i}-of-00003.parquet" for i in (2, 0, 1)),
                  "rte/test/part-1.csv.gz", "rte/test/part-0.csv")
     found = find(root)
-    assert found["train"] == [f"rte/train-{i}.jsonl" for i in (2, 9, 10)]
+    assert found["train"] == [f"rte/train-{i}.jsonl" for i in range(1, 11)]
     assert found["dev"] == [f"rte/validation-0000{i}-of-00003.parquet" for i in (0, 1, 2)]
     assert found["test"] == ["rte/test/part-0.csv", "rte/test/part-1.csv.gz"]
 
 
-def test_a_shard_that_is_missing_is_an_error(touch):
-    root = touch("rte/train-00000-of-00003.parquet", "rte/train-00002-of-00003.parquet")
-    with pytest.raises(UserError, match="2 of 3 files, the others are missing"):
+@pytest.mark.parametrize("names, message", [
+    (["train-00000-of-00003.parquet", "train-00002-of-00003.parquet"], "2 of 3 files"),
+    (["train-00000-of-00001.parquet", "train-00001-of-00001.parquet"], "2 of 1 files"),
+    (["train-00000-of-00002.parquet", "train-00005-of-00002.parquet"], "number 1 is missing"),
+    (["train-00001-of-00002.parquet", "train-00002-of-00002.parquet"], "number 0 is missing"),
+    (["train-0.csv", "train-2.csv"], "number 1 is missing"),
+    (["train-1.csv", "train-2.csv", "train-4.csv"], "number 3 is missing"),
+    (["train-2.csv", "train-3.csv"], "number 1 is missing"),
+    (["train/data-00001.jsonl.gz", "train/data-00003.jsonl.gz"], "number 2 is missing"),
+    (["train-7.csv"], "number 1 is missing"), (["train/0005.parquet"], "number 1 is missing")])
+def test_a_shard_that_is_missing_is_an_error(touch, names, message):
+    root = touch(*(f"rte/{name}" for name in names))
+    with pytest.raises(UserError, match=message) as failure:
         find(root)
+    assert all(str(root / "rte" / name) in str(failure.value) for name in names)
+    assert not isinstance(failure.value, Missing)
+
+
+@pytest.mark.parametrize("names", [
+    ["train-0.csv", "train-1.csv"], ["train-1.csv", "train-2.csv"], ["train-0.csv"],
+    ["train-1.csv"], ["train/0000.parquet", "train/0001.parquet"]])
+def test_the_numbers_of_shards_begin_at_0_or_at_1(touch, names):
+    assert find(touch(*(f"rte/{name}" for name in names))) == {
+        "train": [f"rte/{name}" for name in names]}
+
+
+@pytest.mark.parametrize("name, part", [
+    ("training", "train"), ("val", "dev"), ("Validation_Matched", "dev_matched"),
+    ("testing-mismatched", "test_mismatched"), ("evaluation", "test"), ("trained", None),
+    ("test_set", None)])
+def test_a_part_is_called_by_the_words_of_every_data_set(name, part):
+    assert gluelayouts.part_called(name) == part
 
 
 @pytest.mark.parametrize("one, other", [
