@@ -79,7 +79,7 @@ def main():
     if args.jobs is None:
         args.jobs = 1 if torch.cuda.is_available() else cells.cores()
     teacher, teacher_cell = cells.teacher_of(args)
-    grid = cells.grid(args, teacher, dict.fromkeys(args.strategies, args.lr))
+    grid = cells.grid(args, teacher, args.rates)
     check_pairs(args, grid)
     if args.list:
         return cells.print_list(args, teacher_cell, grid)

@@ -249,16 +249,21 @@ PRESETS = {
         "strategies": "scratch,kd,tinybert,minilm", "budgets": "1e12", "unique_tokens": "inf,1e4",
         "seeds": 2, "model": "2x128", "teacher_model": "4x128", "teacher_flops": "1e13",
         "tasks": "acceptability,paraphrase", "glue_seeds": 1},
+    # The rates are those of the best development score at 3e12 FLOPs (docs/LOG.md).
     "stories": {
-        "strategies": "scratch,kd,kd-released,tinybert,minilm", "budgets": "1e12,3e12,1e13",
-        "unique_tokens": "inf,1e4", "seeds": 3, "model": "2x128", "teacher_model": "4x128",
-        "teacher_flops": "1e14", "tasks": "acceptability,paraphrase,entailment", "glue_seeds": 1},
-    # On a folder of real text and real GLUE files: --data books/ --glue-data glue_data/
+        "strategies": "scratch,kd,tinybert,minilm", "budgets": "1e12,3e12,1e13",
+        "unique_tokens": "inf,1e4", "seeds": 12, "model": "2x128", "teacher_model": "4x128",
+        "teacher_flops": "1e14", "tasks": "acceptability,paraphrase,entailment", "glue_seeds": 2,
+        "lr": "scratch=2e-3,kd=2e-3,tinybert=4e-3,minilm=4e-3"},
+    # On folders of real text and of GLUE's files. The second teacher is the first one with a head
+    # that masked language modelling gave back to it (docs/clusters.md says how).
     "books": {
         "strategies": "scratch,kd,tinybert,minilm", "budgets": "1e13,3e13,1e14",
-        "unique_tokens": "inf,5e5", "seeds": 3, "model": "2x128", "teacher_model": "4x128",
-        "teacher_flops": "3e14", "tasks": "cola,mrpc,stsb,rte", "glue_seeds": 3,
-        "glue_grid": "quick"},
+        "unique_tokens": "inf,3e5", "seeds": 4, "model": "2x192h12",
+        "teacher": "sentence-transformers/all-MiniLM-L6-v2", "teacher_model": "6x384h12",
+        "head_teacher": "runs/books-teacher", "data": "books", "glue_data": "glue_data",
+        "tasks": "cola,mrpc,stsb,rte", "glue_seeds": 2, "glue_grid": "quick",
+        "train_options": "--seq-len 32 --batch-size 64"},
     "paper": {
         "strategies": "scratch,kd,tinybert,minilm", "budgets": "1.5e18,9e18",
         "unique_tokens": "inf,2.6e9", "seeds": 1, "model": "6x768",
@@ -289,7 +294,12 @@ def compare(argv=None):
     add_running(parser)
     args = parser.parse_args(argv)
     take_from_teacher(args)
-    for name, value in {**NO_PRESET, **PRESETS[args.preset]}.items():
+    preset = {**NO_PRESET, **PRESETS[args.preset]}
+    if args.lr_grid:  # it chooses the rates
+        preset.pop("lr", None)
+    if args.teacher:  # another one than the preset's, of which its second teacher was made
+        preset.pop("head_teacher", None)
+    for name, value in preset.items():
         if getattr(args, name) is None:
             is_size = name in ("model", "teacher_model")
             setattr(args, name, budget.size(value) if is_size else value)
@@ -327,7 +337,9 @@ def add_grid(parser):
     add("--teacher-flops", metavar="C",
         help="its budget; of a teacher that exists: what its training cost, for the break-even")
     add("--data", metavar="TEXT", help="to train on, as in train.py (default: stories)")
-    add("--lr", type=real(1e-9, 10), metavar="R", help="of every student (default: train.py's)")
+    add("--lr", metavar="R",
+        help="of every student, or one for each strategy: scratch=2e-3,kd=2e-3 (default: "
+        "train.py's)")
     add("--lr-grid", metavar="R,R",
         help="choose each strategy's rate among these, by development score at the smallest "
         "budget, seed 0")
@@ -385,10 +397,36 @@ def read_lists(args):
     args.unique_tokens = [None if word == "inf" else numbers(word, "--unique-tokens")[0]
                           for word in dict.fromkeys(args.unique_tokens.split(","))]
     args.teacher_flops = cli.number(args.teacher_flops) if args.teacher_flops != "0" else 0
+    args.rates = rates_of(args)
+    if args.lr is not None and "=" not in args.lr:
+        args.lr = learning_rate(args.lr)
     if args.lr_grid:
         args.lr_grid = [cli.real(1e-9, 10)(word) for word in args.lr_grid.split(",")]
     else:
         args.lr_grid = None
+
+
+def rates_of(args):
+    """{strategy: its learning rate, or None} by --lr."""
+    if args.lr is None or "=" not in args.lr:
+        rate = args.lr and learning_rate(args.lr)
+        return dict.fromkeys(args.strategies, rate)
+    rates = dict.fromkeys(args.strategies)
+    for word in args.lr.split(","):
+        strategy, _, rate = word.partition("=")
+        if strategy not in STUDENTS:
+            raise UserError(f"--lr {word}: write STRATEGY=RATE, as in scratch=2e-3,kd=2e-3")
+        if strategy in rates:  # a preset has rates for strategies that are not asked for
+            rates[strategy] = learning_rate(rate)
+    return rates
+
+
+def learning_rate(text):
+    """A rate from the text of --lr."""
+    try:
+        return cli.real(1e-9, 10)(text)
+    except UserError as failure:
+        raise UserError(f"--lr: {failure}") from None
 
 
 def check_comparison(args):

@@ -154,6 +154,8 @@ def price(args, grid):
     """The grid's cost in FLOPs and in time, as text."""
     total = sum(cell.flops for cell in grid)
     what = f"the teacher {args.teacher} exists"
+    if args.head_teacher:
+        what = f"the teachers {args.teacher} and {args.head_teacher} (with a head) exist"
     if not args.teacher:
         total += args.teacher_flops
         what = f"{cli.flops(args.teacher_flops)} of them the teacher's"
@@ -404,7 +406,7 @@ def chosen_rates(args, teacher, failed):
     With --lr-grid each strategy gets the rate with the best development score, at the smallest
     budget, seed 0. The cells that fail are added to `failed`."""
     if not args.lr_grid:
-        return {strategy: args.lr for strategy in args.strategies}, []
+        return args.rates, []
     cells = [cell_of(args, teacher, strategy, args.budgets[0], args.unique_tokens[0], 0, lr)
              for strategy in args.strategies for lr in args.lr_grid]
     failed |= run(cells, args, "learning rates")

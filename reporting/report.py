@@ -369,7 +369,8 @@ def limits_section(args, rows, tried):
     seeds = "1 seed: it does not show how much of a difference is luck."
     if args.seeds > 1:
         seeds = f"{args.seeds} seeds: differences smaller than the intervals are not seen."
-    rates = "chosen per strategy" if tried else "equal for all strategies"
+    is_chosen = tried or "=" in str(args.lr)
+    rates = "chosen per strategy" if is_chosen else "equal for all strategies"
     epochs = max(row["epochs"] for row in rows)
     return ["## What would change this", "",
             f"- {seeds}",

@@ -97,7 +97,7 @@ def test_what_is_given_goes_before_the_papers_setting():
 
 def test_every_line_of_the_papers_preset_has_the_papers_setting():
     args = options.compare(["--preset", "paper"])
-    grid = cells.grid(args, args.teacher, dict.fromkeys(args.strategies, args.lr))
+    grid = cells.grid(args, args.teacher, args.rates)
     for cell in grid:
         training = options.train(cell.commands[0][1:])
         assert (training.seq_len, training.batch_size, training.dropout) == (128, 1024, 0.1)
@@ -108,3 +108,33 @@ def test_every_line_of_the_papers_preset_has_the_papers_setting():
 def test_scratch_may_begin_with_a_teachers_layers():
     args = options.train(["--flops", "1e13", "--init", "teacher", "--teacher", "T"])
     assert args.strategy == "scratch" and args.init == "teacher"
+
+
+# --------------------------------------------------------------------------------------------------
+# Learning rates of a comparison
+
+@pytest.mark.parametrize("words, rates", [
+    ([], {"scratch": None, "kd": None}), (["--lr", "1e-3"], {"scratch": 1e-3, "kd": 1e-3}),
+    (["--lr", "scratch=2e-3,kd=4e-3,minilm=1"], {"scratch": 2e-3, "kd": 4e-3}),
+    (["--lr", "kd=4e-3"], {"scratch": None, "kd": 4e-3})])
+def test_a_comparison_has_one_rate_or_one_for_each_strategy(words, rates):
+    assert options.compare(["--strategies", "scratch,kd", *words]).rates == rates
+
+
+@pytest.mark.parametrize("rate, message", [
+    ("kdd=1e-3", "write STRATEGY=RATE"), ("scratch=x", "'x' should be a number"),
+    ("20", "'20' should be a number"), ("scratch=1e-3,2e-3", "write STRATEGY=RATE")])
+def test_a_rate_that_cannot_be_meant_is_refused(rate, message):
+    with pytest.raises(UserError, match=f"--lr.*{message}"):
+        options.compare(["--lr", rate])
+
+
+def test_a_grid_of_rates_chooses_whatever_the_preset_says():
+    args = options.compare(["--preset", "stories", "--lr-grid", "1e-3,2e-3"])
+    assert args.lr is None and set(args.rates.values()) == {None}
+
+
+def test_a_preset_with_two_teachers_gives_way_to_a_teacher_of_the_users_own():
+    assert options.compare(["--preset", "books"]).head_teacher == "runs/books-teacher"
+    args = options.compare(["--preset", "books", "--teacher", "T"])
+    assert args.teacher == "T" and args.head_teacher is None
