@@ -313,7 +313,7 @@ def compare(argv=None):
 
 def add_grid(parser):
     """Which students there are."""
-    add, whole, real = parser.add_argument, cli.whole, cli.real
+    add, whole = parser.add_argument, cli.whole
     add("--preset", default="demo", choices=list(PRESETS),
         help="what the options below are, where they are not given (default: demo)")
     add("--strategies", metavar="A,B",
