@@ -86,6 +86,17 @@ def check_is_file(path):
         raise UserError(f"{path} is not a file")
 
 
+def check_is_no_pointer(path):
+    """Raises UserError where a file is the pointer that git-lfs leaves in its place until the file
+    itself is downloaded."""
+    start = b"version https://git-lfs.github.com/spec/"
+    with open(path, "rb") as file:
+        is_pointer = file.read(len(start)) == start
+    if is_pointer:
+        raise UserError(f"{path} is a pointer of git-lfs, and the file itself was not downloaded: "
+                        "run `git lfs pull` in its folder")
+
+
 def read_text(path, most=2 ** 28):
     """The text of a file. Raises UserError where it is not a plain file or has more than `most`
     bytes, Damaged where it is not UTF-8, and FileNotFoundError where there is none."""
@@ -302,7 +313,8 @@ HUB_ID = r"[\w-][\w.-]*(/[\w-][\w.-]*)?"  # bert-base-uncased, or google/bert_un
 # What is downloaded. The pickle is asked for only where there is no safetensors.
 PICKLE = "pytorch_model.bin"
 WEIGHT_FILES = ["model.safetensors", "model.safetensors.index.json", "model-*.safetensors", PICKLE]
-TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json"]
+TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json",
+                   "special_tokens_map.json"]
 MODEL_FILES = ["config.json", *WEIGHT_FILES, *TOKENIZER_FILES]
 
 

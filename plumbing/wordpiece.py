@@ -3,8 +3,10 @@
     tokenizer = load_tokenizer("bert-base-uncased")     # a file, a folder or a hub id
     vocabulary = vocabulary_of(tokenizer)               # its size, the ids of the special tokens
 
-A folder's tokenizer is its tokenizer.json, or else its vocab.txt, which holds the words alone. It
-gives the ids that transformers' AutoTokenizer gives for that folder.
+A folder's tokenizer is its tokenizer.json, or else its vocab.txt, which holds the words alone.
+Where it is BERT's own or a PreTrainedTokenizerFast, it gives the ids that transformers'
+AutoTokenizer gives for that folder, or a line says what differs. A vocab.txt of another class is
+refused; a tokenizer.json of another class is taken as it stands, and a line says so.
 """
 import json
 from pathlib import Path
@@ -17,6 +19,17 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # The options of BERT's normalizer, and their names and defaults in tokenizer_config.json.
 OPTIONS = {"lowercase": ("do_lower_case", True), "strip_accents": ("strip_accents", None),
            "handle_chinese_chars": ("tokenize_chinese_chars", True)}
+# The settings of BERT's WordPiece: a tokenizer.json may have others, and BERT's own class has none.
+SETTINGS = {"unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100}
+# The special tokens' names in tokenizer_config.json: "pad_token", "unk_token", ...
+NAMED = {f"{token[1:-1].lower()}_token": token for token in SPECIAL}
+
+# The classes that transformers opens as BERT's own, and the models whose own class that is.
+OWN_CLASSES = ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+OWN_MODELS = ("bert", "distilbert", "electra")
+# The class of a tokenizer.json that transformers takes as it stands, by its old and its new name.
+PLAIN_CLASSES = ("PreTrainedTokenizer", "TokenizersBackend")  # without "Fast"
 
 
 class Vocabulary(NamedTuple):
@@ -96,11 +109,13 @@ def load_tokenizer(name):
         path = file_of(folder)
     if path is None:
         raise UserError(f"{name} has no tokenizer.json and no vocab.txt")
+    disk.check_is_no_pointer(path)
     if path.suffix == ".txt":
         return tokenizer_of_words(path, name)
     tokenizer = tokenizer_from(disk.read_text(path), name)
     if is_berts_own(folder):
-        obey_config(tokenizer, folder)
+        return rebuilt(tokenizer, folder)
+    say_what_differs(tokenizer, folder)
     return tokenizer
 
 
@@ -116,10 +131,8 @@ def files_of(folder):
     if path is None:
         return []
     more = []
-    if path.suffix == ".txt":
-        more = ["tokenizer_config.json", "added_tokens.json"]
-    elif is_berts_own(folder):
-        more = ["tokenizer_config.json"]
+    if path.suffix == ".txt" or is_berts_own(folder):
+        more = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
     return [path, *(folder / name for name in more if (folder / name).exists())]
 
 
@@ -160,21 +173,43 @@ def has_special_tokens(tokenizer):
 # What transformers reads beside the words
 
 
+def class_of(folder):
+    """(the class of a folder's tokenizer without its ending "Fast", the kind of the folder's
+    model), each None where the files do not say it."""
+    model = optional_json(folder / "config.json")
+    kind = config_of(folder).get("tokenizer_class") or model.get("tokenizer_class")
+    if kind is not None:
+        kind = str(kind).removesuffix("Fast")
+    return kind, model.get("model_type")
+
+
 def is_berts_own(folder):
     """Whether transformers opens a folder's tokenizer as BERT's own class, which takes the words of
     tokenizer.json, and the steps before and after them from tokenizer_config.json."""
-    config = config_of(folder)
-    model = disk.read_json(folder / "config.json") if (folder / "config.json").exists() else {}
-    kind = config.get("tokenizer_class") or model.get("tokenizer_class")
-    if kind is None:
-        return model.get("model_type") in ("bert", "distilbert")
-    return str(kind).removesuffix("Fast") in ("BertTokenizer", "DistilBertTokenizer")
+    kind, model_type = class_of(folder)
+    return model_type in OWN_MODELS if kind is None else kind in OWN_CLASSES
+
+
+def check_class(folder, name):
+    """Raises UserError where the vocab.txt of a folder belongs to a tokenizer that does not cut
+    text as BERT's does, such as BertJapaneseTokenizer or RoBERTa's."""
+    kind, model_type = class_of(folder)
+    if kind is None and model_type not in (None, *OWN_MODELS):
+        raise UserError(f"{name}: its vocab.txt belongs to a {str(model_type)[:40]!r} model, and "
+                        "only BERT's is read here: give a tokenizer.json")
+    if kind not in (None, *OWN_CLASSES, *PLAIN_CLASSES):
+        raise UserError(f"{name}: its vocab.txt belongs to a {kind[:40]}, which cuts text in "
+                        "another way than BERT's: give a tokenizer.json")
+
+
+def optional_json(path):
+    """The JSON object in a file, or {} where there is no such file."""
+    return disk.read_json(path) if path.exists() else {}
 
 
 def config_of(folder):
     """A folder's tokenizer_config.json, or {}."""
-    path = folder / "tokenizer_config.json"
-    return disk.read_json(path) if path.exists() else {}
+    return optional_json(folder / "tokenizer_config.json")
 
 
 def normalizer_options(folder):
@@ -183,23 +218,54 @@ def normalizer_options(folder):
     config, options = config_of(folder), {}
     for option, (name, default) in OPTIONS.items():
         value = options[option] = config.get(name, default)
+        if value is None and default is not None:
+            raise UserError(f"{folder}/tokenizer_config.json: {name} is null, with which "
+                            "transformers opens no tokenizer: write true or false")
         if value is not default and not isinstance(value, bool):
             raise disk.Damaged(f"{folder}/tokenizer_config.json is damaged: {name} = "
                                f"{str(value)[:40]}")
     return options
 
 
-def obey_config(tokenizer, folder):
-    """Replaces the steps of a tokenizer.json by those of its folder's tokenizer_config.json, as
-    transformers does for BERT's own class, and says so where they differ."""
-    if type(tokenizer.model).__name__ != "WordPiece":
-        return
+def rebuilt(tokenizer, folder):
+    """The tokenizer that transformers makes of a tokenizer.json for BERT's own class. It takes the
+    words, and everything else is BERT's or stands in the files beside it. A line says so where
+    tokenizer.json says otherwise.
+
+    Raises UserError where the words are no pieces of words."""
+    model = type(tokenizer.model).__name__
+    if model != "WordPiece":
+        raise UserError(f"{folder}: tokenizer.json is a {model}, and the tokenizer's class is "
+                        "BertTokenizer, which is a WordPiece: name its class in "
+                        "tokenizer_config.json (PreTrainedTokenizerFast takes it as it stands)")
     options = normalizer_options(folder)
-    if not has_options(tokenizer.normalizer, options):
-        words = ", ".join(f"{name} = {options[option]}" for option, (name, _) in OPTIONS.items())
-        say_once(f"{folder}: the tokenizer is BertTokenizer's ({words}), as transformers opens it, "
-                 "and tokenizer.json says otherwise")
-    set_berts_steps(tokenizer, options)
+    is_same = has_options(tokenizer.normalizer, options) and all(
+        getattr(tokenizer.model, name) == value for name, value in SETTINGS.items())
+    if not is_same:
+        words = [f"{name} = {options[option]}" for option, (name, _) in OPTIONS.items()]
+        words += [f"{name} = {value}" for name, value in SETTINGS.items()]
+        say_once(f"{folder}: the tokenizer is BertTokenizer's ({', '.join(words)}), as "
+                 "transformers opens it, and tokenizer.json says otherwise")
+    own = wordpiece(tokenizer.get_vocab(with_added_tokens=False), **options)
+    add_words(own, folder, tokenizer.get_added_tokens_decoder())
+    vocabulary_of(own, folder)
+    return own
+
+
+def say_what_differs(tokenizer, folder):
+    """Says where a tokenizer.json, which is taken as it stands, may give other ids than in
+    transformers."""
+    kind, model_type = class_of(folder)
+    if kind not in (None, *PLAIN_CLASSES) or kind is None and model_type is not None:
+        say_once(f"{folder}: tokenizer.json is taken as it stands; transformers opens it as "
+                 f"{kind or model_type}, which may give other ids")
+    numbered, named = words_to_add(folder, {})
+    known = {word.content for word in tokenizer.get_added_tokens_decoder().values()}
+    lacking = [word.content[:40] for word in [*numbered.values(), *named]
+               if word.content not in known]
+    if lacking:
+        say_once(f"{folder}: tokenizer.json lacks {len(lacking)} words that transformers adds to "
+                 f"it, and they are no words here ({', '.join(lacking[:4])})")
 
 
 def has_options(normalizer, options):
@@ -219,6 +285,7 @@ def has_options(normalizer, options):
 def tokenizer_of_words(path, name):
     """The tokenizer of a vocab.txt, whose line n is the word of id n (counted from 0), with the
     options of the tokenizer_config.json beside it."""
+    check_class(path.parent, name)
     words = [line.rstrip() for line in disk.read_text(path).split("\n")]
     vocab = {word: i for i, word in enumerate(words) if word}  # of a word's lines the last counts
     missing = [token for token in SPECIAL if token not in vocab]
@@ -235,24 +302,88 @@ def tokenizer_of_words(path, name):
     return tokenizer
 
 
-def add_words(tokenizer, folder):
-    """Adds the words that somebody has added to those of vocab.txt. Raises UserError where their
-    ids do not follow those of vocab.txt."""
-    from tokenizers import AddedToken  # as above
-    path = folder / "added_tokens.json"
-    numbered = disk.read_json(path) if path.exists() else {}
-    entries = config_of(folder).get("added_tokens_decoder") or {}
-    try:
-        words = {int(i): AddedToken(word, normalized=False) for word, i in numbered.items()}
-        words |= {int(i): AddedToken(**entry) for i, entry in entries.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise disk.Damaged(f"{folder}: the added words of the tokenizer are damaged") from None
-    for i, word in sorted(words.items()):
-        if tokenizer.token_to_id(word.content) is None:
-            tokenizer.add_tokens([word])
+# --------------------------------------------------------------------------------------------------
+# Words that somebody has added
+
+
+def add_words(tokenizer, folder, in_json=None):
+    """Adds the words that the files of a folder add to its vocabulary. in_json: {id: AddedToken} of
+    its tokenizer.json. Raises UserError where a word cannot have the id that the files give it, and
+    where BERT's special tokens are called otherwise."""
+    check_names(folder)
+    numbered, named = words_to_add(folder, in_json or {})
+    for i, word in sorted(numbered.items()):
+        tokenizer.add_tokens([word])
         if tokenizer.token_to_id(word.content) != i:
             raise UserError(f"{folder}: the tokenizer's word {word.content[:40]!r} cannot have the "
                             f"id {i} that its files give it")
+    known = {word.content for word in numbered.values()}
+    tokenizer.add_tokens([word for word in named if word.content not in known])
+
+
+def words_to_add(folder, in_json):
+    """({id: AddedToken}, [AddedToken without an id]) of the words that transformers adds to a
+    folder's vocabulary, the latter in its order. Raises Damaged where they are no words."""
+    config = config_of_words(folder)
+    more = config.get("extra_special_tokens", config.get("additional_special_tokens")) or []
+    if isinstance(more, dict):
+        more = list(more.values())
+    try:
+        named = [added_token(word) for word in [*named_words(config).values(), *more]]
+        if "added_tokens_decoder" in config:
+            entries = config["added_tokens_decoder"] or {}
+            return {int(i): added_token(word) for i, word in entries.items()}, named
+        special = {word.content for word in named}
+        older = optional_json(folder / "added_tokens.json")
+        numbered = {int(i): older_token(word, word in special) for word, i in older.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise disk.Damaged(f"{folder}: the added words of the tokenizer are damaged") from None
+    return numbered | in_json, named
+
+
+def config_of_words(folder):
+    """A folder's tokenizer_config.json with the words of special_tokens_map.json, which
+    transformers reads where the former does not number the added words."""
+    config = config_of(folder)
+    if "additional_special_tokens" in config and not config.get("extra_special_tokens"):
+        config["extra_special_tokens"] = config.pop("additional_special_tokens")
+    if "added_tokens_decoder" not in config:
+        for name, word in optional_json(folder / "special_tokens_map.json").items():
+            config[name] = {**word, "special": True} if isinstance(word, dict) else word
+    return config
+
+
+def named_words(config):
+    """{name: word} of the words that have a name of their own, like "bos_token", in transformers'
+    order."""
+    first = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
+             "mask_token"]
+    names = first + [name for name in config if name.endswith("_token") and name not in first]
+    return {name: config[name] for name in names if isinstance(config.get(name), (str, dict))}
+
+
+def check_names(folder):
+    """Raises UserError where [CLS] or another of BERT's special tokens is called otherwise."""
+    named = named_words(config_of_words(folder))
+    for name in sorted(NAMED.keys() & named.keys()):
+        word = named[name].get("content") if isinstance(named[name], dict) else named[name]
+        if word != NAMED[name]:
+            raise UserError(f"{folder}: the tokenizer's {name} is {str(word)[:40]!r}, and a BERT's "
+                            f"is {NAMED[name]!r}")
+
+
+def added_token(word):
+    """The AddedToken of a word in a JSON file: a text, or an object with its options."""
+    from tokenizers import AddedToken  # as above
+    if isinstance(word, str):
+        return AddedToken(word, special=True)
+    return AddedToken(**{name: value for name, value in word.items() if name != "__type"})
+
+
+def older_token(word, special):
+    """The AddedToken of a word in added_tokens.json, as transformers makes it."""
+    from tokenizers import AddedToken  # as above
+    return AddedToken(word, normalized=not special, special=special)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -149,6 +149,95 @@ def test_words_that_were_added_to_a_vocab_txt_are_known(tmp_path):
         wordpiece.load_tokenizer(str(tmp_path))
 
 
+# Each way in which a folder's files may add words, and what they name them in.
+ADDED = [("tokenizer_config.json", {"additional_special_tokens": ["[E1]", "fox"]}),
+         ("tokenizer_config.json", {"extra_special_tokens": ["[E1]", "fox"]}),
+         ("tokenizer_config.json", {"extra_special_tokens": {"e": "[E1]"}}),
+         ("tokenizer_config.json", {"eos_token": "[E2]", "bos_token": "[E1]", "x_token": "fox"}),
+         ("special_tokens_map.json", {"additional_special_tokens": ["[E1]", "[E2]"]}),
+         ("special_tokens_map.json", {"bos_token": {"content": "[E1]", "lstrip": True}}),
+         ("added_tokens.json", {"[E1]": len(MANY)})]
+
+
+@pytest.mark.parametrize("kind", ["vocab.txt", "tokenizer.json"])
+@pytest.mark.parametrize("file, words", ADDED)
+def test_words_that_any_file_adds_are_words_as_in_transformers(tmp_path, kind, file, words):
+    words_folder(tmp_path, {"tokenizer_class": "BertTokenizer"})
+    if kind == "tokenizer.json":
+        tokenizer = wordpiece.wordpiece({word: i for i, word in enumerate(MANY)})
+        tokenizer.save(str(tmp_path / kind))
+    path = tmp_path / file
+    old = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**old, **words}))
+    ours = wordpiece.load_tokenizer(str(tmp_path))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("the [E1] dog", "a[E1]foxes", "[E2] [e1] [MASK]  [E1]"):
+        assert ours.encode(text).ids == theirs(text)["input_ids"], text
+    assert len(MANY) in ours.encode("the [E1] dog").ids
+    assert path in wordpiece.files_of(tmp_path)
+
+
+def test_a_word_that_tokenizer_json_lacks_is_said_where_it_is_taken_as_it_stands(tmp_path, capsys):
+    words_folder(tmp_path, {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "[E1]"})
+    wordpiece.wordpiece(VOCABULARY).save(str(tmp_path / "tokenizer.json"))
+    wordpiece.load_tokenizer(str(tmp_path))
+    assert "tokenizer.json lacks 1 words" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["<s>", {"content": "<s>"}])
+def test_special_tokens_that_are_called_otherwise_are_refused(tmp_path, word):
+    words_folder(tmp_path, {"cls_token": word})
+    with pytest.raises(UserError, match=r"cls_token is '<s>', and a BERT's is '\[CLS\]'"):
+        wordpiece.load_tokenizer(str(tmp_path))
+
+
+# The classes of tokenizers whose vocab.txt is BERT's, and those whose vocab.txt is not.
+@pytest.mark.parametrize("kind", ["BertTokenizer", "BertTokenizerFast", "DistilBertTokenizerFast",
+                                  "ElectraTokenizer", "ElectraTokenizerFast"])
+def test_a_vocab_txt_of_berts_classes_opens_whatever_the_model_is_called(tmp_path, kind):
+    cuts_like_transformers(words_folder(tmp_path, {"tokenizer_class": kind}))
+    (tmp_path / "config.json").write_text("{}")
+    cuts_like_transformers(tmp_path)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra"])
+def test_a_vocab_txt_without_a_class_is_its_models(tmp_path, model_type):
+    words_folder(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    cuts_like_transformers(tmp_path)
+
+
+@pytest.mark.parametrize("config, model, message", [
+    ({"tokenizer_class": "RobertaTokenizer"}, {"model_type": "bert"}, "a RobertaTokenizer, which"),
+    ({"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "mecab"}, {},
+     "a BertJapaneseTokenizer, which"),
+    ({}, {"model_type": "bert", "tokenizer_class": "BertJapaneseTokenizer"},
+     "a BertJapaneseTokenizer, which"),
+    ({}, {"model_type": "gpt2"}, "a 'gpt2' model")])
+def test_a_vocab_txt_of_another_class_is_refused(tmp_path, config, model, message):
+    words_folder(tmp_path, config)
+    (tmp_path / "config.json").write_text(json.dumps(model))
+    for name in (tmp_path, tmp_path / "vocab.txt"):
+        with pytest.raises(UserError, match=message):
+            wordpiece.load_tokenizer(str(name))
+
+
+@pytest.mark.parametrize("model", [{}, {"model_type": None}])
+def test_a_vocab_txt_alone_is_taken_for_a_berts(tmp_path, model):
+    words_folder(tmp_path)
+    expected = transformers.AutoTokenizer.from_pretrained(tmp_path)("the dog jumps")["input_ids"]
+    (tmp_path / "config.json").write_text(json.dumps(model))
+    assert wordpiece.load_tokenizer(str(tmp_path)).encode("the dog jumps").ids == expected
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json"])
+def test_a_pointer_of_git_lfs_is_called_so(tmp_path, name):
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\n"
+                                 "oid sha256:" + "0" * 64 + "\nsize 231508\n")
+    with pytest.raises(UserError, match=f"{name} is a pointer of git-lfs.*git lfs pull"):
+        wordpiece.load_tokenizer(str(tmp_path))
+
+
 def test_words_with_capital_letters_that_are_never_found_are_said(tmp_path, capsys):
     words = [*MANY, *(word.capitalize() for word in MANY if word.isalpha())]
     wordpiece.load_tokenizer(str(words_folder(tmp_path, words=dict.fromkeys(words))))
@@ -201,6 +290,46 @@ def test_a_contradiction_is_said_and_agreement_is_not(tmp_path, capsys):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     wordpiece.load_tokenizer(str(tmp_path))
     assert "do_lower_case = True" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("setting", [
+    {"max_input_chars_per_word": 3}, {"continuing_subword_prefix": "@@"}, {"unk_token": "[MASK]"}])
+def test_other_settings_of_wordpiece_are_berts_where_transformers_rebuilds(
+        tmp_path, capsys, setting):
+    words_folder(tmp_path)
+    raw = json.loads(wordpiece.wordpiece({word: i for i, word in enumerate(MANY)}).to_str())
+    raw["model"].update(setting)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
+    cuts_like_transformers(tmp_path)
+    assert "tokenizer.json says otherwise" in capsys.readouterr().out
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(CLASSES[-1]))
+    cuts_like_transformers(tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_tokenizer_json_of_another_class_is_taken_as_it_stands_and_a_line_says_so(
+        tmp_path, capsys):
+    words_folder(tmp_path, {"tokenizer_class": "MPNetTokenizer"})
+    wordpiece.wordpiece(VOCABULARY).save(str(tmp_path / "tokenizer.json"))
+    assert wordpiece.load_tokenizer(str(tmp_path)).encode("the dog").ids == [2, 5, 10, 3]
+    assert "transformers opens it as MPNetTokenizer" in capsys.readouterr().out
+
+
+def test_berts_own_class_with_words_that_are_no_pieces_is_refused(tmp_path):
+    words_folder(tmp_path)
+    model = tokenizers.models.WordLevel({word: i for i, word in enumerate(MANY)}, "[UNK]")
+    tokenizers.Tokenizer(model).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match="tokenizer.json is a WordLevel"):
+        wordpiece.load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["do_lower_case", "tokenize_chinese_chars"])
+def test_an_option_that_is_null_is_refused_as_in_transformers(tmp_path, name):
+    words_folder(tmp_path, {name: None})
+    with pytest.raises(TypeError):
+        transformers.AutoTokenizer.from_pretrained(tmp_path)
+    with pytest.raises(UserError, match=f"{name} is null.*write true or false"):
+        wordpiece.load_tokenizer(str(tmp_path))
 
 
 @pytest.mark.parametrize("value", ["true", 1, [], {}])
