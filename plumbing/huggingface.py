@@ -34,7 +34,9 @@ def read_config(folder, BertConfig):
         raw = disk.read_json(folder / "config.json")
     except FileNotFoundError:
         raise UserError(f"{folder} has no config.json: it is not a model's folder") from None
-    if raw.get("model_type") == "distilbert":
+    if raw.get("model_type") is None:
+        raw["model_type"] = "bert"
+    if raw["model_type"] == "distilbert":
         raw = {DISTIL_CONFIG.get(key, key): value for key, value in raw.items()}
         raw |= {"model_type": "bert", "type_vocab_size": 1}
     check_kind(folder, raw)
@@ -42,6 +44,10 @@ def read_config(folder, BertConfig):
               for field in dataclasses.fields(BertConfig)}
     config = BertConfig(**fields)
     if config.hidden_size % config.num_attention_heads:
+        if "num_attention_heads" not in raw:
+            raise UserError(f"{folder}/config.json does not say num_attention_heads, and BERT's "
+                            f"{config.num_attention_heads} do not divide hidden_size "
+                            f"{config.hidden_size}: add the entry")
         raise UserError(f"{folder}/config.json: {config.num_attention_heads} heads do not divide "
                         f"hidden_size {config.hidden_size}")
     return config
@@ -49,7 +55,7 @@ def read_config(folder, BertConfig):
 
 def check_kind(folder, raw):
     """Raises UserError where a config is not that of a BERT such as ours."""
-    if raw.get("model_type", "bert") != "bert":
+    if raw["model_type"] != "bert":
         raise UserError(f"{folder} is a {str(raw['model_type'])[:40]!r} model, not a BERT")
     for key, ours in ONLY.items():
         if raw.get(key, ours) != ours:
@@ -164,17 +170,17 @@ DISTIL = [("distilbert.", "bert."), ("transformer.layer.", "encoder.layer."),
           (".output_layer_norm.", ".output.LayerNorm."),
           ("vocab_transform.", "cls.predictions.transform.dense."),
           ("vocab_layer_norm.", "cls.predictions.transform.LayerNorm."),
-          ("vocab_projector.", "cls.predictions.decoder."), ("pre_classifier.", "classifier.")]
+          ("vocab_projector.", "cls.predictions.decoder.")]
 
 # What a file may hold beside a BERT: heads of next sentences and of fine-tuning.
-OTHER_HEADS = ("cls.seq_relationship.", "classifier.", "qa_outputs.")
+OTHER_HEADS = ("cls.seq_relationship.", "pre_classifier.", "classifier.", "qa_outputs.")
 # The decoder is tied to the word embeddings. Some files hold a second copy of its weight and bias.
 TIED = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias"}
 
 # What training scripts put before all names when they save a model inside another one.
 WRAPPER = re.compile(r"((module|model|_orig_mod|auto_model|0)\.)+")
-WORDS = "embeddings.word_embeddings.weight"
+WORDS = weights.WORDS
 
 
 def to_hugging_face(state):
@@ -204,8 +210,8 @@ def from_hugging_face(tensors, folder):
     BERT that computes with it is another model."""
     tensors = without_wrapper(tensors)
     if any(".q_lin." in key for key in tensors):
-        tensors = from_distilbert(tensors)
-    tensors = with_current_names(tensors)
+        tensors = from_distilbert(tensors, folder)
+    tensors = with_current_names(tensors, folder)
     if not any(key.startswith("bert.") for key in tensors):
         examples = ", ".join(key[:60] for key in list(tensors)[:3])
         raise UserError(f"{folder} is not a BERT: its weights have other names ({examples})")
@@ -218,9 +224,19 @@ def from_hugging_face(tensors, folder):
         elif part:
             parts_of.setdefault(name, {})[part] = to_fp32(key, tensor, folder)
         else:
-            ours[name] = to_fp32(key, tensor, folder)
-    joined = {key: join_qkv(key, parts, folder) for key, parts in parts_of.items()}
-    return ours | joined, sorted(unused)
+            put(ours, name, to_fp32(key, tensor, folder), folder)
+    for key, parts in parts_of.items():
+        put(ours, key, join_qkv(key, parts, folder), folder)
+    return ours, sorted(unused)
+
+
+def put(tensors, name, tensor, folder):
+    """Adds a tensor to others. Raises UserError where one of that name is there: of two tensors for
+    one place nobody knows which is the model's."""
+    if name in tensors:
+        raise UserError(f"{folder} holds {name[:80]} twice, under two names: which of the two is "
+                        "the model's is not known; remove the other")
+    tensors[name] = tensor
 
 
 def to_fp32(key, tensor, folder):
@@ -271,14 +287,14 @@ def without_wrapper(tensors):
     return inner if len(inner) == len(tensors) else tensors
 
 
-def from_distilbert(tensors):
+def from_distilbert(tensors, folder):
     """DistilBERT's tensors under the original BERT's names. It has no token types, which is the
     same as one token type whose embedding is 0."""
     renamed = {}
     for key, tensor in tensors.items():
         for theirs, berts in DISTIL:
             key = key.replace(theirs, berts)
-        renamed[key.removeprefix("bert.")] = tensor
+        put(renamed, key.removeprefix("bert."), tensor, folder)
     words = renamed.get(WORDS)
     if words is not None and words.dim() == 2:
         zeros = torch.zeros(1, words.shape[1])
@@ -286,7 +302,7 @@ def from_distilbert(tensors):
     return renamed
 
 
-def with_current_names(tensors):
+def with_current_names(tensors, folder):
     """The tensors with older names replaced: LayerNorm's gamma and beta, and names without `bert.`.
     Other heads than that for masked language modelling are left out."""
     current = {}
@@ -297,7 +313,7 @@ def with_current_names(tensors):
             key = "bert." + key
         is_constant = key == "bert.embeddings.position_ids"  # 0, 1, 2, ...
         if not is_constant and not key.startswith(OTHER_HEADS):
-            current[key] = tensor
+            put(current, key, tensor, folder)
     return current
 
 

@@ -24,6 +24,8 @@ FILES = ["model.safetensors", "model.safetensors" + INDEX, "pytorch_model.bin",
          "pytorch_model.bin" + INDEX]
 # A training script may save its weights under one of these names, beside its optimizer.
 NESTED = ("state_dict", "model_state_dict", "model", "module")
+# How the name of a BERT's word embeddings ends, whatever stands before it.
+WORDS = "embeddings.word_embeddings.weight"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -33,12 +35,14 @@ NESTED = ("state_dict", "model_state_dict", "model", "module")
 def files_of(folder):
     """The paths of the files that hold a model's weights: one file, or an index and its shards.
 
-    Raises UserError where there are none, and where a shard is missing."""
+    Raises UserError where there are none, where a shard is missing, and where git-lfs has left a
+    pointer in a file's place."""
     present = [folder / name for name in FILES if (folder / name).exists()]
     if not present:
         raise UserError(f"{folder} has no model.safetensors and no pytorch_model.bin: it holds no "
                         "weights that are read here")
     disk.check_is_file(present[0])
+    disk.check_is_no_pointer(present[0])
     if not present[0].name.endswith(INDEX):
         return present[:1]
     shards = sorted({folder / name for name in read_index(present[0]).values()})
@@ -47,6 +51,7 @@ def files_of(folder):
         if not shard.exists():
             raise UserError(f"{shard} is missing: {present[0].name} says that it holds a part of "
                             "the weights")
+        disk.check_is_no_pointer(shard)
     return [present[0], *shards]
 
 
@@ -89,10 +94,12 @@ def read(folder):
     for shard in shards:
         in_shard = read_file(shard)
         for name, file in read_index(path).items():
-            if file == shard.name and name not in in_shard:
+            if file != shard.name:
+                continue
+            if name not in in_shard:
                 raise disk.Damaged(f"{shard} is damaged: it lacks {name[:80]}, which {path.name} "
                                    "says is in it")
-        tensors |= in_shard
+            tensors[name] = in_shard[name]  # what the index does not name here is not read
     return tensors
 
 
@@ -156,17 +163,24 @@ def refusal(message):
 
 
 def tensors_in(value):
-    """{name: tensor} of what a pickle holds: a state dict, or one inside another dict or two."""
-    for _ in range(3):  # a dict may hold itself
-        if not isinstance(value, dict):
-            break
-        tensors = {name: tensor for name, tensor in value.items()
-                   if isinstance(name, str) and isinstance(tensor, torch.Tensor)}
-        if tensors:
-            return tensors
-        inner = [value[name] for name in NESTED if isinstance(value.get(name), dict)]
-        value = inner[0] if inner else None
-    return {}
+    """{name: tensor} of what a pickle holds: a state dict, or one inside another dict or two. One
+    with a BERT's names goes before others: a tensor that counts steps may stand beside it."""
+    dicts = list(state_dicts(value, depth=3))
+    berts = [tensors for tensors in dicts if any(name.endswith(WORDS) for name in tensors)]
+    return next(iter(berts + dicts), {})
+
+
+def state_dicts(value, depth):
+    """Yields {name: tensor} of each dict with tensors in a value, the outermost first. depth: how
+    many dicts deep to look, since a dict may hold itself."""
+    if depth == 0 or not isinstance(value, dict):
+        return
+    tensors = {name: tensor for name, tensor in value.items()
+               if isinstance(name, str) and isinstance(tensor, torch.Tensor)}
+    if tensors:
+        yield tensors
+    for name in NESTED:
+        yield from state_dicts(value.get(name), depth - 1)
 
 
 def check_tensor(path, name, tensor):

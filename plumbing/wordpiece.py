@@ -4,9 +4,9 @@
     vocabulary = vocabulary_of(tokenizer)               # its size, the ids of the special tokens
 
 A folder's tokenizer is its tokenizer.json, or else its vocab.txt, which holds the words alone.
-Where it is BERT's own or a PreTrainedTokenizerFast, it gives the ids that transformers'
-AutoTokenizer gives for that folder, or a line says what differs. A vocab.txt of another class is
-refused; a tokenizer.json of another class is taken as it stands, and a line says so.
+If its class is BERT's or PreTrainedTokenizerFast, it gives the ids that transformers' AutoTokenizer
+gives for that folder; where it does not, a line says so. A vocab.txt of another class is refused. A
+tokenizer.json of another class is taken as it stands, and a line says so.
 """
 import json
 from pathlib import Path
@@ -260,12 +260,15 @@ def say_what_differs(tokenizer, folder):
         say_once(f"{folder}: tokenizer.json is taken as it stands; transformers opens it as "
                  f"{kind or model_type}, which may give other ids")
     numbered, named = words_to_add(folder, {})
-    known = {word.content for word in tokenizer.get_added_tokens_decoder().values()}
-    lacking = [word.content[:40] for word in [*numbered.values(), *named]
-               if word.content not in known]
+    own = tokenizer.get_added_tokens_decoder().values()
+    with_options = {repr(word) for word in own}
+    contents = {word.content for word in own}
+    lacking = [word for word in numbered.values() if repr(word) not in with_options]
+    lacking += [word for word in named if word.content not in contents]
     if lacking:
-        say_once(f"{folder}: tokenizer.json lacks {len(lacking)} words that transformers adds to "
-                 f"it, and they are no words here ({', '.join(lacking[:4])})")
+        examples = ", ".join(word.content[:40] for word in lacking[:4])
+        say_once(f"{folder}: tokenizer.json is taken as it stands; it lacks {len(lacking)} words "
+                 f"that transformers adds, or has them with other options ({examples})")
 
 
 def has_options(normalizer, options):

@@ -1,5 +1,6 @@
 """huggingface.py: the files are transformers' files, in both directions. What is not a BERT, or is
 damaged, is refused by name."""
+import json
 import math
 import re
 import time
@@ -377,6 +378,22 @@ def test_weights_that_are_whole_numbers_are_not_taken_for_a_berts(folder):
     assert "intermediate_size" in refusal_of(folder)
 
 
+@pytest.mark.parametrize("one, two", [
+    ("bert.embeddings.word_embeddings.weight", "embeddings.word_embeddings.weight"),
+    ("bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.gamma"),
+    ("bert.encoder.layer.1.output.LayerNorm.bias", "encoder.layer.1.output.LayerNorm.beta"),
+    ("bert.encoder.layer.0.output.dense.bias", "bert.encoder.layer.0.feed_forward_out.bias")])
+def test_two_tensors_for_one_place_are_refused_in_any_order(folder, one, two):
+    tensors = load_file(folder / "model.safetensors")
+    tensors[two] = tensors[one] + 1
+    rewrite(folder, tensors)
+    assert "twice, under two names" in refusal_of(folder)
+    second_first = {two: tensors.pop(two), **tensors}
+    (folder / "model.safetensors").unlink()
+    torch.save(second_first, folder / "pytorch_model.bin")
+    assert "twice, under two names" in refusal_of(folder)
+
+
 def test_a_pooler_without_its_bias_is_damage(tmp_path):
     peer(architecture=transformers.BertModel).save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")
@@ -433,6 +450,21 @@ def test_a_size_that_is_no_size_is_named(folder, name, value):
 def test_a_dropout_that_is_no_probability_is_named(folder, name, value):
     rewrite(folder, **{name: value})
     assert name in refusal_of(folder)
+
+
+@torch.no_grad()
+def test_a_model_type_that_is_null_is_none(folder):
+    theirs = peer()
+    rewrite(folder, model_type=None)
+    logits_are_the_same(folder, theirs)
+
+
+def test_a_number_of_heads_that_is_not_said_is_asked_for(folder):
+    raw = json.loads((folder / "config.json").read_text())
+    del raw["num_attention_heads"]
+    (folder / "config.json").write_text(json.dumps(raw))
+    assert peer().config.hidden_size % 12
+    assert "does not say num_attention_heads" in refusal_of(folder)
 
 
 def test_heads_that_do_not_divide_the_hidden_size_are_named(folder):

@@ -108,6 +108,35 @@ def test_a_shard_that_is_missing_damaged_or_lacks_a_weight_is_named(folder):
     assert f"{shards[0]} is missing" in refusal_of(folder)
 
 
+def test_of_a_shard_only_that_is_read_which_the_index_says_is_in_it(folder):
+    whole = weights.read(folder)
+    shards = shard(folder)
+    tensors = load_file(shards[2])
+    elsewhere = next(iter(load_file(shards[0])))
+    save_file({**tensors, elsewhere: torch.ones(3), "left.over": torch.ones(3)}, shards[2])
+    parts = weights.read(folder)
+    assert parts.keys() == whole.keys()
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+
+
+# What git leaves in a file's place where git-lfs is not installed.
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 9\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_is_called_so(folder, name):
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_text(POINTER)
+    assert f"{name} is a pointer of git-lfs" in refusal_of(folder)
+    assert "git lfs pull" in refusal_of(folder)
+
+
+def test_a_pointer_of_git_lfs_in_a_shards_place_is_called_so(folder):
+    shards = shard(folder)
+    shards[1].write_text(POINTER)
+    assert f"{shards[1]} is a pointer of git-lfs" in refusal_of(folder)
+
+
 @pytest.mark.parametrize("weight_map", [
     None, {}, [], 3, {"a": 3}, {"a": "../model.safetensors"}, {"a": "/etc/passwd"},
     {"a": "pytorch_model.bin"}, {"a": ""}])
@@ -137,6 +166,8 @@ def test_safetensors_are_preferred_to_a_pickle(folder):
     OrderedDict, lambda tensors: {"state_dict": tensors, "epoch": 3},
     lambda tensors: {"model": tensors, "optimizer": {"state": {}, "param_groups": []}},
     lambda tensors: {"model": {"state_dict": tensors}},
+    lambda tensors: {"model": tensors, "step": torch.tensor(3)},
+    lambda tensors: {"state_dict": {"step": torch.tensor(3)}, "model": tensors},
     lambda tensors: {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()},
     lambda tensors: {**tensors, "epoch": 3}])
 def test_weights_may_stand_beside_what_a_training_script_saves(folder, wrap):

@@ -181,7 +181,17 @@ def test_a_word_that_tokenizer_json_lacks_is_said_where_it_is_taken_as_it_stands
     words_folder(tmp_path, {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "[E1]"})
     wordpiece.wordpiece(VOCABULARY).save(str(tmp_path / "tokenizer.json"))
     wordpiece.load_tokenizer(str(tmp_path))
-    assert "tokenizer.json lacks 1 words" in capsys.readouterr().out
+    assert "it lacks 1 words" in capsys.readouterr().out
+    mask = {"content": "[MASK]", "lstrip": True, "special": True, "normalized": False}
+    words_folder(tmp_path, {"tokenizer_class": "PreTrainedTokenizerFast",
+                            "added_tokens_decoder": {"4": mask}})
+    wordpiece.load_tokenizer(str(tmp_path))
+    assert "with other options ([MASK])" in capsys.readouterr().out
+    mask["lstrip"] = False
+    words_folder(tmp_path, {"tokenizer_class": "PreTrainedTokenizerFast",
+                            "added_tokens_decoder": {"4": mask}})
+    wordpiece.load_tokenizer(str(tmp_path))
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("word", ["<s>", {"content": "<s>"}])
