@@ -114,6 +114,7 @@ def test_what_makes_no_gate_is_refused(words, message, capsys):
         gate.arguments(words)
 
 
+@pytest.mark.slow
 def test_it_is_a_program_that_runs_from_the_root(python):
     done = python("-m", "tools.gate", "a", "b")
     assert done.returncode == 2 and "Traceback" not in done.stderr

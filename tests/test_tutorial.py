@@ -13,15 +13,15 @@ TUTORIAL = (ROOT / "TUTORIAL.md").read_text(encoding="utf-8")
 STEPS = BLOCK.findall(TUTORIAL)
 
 
-def trains(command):
-    """These commands take longer, and need the runs of those before them."""
-    return command.startswith(("python train.py", "python glue.py"))
+def takes_longer(kind, command):
+    """These train, and need the runs of those before them, or they wait for torch to be imported."""
+    return kind == "python" or command.startswith(("python train.py", "python glue.py"))
 
 
 def number_of(stop):
     """The steps as parameters of a test, named by what they run."""
-    _, command, _ = STEPS[stop]
-    marks = [pytest.mark.slow] if trains(command) else []
+    kind, command, _ = STEPS[stop]
+    marks = [pytest.mark.slow] if takes_longer(kind, command) else []
     return pytest.param(stop, marks=marks)
 
 
