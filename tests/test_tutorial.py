@@ -14,7 +14,7 @@ STEPS = BLOCK.findall(TUTORIAL)
 
 
 def takes_longer(kind, command):
-    """These train, and need the runs of those before them, or they wait for torch to be imported."""
+    """These train, and need the runs of those before them, or wait for torch to be imported."""
     return kind == "python" or command.startswith(("python train.py", "python glue.py"))
 
 
