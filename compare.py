@@ -62,9 +62,8 @@ def run(args, teacher, teacher_cell):
         args.head_sha256 = weights.sha256(fetch(args.head_teacher))
     rates, tried = cells.chosen_rates(args, teacher, failed)
     grid = cells.grid(args, teacher, rates)
-    failed |= cells.run(grid, args, "students")
     scored = cells.scores_of_teacher(args, teacher)
-    failed |= cells.run([scored], args, "the teacher's scores")
+    failed |= cells.run([scored, *grid], args, "students")
     outcomes = {cell: found for cell in grid if (found := cells.outcome(cell, args))}
     cells.check_texts(outcomes, args)
     report.write(args, teacher_cell, grid, outcomes, tried, failed,
