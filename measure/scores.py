@@ -104,4 +104,6 @@ def average(results):
         return "average of the paper's seven tasks, development sets", score_of(seven)
     has_test = all("test" in result["score"] for result in results.values())
     which = "test" if has_test else "development"
+    if len(results) == 1:
+        return f"score of this task, {which} set", score_of(results)
     return f"average over these {len(results)} tasks, {which} sets", score_of(results)

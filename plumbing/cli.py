@@ -70,6 +70,11 @@ def real(least, most):
 # --------------------------------------------------------------------------------------------------
 # Numbers and errors that are printed
 
+
+def counted(n, noun):
+    """'1 seed', '12 seeds'."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
 MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 31557600  # in seconds; a year has 365.25 days
 
 

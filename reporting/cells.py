@@ -159,8 +159,10 @@ def price(args, grid):
     if not args.teacher:
         total += args.teacher_flops
         what = f"{cli.flops(args.teacher_flops)} of them the teacher's"
-    lines = [f"{len(grid)} students: {len(args.strategies)} strategies x {len(args.budgets)} "
-             f"budgets x {len(args.unique_tokens)} data settings x {args.seeds} seeds",
+    kinds = ((args.budgets, "budget"), (args.unique_tokens, "data setting"),
+             (args.seed_numbers, "seed"))
+    product = " x ".join(cli.counted(len(values), noun) for values, noun in kinds)
+    lines = [f"{cli.counted(len(grid), 'student')}: {len(args.strategies)} strategies x {product}",
              f"{cli.flops(total)} FLOPs of pretraining{';' if args.teacher else ','} {what}"]
     for rate, where in ((1e11, "two laptop cores"), (3e14, "one H100")):
         time = cli.duration(total / rate)

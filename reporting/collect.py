@@ -108,7 +108,8 @@ def write(args):
     check_pool(outcomes)
     describe(args, outcomes)
     args.out.mkdir(parents=True, exist_ok=True)
-    cli.say(f"{len(outcomes)} students of {len(args.collect)} comparisons, {args.seeds} seeds")
+    cli.say(f"{cli.counted(len(outcomes), 'student')} of "
+            f"{cli.counted(len(args.collect), 'comparison')}, {cli.counted(args.seeds, 'seed')}")
     command = ["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]
     report.write(args, None, list(outcomes), outcomes, [], {}, shlex.join(command))
 

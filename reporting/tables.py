@@ -1,4 +1,6 @@
 """The scores of a model as text, in points of 100."""
+from plumbing.cli import counted
+
 from measure.scores import average
 
 
@@ -9,7 +11,7 @@ def scores_table(results):
              "(by development score)"]
     for task, result in results.items():
         setting = (f"lr {result['lr']:.2g}, batch {result['batch_size']}, {result['epochs']} "
-                   f"epochs: {result['settings_tried']} tried, {result['seeds']} seeds")
+                   f"epochs: {result['settings_tried']} tried, {counted(result['seeds'], 'seed')}")
         for part, metrics in result["metrics"].items():
             for metric, score in metrics.items():
                 majority = 100 * result["majority"][part][metric]

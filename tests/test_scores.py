@@ -130,4 +130,4 @@ def test_an_average_over_other_tasks_says_how_many_and_on_which_sets():
     assert scores.average(only_dev) == (
         "average over these 2 tasks, development sets", pytest.approx(0.6))
     with_test = {"sentiment": result_of(dev=0.5, test=0.4)}
-    assert scores.average(with_test) == ("average over these 1 tasks, test sets", 0.4)
+    assert scores.average(with_test) == ("score of this task, test set", 0.4)
