@@ -307,14 +307,24 @@ Pretrained by {method} within a fixed budget of FLOPs, with isoflop. {verdict}
 
 It has no pooler: pretraining trains none. `run.json` holds every setting, `log.jsonl` the curve.
 
-```python
 {example}
-```
 """
-FILL_MASK = """from transformers import pipeline
-pipeline("fill-mask", model="this folder")("... [MASK] ...")"""
-NO_HEAD = """from transformers import AutoModel
-AutoModel.from_pretrained("this folder")"""
+FILL_MASK = """See it predict, with transformers:
+
+```python
+from transformers import pipeline
+pipeline("fill-mask", model="this folder")("... [MASK] ...")
+```
+
+or with isoflop:
+
+```bash
+python -m tools.predict "this folder" "... [MASK] ..."
+```"""
+NO_HEAD = """```python
+from transformers import AutoModel
+AutoModel.from_pretrained("this folder")
+```"""
 
 
 def model_card(record, text_name):

@@ -66,6 +66,23 @@ def test_the_model_card_begins_with_a_header_that_the_hub_reads():
     assert "9,999,999,999 of a budget of 10,000,000,000" in body and "5.0000" in body
 
 
+SETTINGS = {"strategy": "minilm", "model": "2x64", "flops_budget": 10 ** 10, "batch_size": 8,
+            "seq_len": 16, "seed": 3, "teacher_model": "4x128", "teacher_sha256": "ab" * 32}
+
+
+@pytest.mark.parametrize("val_loss, calls, calls_not", [
+    (5.0, ["fill-mask", "tools.predict"], ["AutoModel"]),
+    (None, ["AutoModel"], ["fill-mask", "tools.predict"])])
+def test_the_model_card_shows_how_to_predict_only_where_there_is_a_head(val_loss, calls, calls_not):
+    text = card.model_card({
+        **record(val_loss), "settings": SETTINGS, "parameters": 1, "flops_spent": 1, "steps": 1,
+        "tokens": 1, "val_terms": {"minilm": 0.5}, "val_terms_before": {"minilm": 2.0}}, "stories")
+    blocks = text.split("```")[1::2]
+    assert text.count("```") == 2 * len(blocks) and all("\n" in block for block in blocks)
+    assert all(any(call in block for block in blocks) for call in calls)
+    assert not any(call in block for block in blocks for call in calls_not)
+
+
 # --------------------------------------------------------------------------------------------------
 # The plateau
 

@@ -1,0 +1,280 @@
+"""tools/predict.py: it prints the probabilities that transformers computes, and hides what it says.
+"""
+import json
+import shutil
+import sys
+
+from plumbing.cli import UserError
+from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
+
+import pytest
+import torch
+from conftest import run_main
+
+import budget
+from model import Bert, BertConfig
+from tools import predict
+from world import stories
+from world.source import StorySource
+
+SENTENCE = "nora was pushed by leo. [MASK] was mean."
+
+
+def save(folder, words, mlm_head=True, positions=64, seed=0, padding=0):
+    """Saves an untrained BERT 1x32 with a tokenizer of `words`. Its weights are large, so that its
+    guesses differ clearly."""
+    vocabulary = [*SPECIAL, *words]
+    torch.manual_seed(seed)
+    config = BertConfig.of(budget.size("1x32h1"), vocab_size=len(vocabulary) + padding,
+                           max_position_embeddings=positions, initializer_range=0.5)
+    Bert(config, mlm_head=mlm_head).save_pretrained(folder)
+    save_tokenizer(wordpiece({word: i for i, word in enumerate(vocabulary)}), folder, positions)
+    return folder
+
+
+def save_run(folder, **settings):
+    """Gives a folder a run.json."""
+    (folder / "run.json").write_text(json.dumps({"finished": True, "settings": settings}))
+
+
+def run(*words):
+    """(exit status, the lines on stdout, the lines on stderr) of the program."""
+    status, out, err = run_main(predict.main, "predict.py", words)
+    return status, out.splitlines(), err.splitlines()
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """The folder of a BERT that knows the words of the stories, which no test may change."""
+    return save(tmp_path_factory.mktemp("model"), stories.WORDS)
+
+
+@pytest.fixture
+def model(saved, tmp_path):
+    """A copy of that folder, which a test may change."""
+    return shutil.copytree(saved, tmp_path / "model")
+
+
+# --------------------------------------------------------------------------------------------------
+# The numbers
+
+
+def expected(folder, sentence, top):
+    """For each [MASK] the likeliest (word, probability) pairs as transformers computes them."""
+    transformers = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer(sentence, return_tensors="pt")
+    with torch.no_grad():
+        logits = transformers.AutoModelForMaskedLM.from_pretrained(folder)(**inputs).logits[0]
+    rows = logits[inputs["input_ids"][0] == tokenizer.mask_token_id].softmax(-1)  # (k, V)
+    return [[(tokenizer.convert_ids_to_tokens(i.item()), p.item()) for p, i in zip(*row.topk(top))]
+            for row in rows]
+
+
+@pytest.mark.parametrize("sentence", [
+    SENTENCE, "[MASK] was at the [MASK]. leo had a blue [MASK].", "Nora had a zork. [MASK] [MASK]"])
+def test_the_probabilities_are_those_of_transformers(saved, sentence):
+    predictor = predict.open_predictor(saved)
+    rows = predict.probabilities(predictor, predict.encode(predictor, sentence))
+    assert rows.shape == (sentence.count("[MASK]"), len(SPECIAL) + len(stories.WORDS))
+    assert torch.allclose(rows.sum(1), torch.ones(len(rows)), atol=1e-5)
+    for row, pairs in zip(rows, expected(saved, sentence, 7)):
+        guesses = predict.best(predictor, row, 7)
+        assert [guess.word for guess in guesses] == [word for word, _ in pairs]
+        for guess, (_, probability) in zip(guesses, pairs):
+            assert abs(guess.probability - probability) < 1e-4
+
+
+def test_it_prints_the_five_likeliest_words_or_as_many_as_are_asked_for(saved):
+    status, out, _ = run(saved, SENTENCE)
+    pairs, = expected(saved, SENTENCE, 5)
+    assert status == 0 and out[:3] == [SENTENCE, "", "[MASK]"]
+    assert [line.split() for line in out[3:]] == [[word, f"{p:.1%}"] for word, p in pairs]
+    assert len(run(saved, SENTENCE, "--top", 2)[1]) == 3 + 2
+    V = len(SPECIAL) + len(stories.WORDS)
+    assert len(run(saved, SENTENCE, "--top", 1000)[1]) == 3 + V
+
+
+def test_the_name_of_the_mask_may_be_written_small_and_names_follow_the_tokenizer(saved):
+    mixed = run(saved, "Nora was pushed by LEO. [mask] was mean.")[1]
+    assert mixed[0] == "Nora was pushed by LEO. [MASK] was mean."
+    assert mixed[1:] == run(saved, SENTENCE)[1][1:]  # this tokenizer lowercases
+
+
+def test_embeddings_beyond_the_words_are_no_words_and_count(tmp_path):
+    folder = save(tmp_path, ["leo"], padding=3)
+    _, out, _ = run(folder, "leo [MASK]", "--top", 20)
+    assert sum("(no word: " in line for line in out) == 3
+    total = sum(float(line.split()[-1].rstrip("%")) for line in out[3:])
+    assert len(out) == 3 + 9 and abs(total - 100) < 0.5
+
+
+# --------------------------------------------------------------------------------------------------
+# The table
+
+
+def test_a_bar_is_as_long_as_its_probability():
+    guesses = [predict.Guess("leo", 0.5), predict.Guess("she", 0.0)]
+    assert predict.column(guesses, has_bars=True) == ["leo   50.0%  " + "#" * 15, "she    0.0%"]
+    assert predict.column(guesses, has_bars=False) == ["leo   50.0%", "she    0.0%"]
+
+
+def test_bars_are_drawn_in_a_terminal_only(saved, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["predict.py", str(saved), SENTENCE])
+    predict.main()
+    assert "#" not in capsys.readouterr().out
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    predict.main()
+    assert "#" in capsys.readouterr().out
+
+
+def test_two_models_stand_side_by_side_and_each_cuts_the_text_itself(saved, tmp_path):
+    other = save(tmp_path, ["no", "##ra", "was", "[", "]", "mean"], seed=1)
+    status, out, _ = run(saved, "nora was [MASK].", "--compare", other)
+    assert status == 0
+    assert out[1] == f"{other} does not know ., and reads [UNK] instead"
+    assert out[3:5] == ["[MASK]", f"  {saved}    {other}"]
+    first, second = (run(folder, "nora was [MASK].")[1][-5:] for folder in (saved, other))
+    assert [line.split() for line in out[5:]] == [
+        left.split() + right.split() for left, right in zip(first, second)]
+
+
+def test_a_model_beside_itself_is_one_model(saved):
+    assert run(saved, SENTENCE, "--compare", saved) == run(saved, SENTENCE)
+
+
+# --------------------------------------------------------------------------------------------------
+# Held-out text
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_hidden_story_becomes_whole_again_with_the_words_that_are_shown(saved, seed):
+    status, out, _ = run(saved, "--seed", seed)
+    assert status == 0
+    story = out[0]
+    hidden = [line.split("hides: ")[1] for line in out if "hides" in line]
+    for word in hidden:
+        story = story.replace("[MASK]", word, 1)
+    assert len(hidden) == predict.HIDDEN_WORDS and "[MASK]" not in story
+    document = predict.held_out_document(predict.open_predictor(saved), seed)
+    assert document.startswith(story)
+    # No run trains on it, whatever its seed: the text alone decides its part.
+    assert predict.text.checksum(document) % StorySource.held_out == 0
+
+
+def test_the_seed_chooses_the_story(saved):
+    assert run(saved)[1] == run(saved, "--seed", 0)[1] != run(saved, "--seed", 1)[1]
+
+
+def test_the_hidden_word_comes_last_where_it_is_not_among_the_best(saved):
+    predictor = predict.open_predictor(saved)
+    p = torch.zeros(len(SPECIAL) + len(stories.WORDS))
+    leo, nora = map(predictor.tokenizer.token_to_id, ("leo", "nora"))
+    p[leo], p[nora] = 0.75, 0.25
+    for hidden, words in (("nora", ["leo", "nora"]), ("leo", ["leo"]), (None, ["leo"]),
+                          ("zork", ["leo"])):
+        guesses = predict.best(predictor, p, 1, hidden)
+        assert [guess.word for guess in guesses] == words
+    assert predict.best(predictor, p, 1, "nora")[1].probability == 0.25
+
+
+def test_a_held_out_text_is_as_long_as_a_block_of_pretraining(model):
+    save_run(model, data=["stories"], seq_len=16)
+    predictor = predict.open_predictor(model)
+    _, out, _ = run(model)
+    assert len(predict.encode(predictor, out[0]).ids) == 16
+
+
+def test_a_run_on_files_hides_words_of_their_held_out_text(model, tmp_path):
+    (tmp_path / "books").mkdir()
+    (tmp_path / "books/train.txt").write_text("leo was at the farm.\n" * 9)
+    (tmp_path / "books/validation.txt").write_text("nora was kind.\n")
+    save_run(model, data=[str(tmp_path / "books")], seq_len=32)
+    _, out, _ = run(model)
+    assert "[MASK] [MASK] [MASK]." in out
+    assert [line.split(": ")[1] for line in out if "hides: " in line] == ["nora", "was", "kind"]
+    # Without a file for validation it is the first document that differs from the first.
+    (tmp_path / "books/validation.txt").unlink()
+    (tmp_path / "books/train.txt").write_text("leo was at the farm.\n\nrosa was sad.\n")
+    assert "hides: rosa" in "\n".join(run(model)[1])
+
+
+def test_a_hidden_word_is_one_token(saved, tmp_path):
+    predictor = predict.open_predictor(save(tmp_path, ["no", "##ra", "was", "kind"]))
+    for seed in range(4):
+        masked, hidden = predict.hide_words("nora was kind zork", predictor, 20, seed)
+        assert (masked, hidden) == ("nora [MASK] [MASK] zork", ["was", "kind"])
+
+
+# --------------------------------------------------------------------------------------------------
+# What it cannot do
+
+
+def test_words_that_are_unknown_are_named(saved):
+    _, out, _ = run(saved, "zork was by the Snow. [MASK] saw zork.")
+    assert out[1] == f"{saved} does not know zork, Snow, and reads [UNK] instead"
+
+
+def test_positions_that_the_run_has_not_learned_are_a_remark(model):
+    save_run(model, data=["stories"], seq_len=8)
+    _, out, _ = run(model, SENTENCE)
+    assert "trained on blocks of 8 tokens, and the text has 12" in out[1]
+    assert not any("blocks" in line for line in run(model, "nora was [MASK].")[1])
+
+
+def test_a_student_without_a_head_is_told_what_would_give_it_one(tmp_path):
+    status, out, err = run(save(tmp_path, stories.WORDS, mlm_head=False), SENTENCE)
+    assert (status, out) == (2, []) and len(err) == 1
+    assert err[0].startswith(f"error: {tmp_path} has no head") and "--mlm-finish" in err[0]
+
+
+@pytest.mark.parametrize("words, message", [
+    (["nora was kind."], "the text has no [MASK]"),
+    ([""], "the text has no [MASK]"),
+    (["\udce9 [MASK]"], "not UTF-8"),
+    (["[MASK] " + "leo " * 62], "the text has 65 tokens, and"),
+    ([SENTENCE, "--compare", "no/such"], "there is no folder no/such"),
+    ([SENTENCE, "--compare", ""], "an empty name")])
+def test_what_makes_no_prediction_is_refused_in_one_line(saved, words, message):
+    status, out, err = run(saved, *words)
+    assert (status, out) == (2, []) and len(err) == 1
+    assert err[0].startswith("error: ") and message in err[0]
+
+
+@pytest.mark.parametrize("words, message", [
+    ([SENTENCE, "--top", "0"], "--top"), ([SENTENCE, "--tops", "3"], "did you mean --top"),
+    (["nora", "was", "[MASK]"], "unrecognized arguments")])
+def test_options_that_make_no_sense_are_refused(words, message):
+    with pytest.raises(UserError, match=message):
+        predict.arguments(["model", *words])
+    with pytest.raises(UserError, match="required: model"):
+        predict.arguments([])
+
+
+def test_the_text_may_stand_behind_an_option():
+    for words in (["a", SENTENCE, "--compare", "b"], ["a", "--compare", "b", SENTENCE],
+                  ["--compare", "b", "a", SENTENCE]):
+        args = predict.arguments(words)
+        assert (args.model, args.compare, args.text) == ("a", "b", SENTENCE)
+    assert predict.arguments(["a", "--compare", "b"]).text is None
+
+
+@pytest.mark.parametrize("data", ["wikimedia/wikipedia:20231101.en", "no/such/books.txt"])
+def test_a_run_on_text_that_is_not_here_asks_for_a_text(model, data):
+    save_run(model, data=[data], seq_len=32)
+    status, _, err = run(model)
+    assert status == 2 and len(err) == 1 and data in err[0] and "give a text" in err[0]
+    assert run(model, SENTENCE)[0] == 0
+
+
+def test_a_tokenizer_with_more_words_than_the_model_is_refused(model, tmp_path):
+    save(tmp_path / "larger", [*stories.WORDS, "zork"])
+    shutil.copy(tmp_path / "larger/tokenizer.json", model)
+    assert "do not belong together" in run(model, SENTENCE)[2][0]
+
+
+@pytest.mark.slow
+def test_it_is_a_program_that_runs_from_the_root(python, saved):
+    done = python("-m", "tools.predict", str(saved), "nora")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: the text has no [MASK]")
