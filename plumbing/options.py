@@ -238,7 +238,7 @@ def glue(argv=None):
 # compare.py
 
 COMPARE_EXAMPLES = """examples:
-  python compare.py                                  the demonstration, five to ten minutes
+  python compare.py                                  the demonstration, ten to twenty minutes
   python compare.py --strategies scratch,kd,kd-released --budgets 1e12,3e12 --seeds 5 --out runs/kd
   python compare.py --preset stories --list          the cells as lines of shell, teachers first
   python compare.py --collect runs/class/* --out runs/class-report     one report from many people
