@@ -78,15 +78,18 @@ def results_of(tasks, cells):
     return results
 
 
-def headline(result, chosen_on=False):
-    """The one score of a task, from its summary.
+def headline_part(result, chosen_on=False):
+    """The part of a task that its one score is of, from its summary.
 
-    It is the score on the test set if that is scored, else on the development set (of MNLI the
-    matched one). With chosen_on it is always the score on the development set, on which the setting
-    was chosen."""
+    It is the test set if that is scored, else the development set (of MNLI the matched one). With
+    chosen_on it is always the development set, on which the setting was chosen."""
     scores = result["score"]
-    part = "test" if "test" in scores and not chosen_on else next(iter(scores))
-    return scores[part][0]
+    return "test" if "test" in scores and not chosen_on else next(iter(scores))
+
+
+def headline(result, chosen_on=False):
+    """The one score of a task, from its summary: that on its headline_part."""
+    return result["score"][headline_part(result, chosen_on)][0]
 
 
 def score_of(results, chosen_on=False):

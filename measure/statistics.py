@@ -33,10 +33,10 @@ def t_p_value(t, df):
 def cosine_series(cosine, first, df):
     """The sum of cos^k for k = first, first + 2, ..., df - 2, each with the coefficient
     (k - 1) / k times the one before, from 1."""
-    total, term = 0.0, 1.0
+    total, term = 0.0, cosine ** first
     for k in range(first, df - 1, 2):
-        term *= cosine ** 2 * (k - 1) / k if k > first else cosine ** first
         total += term
+        term *= cosine ** 2 * (k + 1) / (k + 2)
     return total
 
 

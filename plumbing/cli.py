@@ -381,10 +381,12 @@ def repair_streams():
 def quiet_libraries():
     """Tells libraries that are imported later what stderr is for here: this program's own lines.
 
-    The Hugging Face libraries draw progress bars, which a log would keep as endless lines, and
-    `datasets` logs a failure that the program then explains. matplotlib warns where it has no
-    folder for its settings, and it needs none. Whoever sets these variables otherwise is obeyed."""
-    os.environ.setdefault("DATASETS_VERBOSITY", "critical")
+    The Hugging Face libraries draw progress bars, which a log would keep as endless lines. They log
+    failures, and each attempt without a network, which the program then explains. matplotlib warns
+    where it has no folder for its settings, and it needs none. Whoever sets these variables
+    otherwise is obeyed."""
+    for name in ("DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
+        os.environ.setdefault(name, "critical")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

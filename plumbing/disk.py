@@ -163,6 +163,11 @@ def read_json(path):
     return value
 
 
+def optional_json(path):
+    """The JSON object in a file, as `read_json` reads it, or {} where there is no such file."""
+    return read_json(path) if path.exists() else {}
+
+
 # --------------------------------------------------------------------------------------------------
 # Tensors
 

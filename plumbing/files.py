@@ -133,6 +133,16 @@ def kind_of(name):
     return KINDS.get(path.suffix)
 
 
+def is_text(name):
+    """Whether a file is read, by its name: one of text or of rows, or a .zip of such files."""
+    return kind_of(name) is not None or str(name).lower().endswith(".zip")
+
+
+def is_about(name):
+    """Whether a file in a folder is about the others. Whoever means it as text names it."""
+    return name.lower() == "readme.md"
+
+
 # --------------------------------------------------------------------------------------------------
 # Parts
 
@@ -231,7 +241,7 @@ class Listing:
         """A file that the user named. names: its own and those of its folders that say its part."""
         if not path.is_file():
             raise UserError(f"{path} is no ordinary file: save the text as one")
-        if path.suffix.lower() != ".zip" and not kind_of(path.name):
+        if not is_text(path.name):
             raise UserError(f"{path}: the name of a text should end in {ENDINGS} or .zip, "
                             "compressed (.gz .bz2 .xz .zst) or not")
         self.add_text(path, names)
@@ -252,11 +262,9 @@ class Listing:
 
     def add_found(self, path, names):
         """A file that was met in a folder. names: its own name and its folders' below the root."""
-        is_text = path.suffix.lower() == ".zip" or kind_of(path.name)
-        is_about = path.name.lower() == "readme.md"
         if path.name.startswith("."):
             self.hidden += 1
-        elif is_text and path.is_file() and not is_about:
+        elif is_text(path.name) and path.is_file() and not is_about(path.name):
             if not RECORDS.fullmatch(path.name):
                 self.add_text(path, names)
         else:
@@ -276,16 +284,17 @@ class Listing:
     def add_archive(self, path, names):
         """The files in a .zip."""
         with readable(path), zipfile.ZipFile(path) as archive:
-            members = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-            if len(members) < sum(not info.is_dir() for info in archive.infolist()):
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            sizes = {info.filename: info.file_size for info in infos}
+            if len(sizes) < len(infos):
                 raise UserError(f"{path} holds two files of one name: unpack it, and name them")
-        for member in sorted(members):
+        for member in sorted(sizes):
             inside = tuple(member.split("/"))
             if any(name.startswith((".", "__MACOSX")) for name in inside):
                 self.hidden += 1
-            elif members[member].file_size == 0:
+            elif sizes[member] == 0:
                 self.empty.append(inside[-1])
-            elif kind_of(member) and inside[-1].lower() != "readme.md":
+            elif kind_of(member) and not is_about(inside[-1]):
                 part = part_of(names + inside)
                 self.files.append(File(path, kind_of(member), part, member))
             else:
@@ -317,6 +326,7 @@ def identity(path):
 
 def is_new(path, seen):
     """Whether a file or folder was not met before, under whatever name. It is noted in `seen`."""
-    is_first = identity(path) not in seen
-    seen.add(identity(path))
+    own = identity(path)
+    is_first = own not in seen
+    seen.add(own)
     return is_first

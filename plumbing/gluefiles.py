@@ -164,10 +164,8 @@ def glue_from_hub(name, data):
 def hub_splits(name, data):
     """{split: its rows} of one task in the hub's data set. Raises Missing where the data set has no
     such task, and UserError where the hub cannot be reached."""
-    # The library keeps what it loads. In a folder of our own it finds nothing of other programs.
-    cache = str(disk.cache_folder() / "hub")
     try:
-        return text.library().load_dataset(data, name, cache_dir=cache)
+        return text.load_from_hub(data, name)
     except Exception as failure:  # the hub's client and Arrow raise many kinds
         problem = (f"there is no folder {data}, and the hub's data set of that name has no {name} "
                    f"that can be read ({type(failure).__name__}: {cli.one_line(failure)}): check "
@@ -295,6 +293,6 @@ def check_hub_id(data):
     """Raises UserError where `--data`, which is no folder, is no hub id either."""
     if not re.fullmatch(disk.HUB_ID, data, re.ASCII):
         raise UserError(f"--data {data}: there is no such folder, and it is no hub id")
-    if data in text.packaged_readers(text.library()):  # they would read what lies in this folder
+    if text.is_reader_of_files(data):
         raise UserError(f"--data {data}: there is no such folder, and the hub has no data set of "
                         "that name")

@@ -35,9 +35,7 @@ def read_tsv(file, form, is_labelled):
     if missing:
         raise UserError(f"{file} is damaged or another file: line 1 has no column "
                         f"{', '.join(missing)}")
-    doubled = [column for column in columns if header.count(column) > 1]
-    if doubled:
-        raise UserError(f"{file}, line 1: the column {doubled[0]!r} is there twice")
+    rows.check_once(f"{file}, line 1", header, columns)
     places = [header.index(column) if column else None for column in columns]
     examples, cut = [], 0
     for number, line in enumerate(lines, start=first_line):
@@ -176,11 +174,8 @@ def text_of(value, column, where, place):
     """A text. Raises UserError where the value is something else, such as null."""
     if not isinstance(value, str):
         raise UserError(f"{where}: {column} is {rows.type_of(value)}, no text ({place})")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # only JSON can spell such a text
-        raise UserError(f"{where}: {column} holds half a character, like \\ud83d "
-                        f"({place})") from None
+    if rows.has_half_character(value):
+        raise UserError(f"{where}: {column} holds half a character, like \\ud83d ({place})")
     return value
 
 

@@ -379,8 +379,7 @@ def take_from_teacher(args):
         return
     record, config = Path(args.teacher) / "run.json", Path(args.teacher) / "config.json"
     if args.teacher_flops is None:  # of a teacher that is no run nothing is charged
-        spent = disk.read_json(record).get("flops_spent", 0) if record.exists() else 0
-        args.teacher_flops = str(spent)
+        args.teacher_flops = str(disk.optional_json(record).get("flops_spent", 0))
     if args.teacher_model is None and config.exists():
         # These import torch, which --help does without.
         from plumbing.huggingface import read_config

@@ -54,6 +54,22 @@ def columns_of(file):
             for column, found in texts.items()}
 
 
+def check_once(place, names, wanted):
+    """Raises UserError, which names the `place`, where a wanted column is twice among the names."""
+    for column in wanted:
+        if names.count(column) > 1:
+            raise UserError(f"{place}: the column {column!r} is there twice")
+
+
+def has_half_character(text):
+    """Whether a text holds half of a pair of surrogates. Only JSON can spell one: \\ud83d."""
+    try:
+        text.encode()
+        return False
+    except UnicodeEncodeError:
+        return True
+
+
 def schema_of(file):
     """The Arrow schema of a Parquet or Arrow file."""
     from pyarrow import parquet  # here: it takes a moment, and few files need it
@@ -146,9 +162,7 @@ def separated_rows(file, columns):
 def check_header(file, header, columns):
     """Raises UserError where the first line of a .csv or .tsv is no header, or one whose columns
     have another separator. columns: those that the user named, or None."""
-    doubled = {name for name in header if header.count(name) > 1}
-    if doubled:
-        raise UserError(f"{file}, line 1: the column {doubled.pop()!r} is there twice")
+    check_once(f"{file}, line 1", header, header)
     if len(header) != 1 or header[0] in (columns or ()):
         return
     other = next((separator for separator in ",;\t|" if separator in header[0]), None)
@@ -197,9 +211,7 @@ def arrow_rows(file, columns):
 def wanted_names(file, names, columns):
     """The names of a table's columns that are wanted. Raises UserError where one is there twice."""
     wanted = [name for name in names if columns is None or name in columns]
-    doubled = {name for name in wanted if wanted.count(name) > 1}
-    if doubled:
-        raise UserError(f"{file}: the column {doubled.pop()!r} is there twice")
+    check_once(str(file), names, wanted)
     return wanted
 
 

@@ -30,7 +30,7 @@ def open_source(data, text_column=None):
         return FileSource(data, paths, text_column)
     pattern = disk.HUB_ID + r"(:[\w.-]*){0,2}"
     is_id = len(data) == 1 and re.fullmatch(pattern, data[0], re.ASCII)
-    if not is_id or files.kind_of(data[0]) or data[0].lower().endswith(".zip"):
+    if not is_id or files.is_text(data[0]):
         raise UserError(f"no such file, folder or hub id: {', '.join(missing)}")
     return HubSource(data[0], text_column)
 
@@ -99,11 +99,9 @@ def checked(place, column, value):
     if value is not None and not isinstance(value, str):
         raise UserError(f"{place}: the column {column} holds {rows.type_of(value)}, not text: mend "
                         "the row, or choose another column with --text-column")
-    try:
-        (value or "").encode()
-    except UnicodeEncodeError:  # only JSON can spell such a text
+    if value and rows.has_half_character(value):
         raise UserError(f"{place}: the column {column} holds half a character, like \\ud83d: mend "
-                        "the row") from None
+                        "the row")
     return value or ""
 
 
@@ -143,8 +141,7 @@ class FileSource(Source):
             left_out = [f"{len(test)} called test ({examples})", *left_out]
         if not validation and not left_out:
             return None
-        n = len(self.files["train"])
-        words = [f"{n} {'file' if n == 1 else 'files'} to train on"]
+        words = [f"{cli.counted(len(self.files['train']), 'file')} to train on"]
         if validation:
             words.append(f"{len(validation)} for validation")
         if left_out:
@@ -198,7 +195,9 @@ def text_column_of(chosen, is_mixed):
     for file in chosen:
         for column, is_text in rows.columns_of(file).items():
             columns[column] = columns.get(column, False) or is_text
-    if "text" in columns or not columns:
+        if "text" in columns:  # the other files need not be opened for this
+            return "text"
+    if not columns:
         return "text"
     texts = [column for column, is_text in columns.items() if is_text]
     if len(texts) != 1 or is_mixed:
@@ -232,13 +231,11 @@ class HubSource(Source):
     def load(self):
         """{"train": a streamed data set, perhaps "validation": another}. Raises UserError where
         the hub does not give it."""
-        datasets = library()
-        if self.path in packaged_readers(datasets):
+        if is_reader_of_files(self.path):
             raise UserError(f"no such file, folder or hub id: {self.path}")
         try:
-            loaded = datasets.load_dataset(self.path, self.configuration or None, streaming=True,
-                                           split=self.split or None,
-                                           cache_dir=str(disk.cache_folder() / "hub"))
+            loaded = load_from_hub(self.path, self.configuration or None, streaming=True,
+                                   split=self.split or None)
         # The library raises many kinds: no network, no such id, a wrong split, damaged files.
         except Exception as failure:
             raise UserError(f"{self.name} cannot be loaded from the hub: check the id, the "
@@ -282,20 +279,21 @@ def commit_of(path):
         return None
 
 
-def library():
-    """The library `datasets`, quiet: what fails is said by our own line."""
+def load_from_hub(path, *words, **options):
+    """datasets.load_dataset of a data set on the hub. It raises whatever the library raises.
+
+    The library keeps what it loads. In a folder of our own it finds nothing of other programs."""
     import datasets  # takes a second, and only the hub needs it
-    import huggingface_hub  # the library's own client, which logs each attempt without a network
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
-    huggingface_hub.logging.set_verbosity(datasets.logging.CRITICAL)
-    return datasets
+    cache = str(disk.cache_folder() / "hub")
+    return datasets.load_dataset(path, *words, cache_dir=cache, **options)
 
 
-def packaged_readers(datasets):
-    """The names that load_dataset takes for readers of files, such as "text" and "csv". It would
+def is_reader_of_files(name):
+    """Whether load_dataset takes a name for a reader of files, such as "text" or "csv". It would
     read whatever files lie below the working directory."""
-    return set(datasets.packaged_modules._PACKAGED_DATASETS_MODULES)
+    from datasets import packaged_modules  # as above
+    return name in packaged_modules._PACKAGED_DATASETS_MODULES
 
 
 # --------------------------------------------------------------------------------------------------

@@ -176,7 +176,7 @@ def has_special_tokens(tokenizer):
 def class_of(folder):
     """(the class of a folder's tokenizer without its ending "Fast", the kind of the folder's
     model), each None where the files do not say it."""
-    model = optional_json(folder / "config.json")
+    model = disk.optional_json(folder / "config.json")
     kind = config_of(folder).get("tokenizer_class") or model.get("tokenizer_class")
     if kind is not None:
         kind = str(kind).removesuffix("Fast")
@@ -202,14 +202,9 @@ def check_class(folder, name):
                         "another way than BERT's: give a tokenizer.json")
 
 
-def optional_json(path):
-    """The JSON object in a file, or {} where there is no such file."""
-    return disk.read_json(path) if path.exists() else {}
-
-
 def config_of(folder):
     """A folder's tokenizer_config.json, or {}."""
-    return optional_json(folder / "tokenizer_config.json")
+    return disk.optional_json(folder / "tokenizer_config.json")
 
 
 def normalizer_options(folder):
@@ -337,7 +332,7 @@ def words_to_add(folder, in_json):
             entries = config["added_tokens_decoder"] or {}
             return {int(i): added_token(word) for i, word in entries.items()}, named
         special = {word.content for word in named}
-        older = optional_json(folder / "added_tokens.json")
+        older = disk.optional_json(folder / "added_tokens.json")
         numbered = {int(i): older_token(word, word in special) for word, i in older.items()}
     except (AttributeError, TypeError, ValueError):
         raise disk.Damaged(f"{folder}: the added words of the tokenizer are damaged") from None
@@ -351,7 +346,7 @@ def config_of_words(folder):
     if "additional_special_tokens" in config and not config.get("extra_special_tokens"):
         config["extra_special_tokens"] = config.pop("additional_special_tokens")
     if "added_tokens_decoder" not in config:
-        for name, word in optional_json(folder / "special_tokens_map.json").items():
+        for name, word in disk.optional_json(folder / "special_tokens_map.json").items():
             config[name] = {**word, "special": True} if isinstance(word, dict) else word
     return config
 
@@ -397,8 +392,7 @@ def save_tokenizer(tokenizer, folder, longest):
     """Writes `tokenizer.json`, and a `tokenizer_config.json` so that transformers' AutoTokenizer
     opens it. longest: how many tokens the longest text may have that the model takes."""
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": longest,
-              "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-              **{f"{token[1:-1].lower()}_token": token for token in SPECIAL}}  # "mask_token", ...
+              "model_input_names": ["input_ids", "token_type_ids", "attention_mask"], **NAMED}
     disk.write_file(Path(folder) / "tokenizer.json", tokenizer.to_str(pretty=True))
     text = json.dumps(config, indent=2) + "\n"
     disk.write_file(Path(folder) / "tokenizer_config.json", text)

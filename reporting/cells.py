@@ -22,7 +22,6 @@ from plumbing.options import COPIED, words_of
 import distill
 import glue
 from measure import scores
-from reporting import card
 from reporting.words import spell
 from world import tasks as world_tasks
 
@@ -39,8 +38,12 @@ FILES = ("teacher", "teacher-scores", "cells", "logs", "lock")
 RELEASED_WHOLE = ("tinybert-released", "minilm-released")
 
 
+TEACHERS_SCORES = "teacher's scores"
+
+
 class Cell(NamedTuple):
-    """A student, or the teacher (whose strategy is "teacher")."""
+    """A student. Or the teacher, whose strategy is "teacher", or how it is scored, whose strategy
+    is TEACHERS_SCORES."""
     strategy: str
     flops: int                      # the budget
     unique_tokens: Optional[int]    # None: unlimited data
@@ -129,7 +132,7 @@ def scores_of_teacher(args, teacher):
     """The Cell that scores the teacher, as the students are scored."""
     folder = args.out / "teacher-scores"
     command = scoring(args, teacher, "--out", str(folder))
-    return Cell("teacher's scores", 0, None, 0, None, folder, (command,))
+    return Cell(TEACHERS_SCORES, 0, None, 0, None, folder, (command,))
 
 
 def lesson_of(args, strategy):
@@ -223,10 +226,9 @@ def outcome(cell, args):
 
     Raises UserError where the folder is not what the cell made: it was edited, or its student had
     another teacher."""
-    if cell.strategy == "teacher's scores":
+    if cell.strategy == TEACHERS_SCORES:
         results = results_of(cell, args, weights.model_sha256(args.teacher_folder))
-        path = args.teacher_folder / "run.json"
-        record = disk.read_json(path) if path.exists() else {}
+        record = disk.optional_json(args.teacher_folder / "run.json")
         return results and {"record": record, "results": results}
     path = cell.folder / "run.json"
     if not path.exists():
@@ -243,17 +245,7 @@ def outcome(cell, args):
     if cell.strategy == "teacher":
         return {"record": record, "results": {}}
     results = results_of(cell, args, weights.model_sha256(cell.folder))
-    return results and {"record": record, "results": results,
-                        "left_plateau": left_plateau(cell.folder, record)}
-
-
-def left_plateau(folder, record):
-    """The FLOPs at which a student left the plateau, by its log. None where the log is missing."""
-    path = folder / "log.jsonl"
-    if not path.exists():
-        return None
-    log = [json.loads(line) for line in disk.read_text(path).splitlines()]
-    return card.left_plateau_at(log, record["unigram_loss"])
+    return results and {"record": record, "results": results}
 
 
 def results_of(cell, args, sha256):
@@ -266,7 +258,7 @@ def results_of(cell, args, sha256):
                         "scored again")
     options_of_glue = options.glue(cell.commands[-1][1:])
     device, dtype = hardware.select(options_of_glue.device, options_of_glue.dtype)
-    size = args.teacher_model if cell.strategy == "teacher's scores" else args.model
+    size = args.teacher_model if cell.strategy == TEACHERS_SCORES else args.model
     wanted = glue.cells_of(options_of_glue, tasks_of(args), size.h, sha256, dtype, device.type)
     fine_tunings = [(task, gluejson.find(kept, one)) for task, one in wanted]
     return scores.results_of(tasks_of(args), fine_tunings)

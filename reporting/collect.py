@@ -20,7 +20,7 @@ import budget
 import glue
 from measure import scores
 from reporting import report
-from reporting.cells import LATER, RELEASED_WHOLE, Cell, cell_of, left_plateau, tasks_of
+from reporting.cells import LATER, RELEASED_WHOLE, Cell, cell_of, tasks_of
 
 # The name of a cell's folder, as cells.cell_name writes it.
 CELL_NAME = re.compile(r"(?P<strategy>[a-z0-9-]+)-(?P<flops>[\d.e]+)-(?P<unique>all|[\d.e]+)"
@@ -134,8 +134,7 @@ def pool(args):
                 unscored.append(cell.folder)
                 continue
             owners[student] = cell.folder
-            outcomes[cell] = {"record": record, "results": results,
-                              "left_plateau": left_plateau(cell.folder, record)}
+            outcomes[cell] = {"record": record, "results": results}
     for folder in unscored:
         cli.say(f"not scored on all tasks, left out: {folder}")
     args.teacher = teacher_words(teachers)

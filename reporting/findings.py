@@ -5,10 +5,14 @@ Differences to scratch are paired by seed: the students of one seed saw the same
 and began with the same weights. Verdicts are corrected for how many are given together (Holm 1979,
 in measure/statistics.py).
 """
+import json
 import statistics
 
+from plumbing import disk
+from plumbing.cli import UserError
+
 from measure import skills
-from measure.scores import score_of
+from measure.scores import headline_part, score_of
 from measure.statistics import (
     LEVEL,
     compute_multiplier,
@@ -21,16 +25,17 @@ from measure.statistics import (
     verdict,
     wilson,
 )
-from reporting.card import on_plateau
+from reporting.card import left_plateau_at, on_plateau
 
 # --------------------------------------------------------------------------------------------------
 # The students
 
 
 def students_of(args, outcomes, unique_tokens, flops, strategy):
-    """{seed: outcome} of the finished students of one kind, in the order of the seeds."""
+    """{seed: outcome, with the student's folder} of the finished students of one kind, in the order
+    of the seeds."""
     kind = (unique_tokens, flops, strategy)
-    by_seed = {cell.seed: outcome for cell, outcome in outcomes.items()
+    by_seed = {cell.seed: {**outcome, "folder": cell.folder} for cell, outcome in outcomes.items()
                if (cell.unique_tokens, cell.flops, cell.strategy) == kind}
     return {seed: by_seed[seed] for seed in args.seed_numbers if seed in by_seed}
 
@@ -96,11 +101,21 @@ def loss_columns(students):
                if outcome["record"]["val_loss"] is not None}
     losses = {seed: record["val_loss"] for seed, record in records.items()}
     mean, half = interval(list(losses.values())) if losses else (None, None)
-    exits = [students[seed].get("left_plateau") for seed in losses]
+    exits = [left_plateau(students[seed]["folder"], record) for seed, record in records.items()]
     exits = [flops for flops in exits if flops is not None]
     return {"exits": len(exits), "exit": statistics.median(exits) if exits else None,
             "val_loss": mean, "loss_half": half, "loss_by_seed": losses,
             "plateau": any(on_plateau(record) for record in records.values())}
+
+
+def left_plateau(folder, record):
+    """The FLOPs at which a student left the plateau, by its log. None where it did not, or where
+    the log is missing or damaged: the model and its scores are whole without it."""
+    try:
+        lines = disk.read_text(folder / "log.jsonl").splitlines()
+        return left_plateau_at([json.loads(line) for line in lines], record["unigram_loss"])
+    except (OSError, UserError, ValueError):
+        return None
 
 
 def compared_columns(row, scratch, curve):
@@ -156,8 +171,7 @@ def guessing_score(result):
 
     It is the score of the majority answer. Only F1 is 0 where that answer is "no"; whoever then
     says "yes" as often as it is right has an F1 of that share."""
-    part = "test" if "test" in result["score"] else next(iter(result["score"]))
-    majority = dict(result["majority"][part])
+    majority = dict(result["majority"][headline_part(result)])
     if majority.get("f1") == 0:
         majority["f1"] = 1 - majority["accuracy"]
     return statistics.mean(majority.values())
@@ -267,8 +281,7 @@ def spread_of(args, outcomes):
 
 def spread_of_task(results):
     """The two standard deviations of one kind of students on one task."""
-    part = "test" if "test" in results[0]["score"] else next(iter(results[0]["score"]))
-    scores = [result["score"][part] for result in results]
+    scores = [result["score"][headline_part(result)] for result in results]
     return shares_of_spread([100 * mean for mean, _ in scores],
                             [(100 * deviation) ** 2 for _, deviation in scores],
                             results[0]["seeds"])

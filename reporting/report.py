@@ -13,7 +13,7 @@ from importlib.metadata import version
 from plumbing import cli, disk
 
 from measure import skills
-from measure.statistics import MARGIN, break_even, interval, paired_p_value, verdict
+from measure.statistics import MARGIN, break_even, verdict
 from reporting import findings
 from reporting.figures import draw_bill, draw_forest, draw_scores
 from reporting.findings import is_told_apart
@@ -140,12 +140,12 @@ def answer_section(args, rows, pooled):
     """The first page: the sentences, and the figure that shows them."""
     seeds = max(row["seeds"] for row in rows)
     few = " **These are few: take it as a demonstration.**" if seeds < 6 else ""
-    students = "student" if seeds == 1 else "students"
     budgets = listed([cli.flops(C) for C in args.budgets])
     return [" ".join(answer(args, pooled)), "", "![differences to scratch](forest.png)", "",
             f"Points of the score, as means over the budgets ({budgets} FLOPs), with 95% intervals "
-            f"(Student's t, paired by seed; {seeds} {students} of each kind at each budget).{few} "
-            f"A verdict is given where it holds after correction for all {len(pooled)} rows "
+            f"(Student's t, paired by seed; {cli.counted(seeds, 'student')} of each kind at each "
+            f"budget).{few} A verdict is given where it holds after correction for all "
+            f"{len(pooled)} rows "
             f"(Holm). *Equal* means that the whole interval lies within {MARGIN:g} points of "
             "zero.", "",
             *[pooled_line(row) for row in pooled], ""]
@@ -225,12 +225,11 @@ def released(args, outcomes):
             kd, other = (findings.points_of(
                 findings.students_of(args, outcomes, unique, C, strategy))
                 for strategy in ("kd", "kd-released"))
-            differences = findings.paired(kd, other)
-            if not differences:
+            row = findings.difference_columns(findings.paired(kd, other))
+            if not row["pairs"]:
                 continue
-            mean, half = interval(differences)
-            words = verdict(mean, half, paired_p_value(differences), len(differences))
-            words = words.replace("scratch", "kd-released")
+            mean, half = row["difference"], row["difference_half"]
+            words = verdict(mean, half, row["p"], row["pairs"]).replace("scratch", "kd-released")
             lines.append(f"- kd against kd-released, {data_setting(unique)}, {cli.flops(C)} FLOPs: "
                          f"{words} ({plus_minus(mean, half)} points)")
     return lines

@@ -92,7 +92,7 @@ def open_predictor(name):
     if vocabulary.size > bert.config.vocab_size:
         raise UserError(f"{name} has {bert.config.vocab_size:,} word embeddings, and its tokenizer "
                         f"{vocabulary.size:,} words: they do not belong together")
-    settings = wordpiece.optional_json(folder / "run.json").get("settings", {})
+    settings = disk.optional_json(folder / "run.json").get("settings", {})
     return Predictor(name, bert, tokenizer, vocabulary, settings)
 
 
