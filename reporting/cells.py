@@ -203,6 +203,7 @@ def claim_folder(args):
             raise UserError(f"{args.out} holds another comparison ({'; '.join(different)}): choose "
                             "another --out")
     disk.write_json(path, fixed)
+    args.settings = fixed
 
 
 # --------------------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ report pools all their students.
     python compare.py --preset demo --first-seed 20 --out runs/class/ben
     python compare.py --collect runs/class/ann runs/class/ben --out runs/class-report
 
-Of each student only run.json and glue.json are read, so a folder may be handed in without its
-weights. Scores may come from different machines. What must be equal is what the comparison is
-about: EQUAL.
+Of each student only run.json, glue.json and log.jsonl are read. So what is handed in may be the
+folder without its weights, or the students.zip that lies in it. Scores may come from different
+machines. What must be equal is what the comparison is about: EQUAL.
 """
 import re
 import shlex
@@ -19,8 +19,8 @@ from plumbing.cli import UserError
 import budget
 import glue
 from measure import scores
-from reporting import report
-from reporting.cells import LATER, RELEASED_WHOLE, Cell, cell_of, tasks_of
+from reporting import handin, report
+from reporting.cells import LATER, RELEASED_WHOLE, Cell, cell_of, scores_of_teacher, tasks_of
 
 # The name of a cell's folder, as cells.cell_name writes it.
 CELL_NAME = re.compile(r"(?P<strategy>[a-z0-9-]+)-(?P<flops>[\d.e]+)-(?P<unique>all|[\d.e]+)"
@@ -38,7 +38,7 @@ PLACE = ("model_sha256", "data", "dtype", "device")
 def settings_of(folder):
     """The settings of the comparison in a folder. Raises UserError where it is no comparison, or
     one that cannot be pooled."""
-    path = Path(folder) / "compare.json"
+    path = folder / "compare.json"
     if not path.exists():
         raise UserError(f"--collect {folder} is no comparison's folder: it has no compare.json")
     settings = {**LATER, **disk.read_json(path)}
@@ -56,7 +56,7 @@ def students_of(folder):
     """{Cell: (run.json, glue.json)} of a comparison's finished students. Raises UserError where a
     cell is not what its name says."""
     students = {}
-    for path in sorted((Path(folder) / "cells").glob("*")):
+    for path in sorted((folder / "cells").glob("*")):
         match = CELL_NAME.fullmatch(path.name)
         has_files = (path / "glue.json").exists() and (path / "run.json").exists()
         if match is None or not has_files:
@@ -84,12 +84,13 @@ def cell_from(match, folder):
                 folder, ())
 
 
-def results_of(cell, kept, args):
+def results_of(command, h, kept, args):
     """{task: summary} from the fine-tunings that the comparison asked for, on whatever machine they
-    ran. None while one of them is missing."""
-    scoring = options.glue(cell_of(args, "", *cell[:5]).commands[1][1:])
+    ran. None while one of them is missing. command: the line of glue.py that makes them; h: the
+    model's width."""
+    scoring = options.glue(command[1:])
     tasks, fine_tunings = tasks_of(args), []
-    for task, settings in glue.cells_of(scoring, tasks, args.model.h, "", "", ""):
+    for task, settings in glue.cells_of(scoring, tasks, h, "", "", ""):
         asked = {key: value for key, value in settings.items() if key not in PLACE}
         fine_tunings.append((task, gluejson.find(kept, asked)))
     return scores.results_of(tasks, fine_tunings)
@@ -100,28 +101,36 @@ def results_of(cell, kept, args):
 
 
 def write(args):
-    """Writes report.md, results.csv and the figures of all comparisons in --collect into --out."""
+    """Writes report.md, results.csv, students.zip and the figures of all comparisons in --collect
+    into --out."""
     if (args.out / "compare.json").exists():
         raise UserError(f"--out {args.out} is a comparison of its own, with a report of its own: "
                         "choose another folder")
-    outcomes = pool(args)
+    with handin.opened(args.collect) as folders:
+        write_pooled(args, folders)
+
+
+def write_pooled(args, folders):
+    """The report of the comparisons in these folders, whose names are those in --collect."""
+    outcomes = pool(args, folders)
     check_pool(outcomes)
     describe(args, outcomes)
     args.out.mkdir(parents=True, exist_ok=True)
     cli.say(f"{cli.counted(len(outcomes), 'student')} of "
             f"{cli.counted(len(args.collect), 'comparison')}, {cli.counted(args.seeds, 'seed')}")
     command = ["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]
-    report.write(args, None, list(outcomes), outcomes, [], {}, shlex.join(command))
+    report.write(args, None, list(outcomes), outcomes, [], {}, shlex.join(command),
+                 teacher=scored_teacher(args, folders))
 
 
-def pool(args):
+def pool(args, folders):
     """{Cell: outcome} of all the comparisons' students, and their common settings as those of
     `args`. Raises UserError where two comparisons, or two students, do not go together."""
     first, outcomes, owners, teachers, unscored = None, {}, {}, set(), []
-    for folder in args.collect:
+    for name, folder in zip(args.collect, folders):
         settings, students = settings_of(folder), students_of(folder)
         first = first or settings
-        check_equal(args.collect[0], first, folder, settings)
+        check_equal(args.collect[0], first, name, settings)
         adopt(args, settings)
         teachers.add(None if settings.get("teacher") == "None" else settings.get("teacher"))
         for cell, (record, kept) in students.items():
@@ -129,7 +138,8 @@ def pool(args):
             if student in owners:
                 raise UserError(f"{cell.folder} and {owners[student]} are the same student: give "
                                 "each comparison a --first-seed of its own")
-            results = results_of(cell, kept, args)
+            command = cell_of(args, "", *student).commands[1]
+            results = results_of(command, args.model.h, kept, args)
             if results is None:
                 unscored.append(cell.folder)
                 continue
@@ -138,7 +148,27 @@ def pool(args):
     for folder in unscored:
         cli.say(f"not scored on all tasks, left out: {folder}")
     args.teacher = teacher_words(teachers)
+    args.settings = {**first, "teacher": str(args.teacher)}
     return outcomes
+
+
+def scored_teacher(args, folders):
+    """The teacher's outcome, as cells.outcome gives it, and the folder of its scores. None where no
+    comparison scored its teacher, or several scored different ones: a figure has one line for
+    it."""
+    found = {}
+    for folder in folders:
+        scores_folder = folder / handin.SCORES
+        records = [path for path in (scores_folder / "run.json", folder / "teacher" / "run.json")
+                   if path.exists()]
+        cell = scores_of_teacher(args, "teacher")
+        kept = gluejson.read(scores_folder / "glue.json")
+        results = results_of(cell.commands[-1], args.teacher_model.h, kept, args)
+        if results:
+            record = disk.read_json(records[0]) if records else {}
+            score = scores.score_of(results)
+            found[score] = {"record": record, "results": results, "folder": scores_folder}
+    return found.popitem()[1] if len(found) == 1 else None
 
 
 def check_equal(first_folder, first, folder, settings):

@@ -14,7 +14,7 @@ from plumbing import cli, disk
 
 from measure import skills
 from measure.statistics import MARGIN, break_even, verdict
-from reporting import findings
+from reporting import findings, handin
 from reporting.figures import draw_bill, draw_forest, draw_scores
 from reporting.findings import is_told_apart
 from reporting.words import data_setting, listed, plus_minus, spell
@@ -317,10 +317,12 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
              *failures_section(failed)]
     disk.write_file(args.out / "report.md", "\n".join(lines))
     disk.write_file(args.out / "cells.txt", cells_text(teacher_cell, cells))
+    handin.pack(args.out, args.settings, [cell.folder for cell in outcomes],
+                teacher and (teacher["record"], teacher.get("folder", args.out / handin.SCORES)))
     print_rows(args, rows)
     cli.say("\n" + "\n".join(answer(args, pooled)).replace("**", ""))
-    cli.say(f"report      {args.out / 'report.md'} (forest.png, scores.png, bill.png, results.csv "
-            "beside it)")
+    cli.say(f"report      {args.out / 'report.md'} (forest.png, scores.png, bill.png, results.csv, "
+            "students.zip beside it)")
 
 
 def title(args, rows, cells, outcomes):

@@ -1,6 +1,7 @@
 """collect.py: comparisons of many people, made by hand here, become one report. What does not
 belong together is refused."""
 import csv
+from pathlib import Path
 
 from plumbing import disk, options
 from plumbing.cli import UserError
@@ -8,7 +9,7 @@ from plumbing.options import GRIDS
 
 import pytest
 
-from reporting import cells, collect
+from reporting import cells, collect, report
 
 FIXED = {"model": "2x128", "teacher": "None", "teacher_model": "4x128",
          "teacher_flops": "3000000000000", "data": "stories", "glue_grid": "quick", "tasks": "rte",
@@ -116,6 +117,26 @@ def test_teachers_of_different_names_are_named(hand_in, tmp_path):
     ben = hand_in("ben", {("scratch", 20): 0.7}, teacher="other/bert")
     text, _ = collect_into(tmp_path / "all", ann, ben)
     assert "teacher BERT 4x128 (bert-base-uncased, other/bert)" in text
+
+
+def score_teacher(folder, accuracy):
+    """Leaves the scores of the comparison's teacher in its folder, as compare.py does."""
+    fixed = disk.read_json(Path(folder) / "compare.json")
+    task, = cells.cached_tasks(fixed["glue_data"], "rte")
+    (Path(folder) / "teacher-scores").mkdir()
+    disk.write_json(Path(folder) / "teacher-scores" / "glue.json", fine_tunings(task, accuracy))
+
+
+def test_the_teachers_score_is_shown_where_all_had_the_same(hand_in, tmp_path, monkeypatch):
+    ann, ben = hand_in("ann", {("scratch", 10): 0.5}), hand_in("ben", {("scratch", 20): 0.7})
+    shown = []
+    monkeypatch.setattr(report, "draw_scores", lambda *figure: shown.append(figure[-1]["score"]))
+    collect_into(tmp_path / "none", ann, ben)
+    score_teacher(ann, 0.9)
+    collect_into(tmp_path / "one", ann, ben)
+    score_teacher(ben, 0.8)
+    collect_into(tmp_path / "two", ann, ben)
+    assert [levels.get("teacher") for levels in shown] == [None, pytest.approx(90), None]
 
 
 def test_a_comparisons_own_report_is_not_written_over(hand_in, tmp_path):

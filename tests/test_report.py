@@ -40,7 +40,7 @@ def make_study(folder, strategies=("scratch", "kd"), seeds=3, gain=KD_GAIN):
         model=size("2x128"), teacher=None, teacher_model=size("4x128"), teacher_flops=10 ** 14,
         data="stories", lr=None, lr_grid=None, train_options="", distil_options="",
         glue_data="stories", glue_grid="stories", tasks="entailment", glue_seeds=1,
-        glue_options="", head_teacher=None)
+        glue_options="", head_teacher=None, settings={"model": "2x128"})
     outcomes = {}
     for unique in args.unique_tokens:
         for C in args.budgets:

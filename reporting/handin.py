@@ -1,0 +1,66 @@
+"""students.zip: a comparison without its weights, small enough to hand in, to commit or to publish.
+
+    python compare.py --collect students.zip --out runs/again      writes the report from it again
+
+It holds compare.json, and of each student run.json, glue.json and log.jsonl: what the report reads.
+Equal students make an equal file.
+"""
+import contextlib
+import tempfile
+import zipfile
+from pathlib import Path
+
+from plumbing import disk
+from plumbing.cli import UserError
+
+NAME = "students.zip"
+FILES = ("run.json", "glue.json", "log.jsonl")
+SCORES = "teacher-scores"  # the folder with the teacher's glue.json, and in the zip its run.json
+LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the date of every file in the zip
+
+
+def pack(folder, settings, students, teacher=None):
+    """Writes students.zip into a folder.
+
+    settings: of the comparison, as compare.json has them; students: the folders of the cells;
+    teacher: (its record, the folder with its glue.json), where it was scored."""
+    contents = {"compare.json": disk.json_text(settings)}
+    for student in sorted(students):
+        for name in FILES:
+            if (student / name).exists():
+                contents[f"cells/{student.name}/{name}"] = disk.read_text(student / name)
+    if teacher:
+        record, scores = teacher
+        contents[f"{SCORES}/run.json"] = disk.json_text(record)
+        contents[f"{SCORES}/glue.json"] = disk.read_text(scores / "glue.json")
+
+    def write(path):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, text in contents.items():
+                archive.writestr(zipfile.ZipInfo(name, LONG_AGO), text, zipfile.ZIP_DEFLATED)
+    disk.replace(folder / NAME, write)
+
+
+@contextlib.contextmanager
+def opened(paths):
+    """The folders of some comparisons. Each path is a folder, or a students.zip, whose files are
+    unpacked for as long as the context lasts. Raises UserError where a zip is damaged."""
+    with contextlib.ExitStack() as stack:
+        yield [unpacked(path, stack) if Path(path).is_file() else Path(path) for path in paths]
+
+
+def unpacked(path, stack):
+    """The files of a zip in a temporary folder, which goes when the stack is closed."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)  # it leaves out what would lie outside of the folder
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as failure:
+        raise UserError(f"--collect {path} is no whole zip ({failure}): give the {NAME} that a "
+                        "comparison wrote, or its folder") from None
+    inside = [folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir())]
+    for place in inside:  # whoever zips a folder by hand has its name in the zip, too
+        if (place / "compare.json").exists():
+            return place
+    raise UserError(f"--collect {path} holds no comparison (no compare.json): give the {NAME} that "
+                    "a comparison wrote, or its folder")

@@ -1,0 +1,80 @@
+"""handin.py: a comparison without its weights, in one small file, from which the report is written
+again."""
+import shutil
+import zipfile
+from pathlib import Path
+
+from plumbing import options
+from plumbing.cli import UserError
+
+import pytest
+
+from reporting import collect, handin
+from tests.test_collect import collect_into, hand_in  # noqa: F401 (a fixture)
+
+STUDENTS = {("scratch", 10): 0.50, ("kd", 10): 0.52, ("scratch", 11): 0.70, ("kd", 11): 0.76}
+
+
+def report_of(out, *comparisons):
+    """(report.md, results.csv, students.zip) that --collect makes of some comparisons. The line
+    that says how it was made names them, and is left out of the report."""
+    collect.write(options.compare(["--collect", *map(str, comparisons), "--out", str(out)]))
+    lines = (out / "report.md").read_text().splitlines()
+    report = [line for line in lines if "--collect" not in line]
+    return report, (out / "results.csv").read_text(), (out / "students.zip").read_bytes()
+
+
+@pytest.fixture
+def ann(hand_in):  # noqa: F811
+    """The folder of a comparison of four students, with weights that nobody needs to hand in."""
+    folder = hand_in("ann", STUDENTS)
+    for cell in Path(folder).glob("cells/*"):
+        (cell / "model.safetensors").write_bytes(bytes(10 ** 6))
+        (cell / "log.jsonl").write_text('{"step": 1, "flops": 5, "mlm": 4.0}\n')
+    return folder
+
+
+def test_the_zip_gives_the_same_report_as_the_folder(ann, tmp_path):
+    first = report_of(tmp_path / "from-folder", ann)
+    again = report_of(tmp_path / "from-zip", tmp_path / "from-folder" / "students.zip")
+    assert again == first
+
+
+def test_the_zip_holds_no_weights(ann, tmp_path):
+    report_of(tmp_path / "all", ann)
+    path = tmp_path / "all" / "students.zip"
+    names = {Path(name).name for name in zipfile.ZipFile(path).namelist()}
+    assert names == {"compare.json", "run.json", "glue.json", "log.jsonl"}
+    assert path.stat().st_size < 10 ** 4
+
+
+def test_two_zips_are_pooled(hand_in, tmp_path):  # noqa: F811
+    for name, seed in (("ann", 10), ("ben", 20)):
+        folder = hand_in(name, {("scratch", seed): 0.5, ("kd", seed): 0.6})
+        report_of(tmp_path / f"{name}-report", folder)
+    zips = [str(tmp_path / f"{name}-report" / "students.zip") for name in ("ann", "ben")]
+    _, rows = collect_into(tmp_path / "all", *zips)
+    assert {(row["strategy"], row["seed"]) for row in rows} == {
+        ("scratch", "10"), ("kd", "10"), ("scratch", "20"), ("kd", "20")}
+
+
+def test_a_folder_that_was_zipped_by_hand_is_read_too(ann, tmp_path):
+    zipped = shutil.make_archive(str(tmp_path / "by-hand"), "zip", tmp_path, "ann")
+    assert report_of(tmp_path / "b", zipped) == report_of(tmp_path / "a", ann)
+
+
+def test_a_file_that_is_no_comparison_ends_in_one_line(tmp_path):
+    (tmp_path / "text.zip").write_text("no zip")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("notes.txt", "hello")
+    for name, message in (("text.zip", "is no whole zip"), ("other.zip", "holds no comparison")):
+        with pytest.raises(UserError, match=f"{name} {message}"):
+            with handin.opened([tmp_path / name]):
+                pass
+
+
+def test_the_unpacked_files_go_when_the_report_is_written(ann, tmp_path):
+    report_of(tmp_path / "all", ann)
+    with handin.opened([tmp_path / "all" / "students.zip", ann]) as (unpacked, folder):
+        assert (unpacked / "compare.json").exists() and str(folder) == ann
+    assert not unpacked.exists() and Path(ann).exists()
