@@ -11,7 +11,6 @@ machines. What must be equal is what the comparison is about: EQUAL.
 """
 import re
 import shlex
-from pathlib import Path
 
 from plumbing import cli, disk, gluejson, options, runs
 from plumbing.cli import UserError
