@@ -20,8 +20,7 @@ Assumptions
     its validation.
  6. A strategy (distill.py) declares what its loss reads of student and teacher. The models compute
     just that, and the bill charges just that: a pass ends in the deepest layer that is read, heads
-    that no loss reads do not run, a teacher has no backward pass, and the products inside a loss
-    count like all others.
+    that no loss reads do not run, a teacher has no backward pass, and products inside a loss count.
  7. There is one exception. The paper's released code runs both passes to their end and both MLM
     heads, whatever its loss reads: the `-released` strategies are charged for that.
 
@@ -148,6 +147,7 @@ def loss_flops(size, T, reads, width=None):
 
 def forward_flops(size, V, T, reads=MLM, width=None):
     """One sequence's forward pass, as far as it is read, with the loss, as such rows."""
+    # F = L (8 T h^2 + 4 T^2 h + 4 T h f) + 2 k h (h + V), for plain MLM
     head = mlm_head_flops(size, V, masked_positions(T)) if reads.logits else []
     return encoder_flops(size, T, reads) + head + loss_flops(size, T, reads, width)
 
@@ -164,7 +164,7 @@ def bill(size, V, T, lesson=Lesson(), teacher=None):
     if teacher_reads:
         teacher_loss = total(loss_flops(teacher, T, teacher_reads))
         teacher_forward = total(forward_flops(teacher, V, T, teacher_reads)) - teacher_loss
-    # The student's products in the loss have a backward pass, the teacher's have none.
+    # bill = 3 (F + loss) + F' + loss': the teacher's products have no backward pass
     return {"student_forward": forward, "student_backward": 2 * forward,
             "teacher_forward": teacher_forward, "loss": 3 * loss + teacher_loss}
 

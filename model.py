@@ -88,12 +88,12 @@ class Layer(nn.Module):
         return Q @ K.transpose(2, 3) / math.sqrt(Q.shape[3])
 
     def attend(self, Q, K, V, mask=None, S=None):
-        """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V in each head: three of (B, A, T, d)
-        -> (B, T, h), all heads joined.
+        """Attention in each head: three of (B, A, T, d) -> (B, T, h), all heads joined.
 
         mask (B, 1, 1, T) is True where a token may be attended to; None allows all. S: the scores,
         where they are computed already. Without them torch's fused kernel does all three products,
         and keeps no T x T table. In training, dropout falls on the softmax."""
+        # Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V
         dropout = self.attention_dropout if self.training else 0.0
         if S is None:
             a = F.scaled_dot_product_attention(Q, K, V, mask, dropout)
