@@ -65,14 +65,11 @@ def draw_curve(folder, log, record):
         axes.plot([row["flops"] for row in rows], [row[key][term] for row in rows], label=label,
                   **style)
     if term == "mlm":
-        for key, name in (("unigram_loss", "unigram: word frequencies"),
-                          ("neighbour_loss", "both neighbours, by counts")):
-            axes.axhline(record[key], color="0.3", linewidth=1, linestyle="--")
-            axes.text(0.99, record[key], name, transform=axes.get_yaxis_transform(), ha="right",
-                      va="bottom", fontsize=8)
+        draw_counting_losses(axes, record)
+    settings = record["settings"]
+    axes.set_xlim(right=1.03 * settings["flops_budget"])  # the run may not be at its end
     axes.set_xlabel("FLOPs spent")
     axes.set_ylabel("masked-word loss (nats)" if term == "mlm" else f"{term} loss")
-    settings = record["settings"]
     axes.set_title(f"{settings['strategy']}, BERT {settings['model']}", fontsize=10)
     axes.legend(frameon=False)
     open_axes(axes)
@@ -80,6 +77,31 @@ def draw_curve(folder, log, record):
     disk.replace(Path(folder) / "curve.png",
                  lambda temporary: figure.savefig(temporary, format="png"))
     pyplot().close(figure)
+
+
+def draw_counting_losses(axes, record):
+    """Dashed lines for the losses of counting words. Their names stand at the right of the axes,
+    where no curve is: a run on the plateau lies on the unigram line itself."""
+    names = {"unigram_loss": "unigram: word\nfrequencies",
+             "neighbour_loss": "both neighbours,\nby counts"}
+    keys = sorted(names, key=record.get)
+    for key in keys:
+        axes.axhline(record[key], color="0.3", linewidth=1, linestyle="--")
+    low, high = axes.get_ylim()
+    heights = apart([record[key] for key in keys], 0.085 * (high - low))
+    for key, height in zip(keys, heights):
+        axes.text(1.01, height, names[key], transform=axes.get_yaxis_transform(), va="center",
+                  fontsize=8)
+
+
+def apart(heights, step):
+    """Rising heights of texts, moved up where one would be less than `step` above the one before
+    it."""
+    moved, last = [], -math.inf
+    for height in heights:
+        last = max(height, last + step)
+        moved.append(last)
+    return moved
 
 
 # --------------------------------------------------------------------------------------------------
@@ -198,23 +220,24 @@ def draw_panel(ax, rows, strategies, key, by_seed):
     return ends
 
 
-def label_ends(ax, ends):
-    """Writes the strategies' names beside the ends of their lines, pushed apart where they would
-    overlap."""
+def label_ends(ax, ends, room=0.055, leaders=False):
+    """Writes the lines' names beside their ends, pushed apart where they would overlap. room: the
+    share of the axes' height that a name takes. leaders: thin lines lead from the ends to the
+    names, for lines that end at different FLOPs."""
     if not ends:
         return
     low, high = ax.get_ylim()
-    step, last = (high - low) * 0.055, -math.inf
-    heights = []
-    for y, *_ in sorted(ends):
-        last = max(y, last + step)
-        heights.append(last)
-    above = max(0.0, last - (high - step))  # what would stand in the title
+    step = (high - low) * room
+    heights = apart([y for y, *_ in sorted(ends)], step)
+    # From the top down: what would stand in the title, or where another name went, moves down.
+    heights = [-y for y in apart([-min(y, high - step) for y in reversed(heights)], step)][::-1]
     left, right = ax.get_xlim()
     beside = max(x for _, x, *_ in ends) * (right / left) ** 0.03
+    line = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.5, "shrinkA": 0, "shrinkB": 2}
     for (y, x, name, colour), height in zip(sorted(ends), heights):
-        ax.annotate(name, (x, y), xytext=(beside, height - above), textcoords="data",
-                    color=colour, fontsize=9, va="center", annotation_clip=False)
+        ax.annotate(name, (x, y), xytext=(beside, height), textcoords="data", color=colour,
+                    fontsize=9, va="center", annotation_clip=False,
+                    arrowprops={**line, "color": colour} if leaders else None)
 
 
 # What a budget is spent on: (key of the bill, label, colour, hatch).
@@ -229,7 +252,7 @@ def draw_bill(rows, args, folder):
     bills = {row["strategy"]: row["bill"] for row in rows}
     figure, ax = pyplot().subplots(figsize=(7, 0.6 + 0.5 * len(bills) + 0.8))
     for y, bill in enumerate(bills.values()):
-        left, total = 0.0, sum(bill.values())
+        left, total, small = 0.0, sum(bill.values()), []
         for key, label, colour, hatch in BILL_PARTS:
             share = 100 * bill[key] / total
             ax.barh(y, share, left=left, color=colour, hatch=hatch, edgecolor="white",
@@ -238,7 +261,10 @@ def draw_bill(rows, args, folder):
                 ax.text(left + share / 2, y, f"{share:.0f}%", ha="center", va="center", fontsize=9,
                         color="white" if colour == "#0072b2" else "black",
                         bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
+            elif share > 0:  # too narrow for its number, which stands beside the bar
+                small.append(f"{share:.1g}% {key.replace('_', ' ')}")
             left += share
+        ax.text(101, y, "\n".join(small), va="center", fontsize=9)
     ax.set_yticks(range(len(bills)), list(bills))
     ax.invert_yaxis()
     ax.set_xlabel("share of the budget (%)")

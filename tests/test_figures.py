@@ -98,10 +98,66 @@ def test_a_figure_is_saved_as_png_and_svg_without_a_date(tmp_path):
     assert not re.search("<dc:date>", (tmp_path / "bill.svg").read_text())
 
 
-def test_a_runs_curve_is_a_png(tmp_path):
-    log = [{"flops": 10 ** 6 * step, "terms": {"mlm": 6 - step / 10},
-            "val_terms": {"mlm": 6 - step / 12}} for step in range(10)]
-    record = {"val_terms": {"mlm": 5.25}, "unigram_loss": 6.3, "neighbour_loss": 3.4,
-              "settings": {"strategy": "scratch", "model": "2x64"}}
-    figures.draw_curve(tmp_path, log, record)
+def test_a_share_too_narrow_for_its_number_has_it_beside_the_bar(tmp_path, drawn):
+    args, outcomes = make_study(tmp_path)
+    rows = [row for row in findings.rows_of(args, outcomes) if row["strategy"] == "kd"]
+    rows[0]["bill"] = {"student_forward": 17, "student_backward": 34, "teacher_forward": 46,
+                       "loss": 3}
+    figures.draw_bill(rows[:1], args, tmp_path)
+    figure = drawn["bill"]
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    texts = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert {"17%", "34%", "46%", "3% loss"} <= texts.keys()
+    bars = [bar.get_window_extent() for bar in axes.patches]
+    assert not any(texts["3% loss"].overlaps(bar) for bar in bars)
+
+
+@pytest.fixture
+def curve_of(tmp_path, monkeypatch):
+    """curve_of(losses, **fields of run.json) -> the figure of a run with these losses."""
+    kept = []
+    monkeypatch.setattr(figures.pyplot(), "close", kept.append)
+
+    def curve(losses, **fields):
+        log = [{"flops": 10 ** 6 * step, "terms": {"mlm": loss}, "val_terms": {"mlm": loss}}
+               for step, loss in enumerate(losses)]
+        record = {"val_terms": {"mlm": losses[-1]}, "unigram_loss": 4.0, "neighbour_loss": 1.3,
+                  "settings": {"strategy": "scratch", "model": "2x64", "flops_budget": 10 ** 7}}
+        figures.draw_curve(tmp_path, log, record | fields)
+        kept[-1].canvas.draw()
+        return kept[-1]
+    yield curve
+    monkeypatch.undo()
+    for figure in kept:
+        figures.pyplot().close(figure)
+
+
+PLATEAU = [5.5, 4.2, *[4.0] * 8]
+
+
+@pytest.mark.parametrize("neighbour_loss", [1.3, 3.95, 4.05])  # far below, just below, above
+def test_the_names_of_the_counting_losses_cover_neither_a_curve_nor_each_other(
+        curve_of, neighbour_loss):
+    figure = curve_of(PLATEAU, neighbour_loss=neighbour_loss)
+    axes = figure.axes[0]
+    # The losses are also those of the dashed lines, which show both.
+    dashed = [line.get_ydata()[0] for line in axes.get_lines() if line.get_linestyle() == "--"]
+    assert sorted(dashed) == sorted([4.0, neighbour_loss])
+    assert axes.get_ylim()[0] < min(4.0, neighbour_loss)
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert [text.get_text().split()[0] for text in axes.texts] == (
+        ["both", "unigram:"] if neighbour_loss < 4 else ["unigram:", "both"])  # the lower one first
+    assert not boxes[0].overlaps(boxes[1])
+    for box in boxes:
+        assert box.x0 > axes.bbox.x1 and box.x1 <= figure.bbox.x1  # beside the axes, not cut off
+
+
+def test_a_curve_that_grows_leaves_room_for_what_is_to_come(curve_of):
+    axes = curve_of(PLATEAU[:3]).axes[0]
+    assert 10 ** 7 <= axes.get_xlim()[1] <= 1.1 * 10 ** 7
+
+
+def test_a_runs_curve_is_a_png(tmp_path, curve_of):
+    curve_of(PLATEAU)
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
