@@ -1,3 +1,3 @@
 """Programs around the project: `python -m tools.bench` measures how fast it is, `python -m
-tools.gate` whether its tasks tell models apart, and `python -m tools.predict` shows which words a
-model predicts."""
+tools.gate` whether its tasks tell models apart, `python -m tools.predict` shows which words a model
+predicts, and `python -m tools.pages` makes pages of the code."""
