@@ -324,6 +324,13 @@ python -m tools.predict "this folder" "... [MASK] ..."
 NO_HEAD = """```python
 from transformers import AutoModel
 AutoModel.from_pretrained("this folder")
+```
+
+It has no head that predicts words: isoflop's `--mlm-finish` keeps a share of the budget for plain
+masked language modelling, which trains one, and this command would have given it a head:
+
+```bash
+python train.py --strategy {strategy} --teacher ... --model {model} --flops {flops} --mlm-finish 0.1
 ```"""
 
 
@@ -336,7 +343,9 @@ def model_card(record, text_name):
         task="fill-mask" if has_head else "feature-extraction",
         model=settings["model"], strategy=strategy, flops=cli.flops(settings["flops_budget"]),
         method="masked language modelling" if is_scratch else f"distillation ({strategy})",
-        verdict=verdict(record), example=FILL_MASK if has_head else NO_HEAD,
+        verdict=verdict(record),
+        example=FILL_MASK if has_head else NO_HEAD.format(
+            strategy=strategy, model=settings["model"], flops=cli.flops(settings["flops_budget"])),
         rows="".join(f"| {name} | {value} |\n" for name, value in card_rows(record, text_name)))
 
 

@@ -1,4 +1,7 @@
 """card.py: what a run says of itself is true."""
+import re
+import shlex
+
 from plumbing import options
 
 import pytest
@@ -81,6 +84,18 @@ def test_the_model_card_shows_how_to_predict_only_where_there_is_a_head(val_loss
     assert text.count("```") == 2 * len(blocks) and all("\n" in block for block in blocks)
     assert all(any(call in block for block in blocks) for call in calls)
     assert not any(call in block for block in blocks for call in calls_not)
+
+
+def test_a_card_without_a_head_gives_the_command_that_would_have_trained_one():
+    text = card.model_card({
+        **record(None), "settings": SETTINGS, "parameters": 1, "flops_spent": 1, "steps": 1,
+        "tokens": 1, "val_terms": {"minilm": 0.5}, "val_terms_before": {"minilm": 2.0}}, "stories")
+    assert "It has no head that predicts words" in text
+    line, = re.findall("^python train.py (.*)$", text, re.MULTILINE)
+    args = options.train(shlex.split(line))
+    assert (args.strategy, str(args.model), args.flops) == ("minilm", "2x64", 10 ** 10)
+    # Only with this share does train.py give a head to a student whose loss reads no logits.
+    assert args.mlm_finish == 0.1
 
 
 # --------------------------------------------------------------------------------------------------
