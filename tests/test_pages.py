@@ -61,10 +61,10 @@ def test_equations_are_the_comments_that_begin_with_a_name_and_a_sign():
 
 
 def test_prose_keeps_its_letters_and_code_keeps_its_characters():
-    page = ("<p>a H_T of my_name, X^T -&gt; sqrt(d) <code>H_T^2 -&gt;</code></p>"
+    page = ("<p>a H_T of my_name, X^T -> P || Q -&gt; sqrt(d) <code>H_T^2 -&gt;</code></p>"
             "<pre><code>x^2</code> y^2</pre><a href='#x_y'>z^2</a>")
     assert pages.typeset_prose(page) == (
-        '<p>a H<sub>T</sub> of my_name, X<sup>T</sup> → √<span class="root">d</span> '
+        '<p>a H<sub>T</sub> of my_name, X<sup>T</sup> → P ‖ Q → √<span class="root">d</span> '
         "<code>H_T^2 -&gt;</code></p><pre><code>x^2</code> y^2</pre><a href='#x_y'>z^2</a>")
 
 

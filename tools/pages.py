@@ -102,7 +102,8 @@ def typeset_prose(page):
         words = match[2]
         if words is None:
             return match[0]
-        words = words.replace("-&gt;", "→").replace("&lt;-", "←").replace("alpha_", "α_")
+        for plain, symbol in (("-&gt;", "→"), ("->", "→"), ("||", "‖"), ("alpha_", "α_")):
+            words = words.replace(plain, symbol)
         return scripts(roots(words), base=r"\b\w")
     return re.sub(r"(?s)<(pre|code|a)\b.*?</\1>|<[^>]*>|([^<]+)", between, page)
 
