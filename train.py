@@ -20,7 +20,6 @@ from plumbing import teacher as teachers
 from plumbing.monitor import Monitor
 from plumbing.parallel import forward_backward
 from plumbing.session import Session
-from plumbing.teacher import load_teacher
 
 import torch
 from torch import nn
@@ -139,7 +138,8 @@ def copied_layers(L_S, L_T):
 
 @torch.no_grad()
 def copy_teacher(student, teacher):
-    """--init teacher: copies embeddings, layers, and the MLM head where both models have one."""
+    """--init teacher, --start-from: copies embeddings, layers, and the MLM head where both models
+    have one. With as many layers as the teacher the student is its copy."""
     copies = copied_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
     weights = teacher.state_dict()
     for name, own in student.state_dict().items():
@@ -226,12 +226,11 @@ def lesson_of(args, V, teacher_size):
     return size, distill.lesson(args.strategy, size, teacher_size, chosen)
 
 
-def open_corpus(args, teacher, session):
+def open_corpus(args, teacher, start, session):
     """The corpus, tokenized. What is wrong with the teacher is said before hours of tokenizing."""
-    tokenizer = args.tokenizer
+    tokenizer = teachers.shared_tokenizer(teacher, start, args.tokenizer)
     if teacher:
         config = teacher.model.config
-        tokenizer = teachers.tokenizer_of(teacher.folder, config.vocab_size, args.tokenizer)
         size, lesson = lesson_of(args, config.vocab_size, config.size)
         teachers.check_pair(lesson, size, config.size, teacher.model.mlm_head is not None,
                             copies=args.init == "teacher")
@@ -241,9 +240,10 @@ def open_corpus(args, teacher, session):
     return corpus
 
 
-def plan_student(args, corpus, teacher):
+def plan_student(args, corpus, teacher, start):
     """The StudentPlan that the command line asks for, on this corpus."""
-    V = teacher.model.config.vocab_size if teacher else corpus.vocabulary.size
+    other = teacher or start  # whose words the student shares
+    V = other.model.config.vocab_size if other else corpus.vocabulary.size
     T, B, teacher_size = args.seq_len, args.batch_size, teacher and teacher.model.config.size
     size, lesson = lesson_of(args, V, teacher_size)
     plan = budget.plan(args.flops, budget.step_flops(size, V, T, B, lesson, teacher_size), B, T,
@@ -251,27 +251,25 @@ def plan_student(args, corpus, teacher):
     return StudentPlan(size, lesson, plan, V)
 
 
-def build_model(args, student, corpus, teacher):
-    """The student's BERT with its first weights, which depend on the seed alone. It has an MLM head
-    only where a loss trains one."""
+def build_model(args, student, corpus, start):
+    """The student's BERT with its first weights, which depend on the seed alone, or are those of
+    the model `start` (--init teacher, --start-from). It has an MLM head only where a loss trains
+    one."""
     longest = max(128, args.seq_len)  # the position table has room for fine-tuning at 128
     fields = {"vocab_size": student.V, "max_position_embeddings": longest,
               "pad_token_id": corpus.vocabulary.pad, "hidden_dropout_prob": args.dropout,
               "attention_probs_dropout_prob": args.dropout}
     if args.init_range is not None:
         fields["initializer_range"] = args.init_range
-    if args.init == "teacher":  # whose layers it will have
-        theirs = teacher.model.config
-        fields |= {"max_position_embeddings": min(longest, theirs.max_position_embeddings),
-                   "type_vocab_size": theirs.type_vocab_size,
-                   "layer_norm_eps": theirs.layer_norm_eps}
+    if start:  # whose layers it will have
+        fields |= teachers.inherited(start, None if args.start_from else longest)
     has_head = student.lesson.student.logits or args.mlm_finish > 0
     model = Bert(BertConfig.of(student.size, **fields), mlm_head=has_head)
     torch.manual_seed(args.seed)
     # Drawn once more, from the seed: the same weights whatever the strategy and the device.
     model.initialise(model)
-    if args.init == "teacher":
-        copy_teacher(model, teacher.model)
+    if start:
+        copy_teacher(model, start.model)
     return model
 
 
@@ -292,17 +290,17 @@ def main():
     args = options.train()
     runs.check_out(args.out)
     with Session(args.device, args.dtype) as session:  # processes, device, precision
-        teacher = load_teacher(args.teacher, args.seq_len) if args.teacher else None
-        corpus = session.keep(open_corpus(args, teacher, session))  # closed at the end
-        session.join(args.batch_size)                               # the other processes are here
-        student = plan_student(args, corpus, teacher)
-        folder = Path(args.out or card.default_folder(args, student.size, teacher))
+        teacher, start = teachers.load(args)  # start: whose weights the student begins with
+        corpus = session.keep(open_corpus(args, teacher, start, session))  # closed at the end
+        session.join(args.batch_size)                         # the other processes are here
+        student = plan_student(args, corpus, teacher, start)
+        folder = Path(args.out or card.default_folder(args, student.size, teacher, start))
         args.lr = args.lr or default_rate(student.size)
-        model = build_model(args, student, corpus, teacher)
+        model = build_model(args, student, corpus, start)
         learner = Learner(model, student.lesson, teacher and teacher.model.to(session.device),
                           session.dtype, student.plan.finish_from)
         learner.to(session.device).train()
-        settings = runs.settings_of(args, student, corpus, teacher, model.config, session)
+        settings = runs.settings_of(args, student, corpus, teacher, start, model.config, session)
         with session.open_run(folder, settings, args.dry_run) as run:
             if run.finished:
                 if session.processes.first:
@@ -312,12 +310,12 @@ def main():
             batch = masked_batch(corpus, args.seed, 0, args.batch_size, session.device)
             # How many blocks at once, how fast this machine is, and whether compiling pays.
             session.prepare(args, run.record, learner, batch, student, teacher)
-            cli.say(card.plan_text(args, student, model, corpus, teacher, session, validation,
-                                   folder))
+            cli.say(card.plan_text(args, student, model, corpus, teacher, start, session,
+                                   validation, folder))
             if args.dry_run:
                 return
             session.compile(learner, batch)
-            card.note_beginning(run, student, teacher, session)
+            card.note_beginning(run, args, student, teacher, start, session)
             seconds = train(run, learner, corpus, student.plan, args, session, validation)
             if session.processes.first:
                 card.finish(run, model, corpus, student, teacher, validation, seconds)

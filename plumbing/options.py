@@ -47,6 +47,7 @@ def train(argv=None):
     args.seq_len = args.seq_len or (32 if small else 128)
     args.batch_size = args.batch_size or (small_batch if small else 256)
     check_distillation(args)
+    check_start(args)
     return args
 
 
@@ -108,6 +109,9 @@ def add_optimizer(parser):
     add("--warmup", type=real(0, 1), metavar="w",
         help="share of the steps in which the rate rises (default: 0.06)")
     add("--dropout", type=real(0, 0.9), metavar="p", help="default: 0")
+    add("--start-from", metavar="NAME",
+        help="begin with the weights of a finished run, a BERT's folder or a hub id; the student "
+        "takes its size and its tokenizer, and the schedule begins anew")
     add("--init-range", type=real(1e-9, 10), metavar="s",
         help="standard deviation of the first weights (default: 0.02 sqrt(768 / h))")
     add("--paper", action="store_true",
@@ -167,6 +171,20 @@ def check_distillation(args):
                         "takes its teacher's: leave it out")
     if args.teacher and args.out and os.path.realpath(args.out) == os.path.realpath(args.teacher):
         raise UserError(f"--out {args.out} is the teacher's own folder: choose another")
+
+
+def check_start(args):
+    """Raises UserError where --start-from stands beside an option that it contradicts."""
+    if args.start_from is None:
+        return
+    if args.init == "teacher":
+        raise UserError("--start-from and --init teacher both say which weights the student begins "
+                        "with: leave one out")
+    if args.vocab_size:
+        raise UserError("--vocab-size is for a tokenizer that is made from the text, and with "
+                        "--start-from a student takes the start's: leave it out")
+    if args.out and os.path.realpath(args.out) == os.path.realpath(args.start_from):
+        raise UserError(f"--out {args.out} is the folder that --start-from names: choose another")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -379,7 +397,9 @@ def take_from_teacher(args):
         return
     record, config = Path(args.teacher) / "run.json", Path(args.teacher) / "config.json"
     if args.teacher_flops is None:  # of a teacher that is no run nothing is charged
-        args.teacher_flops = str(disk.optional_json(record).get("flops_spent", 0))
+        spent = disk.optional_json(record)
+        before = spent.get("flops_before") or 0  # of the run that it began with (--start-from)
+        args.teacher_flops = str(spent.get("flops_spent", 0) + before)
     if args.teacher_model is None and config.exists():
         # These import torch, which --help does without.
         from plumbing.huggingface import read_config

@@ -24,6 +24,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from plumbing import cli
 from plumbing.cli import UserError
 from plumbing.disk import (
     Damaged,
@@ -47,7 +48,7 @@ import torch
 WHOLE = "both passes whole, with both heads"
 
 
-def settings_of(args, student, corpus, teacher, config, session):
+def settings_of(args, student, corpus, teacher, start, config, session):
     """The settings of a run of train.py, as a dict. A run's folder is continued with equal settings
     only."""
     names = ("strategy", "data", "text_column", "unique_tokens", "seq_len", "batch_size", "lr",
@@ -59,9 +60,11 @@ def settings_of(args, student, corpus, teacher, config, session):
                  "text_sha256": corpus.fingerprint, "words_sha256": words_sha256(corpus.tokenizer)}
     if student.lesson.whole:  # an earlier version charged less, and trained with another loss
         settings["charged"] = WHOLE
+    if args.start_from:
+        settings["start_sha256"] = start.sha256
     if teacher is None:
-        settings["tokenizer"] = args.tokenizer or "made from the text"
-        return settings
+        own = "the start's" if start else "made from the text"
+        return settings | {"tokenizer": args.tokenizer or own}
     return settings | {
         "tokenizer": args.tokenizer or "the teacher's", "teacher_sha256": teacher.sha256,
         "teacher_model": str(teacher.model.config.size), "init": args.init,
@@ -71,6 +74,8 @@ def settings_of(args, student, corpus, teacher, config, session):
 
 # Where the text comes from. It may move: what counts is its checksum, `text_sha256`.
 PLACES = {"data", "text_column", "tokenizer"}
+# What a run without --model and --lr chooses by its budget, or has from its start.
+CHOSEN = {"model", "lr", "initializer_range"}
 NEW = {"words_sha256"}  # what the settings of an earlier version's run do not say
 
 
@@ -89,9 +94,9 @@ def words_sha256(tokenizer):
     return fingerprint([sorted(tokenizer.get_vocab().items()), normalizer])
 
 
-def check_same_settings(folder, old, new):
+def check_same_settings(folder, old, new, finished=False):
     """Raises UserError, which names the differences, unless the settings `old` of the run in
-    `folder` are those that it gets now."""
+    `folder` are those that it gets now. finished: whether that run is."""
     if not isinstance(old, dict):
         raise UserError(f"{folder}/run.json is damaged: it has no settings")
     different = differences(old, new)
@@ -107,9 +112,26 @@ def check_same_settings(folder, old, new):
     if different <= {"teacher_sha256", "teacher_model"}:
         raise UserError(f"{folder} holds the student of another teacher, or the teacher was "
                         "changed: choose another --out")
+    if "start_sha256" in different and different - PLACES <= {"start_sha256", *CHOSEN}:
+        raise UserError(f"{folder} holds a run that began with other weights (--start-from), or "
+                        "they were changed: choose another --out")
+    is_larger = "flops_budget" in different and old["flops_budget"] < new["flops_budget"]
+    if is_larger and different - PLACES <= {"flops_budget", *CHOSEN}:
+        raise UserError(why_it_cannot_go_on(folder, old["flops_budget"], new["flops_budget"],
+                                            finished))
     changes = [f"{key} was {old.get(key)} and is now {new.get(key)}" for key in sorted(different)]
     raise UserError(f"{folder} holds a run with other settings ({'; '.join(changes)}): give the "
                     "same settings to continue it, or another --out")
+
+
+def why_it_cannot_go_on(folder, old, new, finished):
+    """Why the run in `folder` does not take a larger budget, and what to do."""
+    schedule = (f"{folder} holds a run of {cli.flops(old)} FLOPs, whose learning rate falls to "
+                f"zero where they end, so it cannot go on to {cli.flops(new)}: ")
+    if finished:
+        return (f"{schedule}give --start-from {folder} and another --out, and a new run begins "
+                "with its weights")
+    return f"{schedule}finish it with its own --flops, or choose another --out"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -293,7 +315,8 @@ class Run:
         if self.record is None and damage:
             raise damage
         if self.record is not None:
-            check_same_settings(self.folder, self.record.get("settings"), self.settings)
+            check_same_settings(self.folder, self.record.get("settings"), self.settings,
+                                self.finished)
         self.record = self.record or {"finished": False, "settings": self.settings}
         if is_recovered:
             self.write_record()

@@ -1,5 +1,8 @@
-"""What a teacher must be before it teaches: its files are whole, its position table is long enough,
-its tokenizer is the student's, and it has the parts that the strategy reads."""
+"""The models that a student learns from: its teacher, and the one whose weights it begins with.
+
+Before anything is trained they are checked: their files are whole, their position table is long
+enough, their tokenizer is the student's, and they have the parts that the strategy reads and the
+sizes that are copied."""
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -11,25 +14,60 @@ from model import Bert
 
 
 class Teacher(NamedTuple):
-    """A teacher and where it comes from."""
+    """A model, a teacher or a start, and where it comes from."""
     model: Bert
     folder: Path
     sha256: str  # of its weights (weights.sha256)
 
 
-def load_teacher(name, seq_len):
-    """The Teacher in a run's folder, in a BERT's folder, or at a hub id.
+def load(args):
+    """(the teacher, the model whose weights the student begins with), each a Teacher or None.
+
+    With --init teacher it begins with the teacher's, and both are the same. With --start-from it
+    has the start's size, which args.model gets where it is None. Raises UserError where one of them
+    does not open, or where --model asks for another size."""
+    teacher = load_teacher(args.teacher, args.seq_len) if args.teacher else None
+    if args.start_from is None:
+        return teacher, teacher if args.init == "teacher" else None
+    start = load_teacher(args.start_from, args.seq_len, "--start-from")
+    theirs = start.model.config.size
+    if args.model not in (None, theirs):
+        raise UserError(f"--start-from {args.start_from} is a BERT {theirs}, and --model asks for "
+                        f"{args.model}: leave --model out")
+    args.model = theirs
+    return teacher, start
+
+
+def load_teacher(name, seq_len, option="--teacher"):
+    """The Teacher in a run's folder, in a BERT's folder, or at a hub id. option: what asks for it.
 
     Raises UserError where there is none, or where its position table is shorter than seq_len."""
-    folder = fetch(name)
+    folder = fetch(name, f"{option} ")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it may lack an MLM head: not every strategy reads it
         model = Bert.from_pretrained(folder)
     longest = model.config.max_position_embeddings
     if longest < seq_len:
-        raise UserError(f"--teacher {name} knows {longest} positions, and --seq-len is {seq_len}: "
+        raise UserError(f"{option} {name} knows {longest} positions, and --seq-len is {seq_len}: "
                         "lower --seq-len")
     return Teacher(model, folder, weights.sha256(folder))
+
+
+def flops_of(folder):
+    """The FLOPs that the weights in a folder have cost: those of its run, and of the runs before it
+    (--start-from). None where no run.json says so, as for a BERT of others."""
+    record = disk.optional_json(folder / "run.json")
+    parts = record.get("flops_spent"), record.get("flops_before", 0)
+    return sum(parts) if all(isinstance(part, int) for part in parts) else None
+
+
+def inherited(start, longest=None):
+    """The entries of its BertConfig that a student has from the model whose weights it begins with.
+    longest: the most rows of the position table that it takes (None: all)."""
+    theirs = start.model.config
+    positions = theirs.max_position_embeddings
+    return {"max_position_embeddings": min(longest or positions, positions),
+            "type_vocab_size": theirs.type_vocab_size, "layer_norm_eps": theirs.layer_norm_eps}
 
 
 def fetch(name, option="--teacher "):
@@ -48,36 +86,56 @@ def fetch(name, option="--teacher "):
 MOST_PADDING = 1023
 
 
-def tokenizer_of(folder, V, name=None):
-    """The student's tokenizer: that of the teacher in `folder`, which has V word embeddings, or the
-    one called `name` if it has the same words.
+def shared_tokenizer(teacher, start, name=None):
+    """The student's tokenizer: that of its teacher, and of the model whose weights it begins with,
+    each a Teacher or None. Without both it is `name`, as open_corpus takes it.
+
+    Raises UserError where one of them has other words than `name`, or than the other one."""
+    options = {"--teacher": teacher, "--start-from": None if start is teacher else start}
+    models = {option: one for option, one in options.items() if one}
+    if not models:
+        return name
+    tokenizers = [tokenizer_of(one.folder, one.model.config.vocab_size, name, option)
+                  for option, one in models.items()]
+    words = [tokenizer.get_vocab() for tokenizer in tokenizers]
+    sizes = [one.model.config.vocab_size for one in models.values()]
+    if words[0] != words[-1] or sizes[0] != sizes[-1]:
+        raise UserError(f"--teacher {teacher.folder} and --start-from {start.folder} have "
+                        f"different vocabularies, of {sizes[0]:,} and {sizes[1]:,} word "
+                        "embeddings: choose two models that share one")
+    return tokenizers[0]
+
+
+def tokenizer_of(folder, V, name=None, option="--teacher"):
+    """The student's tokenizer: that of the model in `folder`, which has V word embeddings, or the
+    one called `name` if it has the same words. option: what asks for that model.
 
     The last rows of the embeddings may be padding, which belongs to no word. Raises UserError where
-    the two tokenizers' words differ, where the teacher has no tokenizer and no name is given, or
+    the two tokenizers' words differ, where the model has no tokenizer and no name is given, or
     where the tokenizer has more words than V, or so few that it must be another one."""
     has_own = wordpiece.file_of(folder) is not None
+    role = "teacher" if option == "--teacher" else "start"
     if name is None and not has_own:
-        raise UserError(f"--teacher {folder} has no tokenizer.json and no vocab.txt: say with "
+        raise UserError(f"{option} {folder} has no tokenizer.json and no vocab.txt: say with "
                         "--tokenizer which tokenizer it was trained with")
     tokenizer = wordpiece.load_tokenizer(name or str(folder))
     if name is not None and has_own:
         own = wordpiece.load_tokenizer(str(folder))
         if tokenizer.get_vocab() != own.get_vocab():
-            raise UserError(f"--tokenizer {name} has other words than the teacher's: leave it out, "
-                            "and the student takes the teacher's")
-    check_padding(folder, V, wordpiece.vocabulary_of(tokenizer).size)
+            raise UserError(f"--tokenizer {name} has other words than the {role}'s: leave it out, "
+                            f"and the student takes the {role}'s")
+    check_padding(f"the {role} {folder}", V, wordpiece.vocabulary_of(tokenizer).size)
     return tokenizer
 
 
-def check_padding(folder, V, words):
+def check_padding(model, V, words):
     """Raises UserError unless V word embeddings belong to a tokenizer of so many words. Says how
-    many of them are padding."""
+    many of them are padding. model: which it is, in words."""
     if not words <= V <= words + MOST_PADDING:
-        raise UserError(f"the tokenizer has {words:,} words, and the teacher {folder} has {V:,} "
-                        "word embeddings, which is no padding: it was trained with another "
-                        "tokenizer")
+        raise UserError(f"the tokenizer has {words:,} words, and {model} has {V:,} word "
+                        "embeddings, which is no padding: it was trained with another tokenizer")
     if V > words:
-        say_once(f"{folder}: {V - words:,} of its {V:,} word embeddings are padding beyond the "
+        say_once(f"{model}: {V - words:,} of its {V:,} word embeddings are padding beyond the "
                  "tokenizer's words; the student has them, too")
 
 

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from plumbing import cli, disk, wordpiece
+from plumbing.teacher import flops_of
 
 import torch
 
@@ -13,12 +14,12 @@ import budget
 from reporting import figures
 
 
-def default_folder(args, size, teacher=None):
+def default_folder(args, size, teacher=None, start=None):
     """The folder of a run without --out."""
-    return Path("runs") / default_name(args, size, teacher)
+    return Path("runs") / default_name(args, size, teacher, start)
 
 
-def default_name(args, size, teacher=None):
+def default_name(args, size, teacher=None, start=None):
     """A readable name for the run's folder. It tells apart what is commonly varied."""
     stem = "-".join(Path(entry).name or "text" for entry in args.data)
     name = f"{args.strategy}-{size}-{cli.flops(args.flops)}-{stem}"
@@ -31,6 +32,8 @@ def default_name(args, size, teacher=None):
         name += f"-t{args.temperature:g}"
     if args.init == "teacher":
         name += "-copied"
+    if args.start_from:
+        name += f"-from-{start.sha256[:6]}"
     if teacher:
         name += f"-by-{teacher.model.config.size}-{teacher.sha256[:6]}"
     name += f"-{args.batch_size}x{args.seq_len}"
@@ -42,7 +45,7 @@ def default_name(args, size, teacher=None):
 # The plan
 
 
-def plan_text(args, student, model, corpus, teacher, session, validation, folder):
+def plan_text(args, student, model, corpus, teacher, start, session, validation, folder):
     """What a run is going to do, as text that is printed before the first step."""
     size, plan, counting = student.size, student.plan, validation.counting_losses
     V, T, B = student.V, args.seq_len, args.batch_size
@@ -54,6 +57,8 @@ def plan_text(args, student, model, corpus, teacher, session, validation, folder
               f"{size.encoder_parameters:,} of them in the encoder"]
     if teacher:
         lines += [f"teacher     BERT {teacher.model.config.size}, {teacher.folder}"]
+    if start:
+        lines += start_lines(args, model, corpus, start)
     lines += [
         f"text        {corpus.name}, {amount(corpus)}; {corpus.vocabulary.size:,} words "
         "and word pieces",
@@ -74,6 +79,31 @@ def plan_text(args, student, model, corpus, teacher, session, validation, folder
         lines += ["That is long. It can be stopped at any time (Ctrl-C, or the power) and is "
                   "continued by the same command."]
     return "\n".join(lines + session_lines(session, B))
+
+
+def start_lines(args, model, corpus, start):
+    """What the student has of the model whose weights it begins with."""
+    lines = []
+    if args.start_from:
+        spent = flops_of(start.folder)
+        lines += [f"start       BERT {start.model.config.size}, {start.folder}",
+                  f"before      {words_before(spent)}, which this budget does not count"]
+        settings = disk.optional_json(start.folder / "run.json").get("settings", {})
+        if (settings.get("seed"), settings.get("text_sha256")) == (args.seed, corpus.fingerprint):
+            lines += ["            That run read this text in the same order (--seed "
+                      f"{args.seed}): another seed gives another order"]
+    if model.mlm_head is not None and start.model.mlm_head is None:
+        lines += [f"head        {start.folder} has none that predicts words: the "
+                  "student's is drawn fresh"]
+    return lines
+
+
+def words_before(flops):
+    """What the weights that a run begins with have cost, in words. flops: None where nobody knows.
+    """
+    if flops is None:
+        return "FLOPs that no run.json tells"
+    return f"{flops:,} FLOPs"
 
 
 def ladder_lines(args, size, V):
@@ -130,14 +160,16 @@ def session_lines(session, B):
     return [f"            {line}" for line in lines]
 
 
-def note_beginning(run, student, teacher, session):
+def note_beginning(run, args, student, teacher, start, session):
     """Writes into run.json how the run began."""
     run.write_record(micro_batch=session.micro_batch, compiled=session.compiled,
                      processes=session.processes.world, peak_flops_per_second=session.peak)
     if teacher:
         stops_early = student.lesson.student.depth(student.size.L).whole < student.size.L
-        run.write_record(teacher=str(teacher.folder.resolve()),
-                         untrained_end=not student.plan.finish_steps and stops_early)
+        untrained = start is None and not student.plan.finish_steps and stops_early
+        run.write_record(teacher=str(teacher.folder.resolve()), untrained_end=untrained)
+    if args.start_from:
+        run.write_record(start=str(start.folder.resolve()), flops_before=flops_of(start.folder))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -264,9 +296,13 @@ def print_result(record, folder):
     if record["val_loss"] is not None:
         loss = (f"validation {record['val_loss']:.3f}, unigram {record['unigram_loss']:.3f}, both "
                 f"neighbours by counts {record['neighbour_loss']:.3f}\n            ")
+    before = ""
+    if "flops_before" in record:
+        spent = words_before(record["flops_before"])
+        before = f"before      {spent}, for the weights that it began with\n"
     cli.say(f"finished    {record['steps']:,} steps, {record['tokens']:,} tokens, "
             f"{record['flops_spent']:,} FLOPs of {record['settings']['flops_budget']:,}, in "
-            f"{cli.duration(record['seconds'])}\n"
+            f"{cli.duration(record['seconds'])}\n{before}"
             f"loss        {loss}{verdict(record)}\n"
             f"folder      {folder} (curve.png shows the loss; {auto_class(record)}.from_pretrained "
             "opens it)")
@@ -362,6 +398,10 @@ def card_rows(record, text_name):
              ("steps", f"{record['steps']:,} of {settings['batch_size']} x {settings['seq_len']} "
               "tokens"),
              ("tokens", f"{record['tokens']:,}"), ("seed", settings["seed"])]
+    if "flops_before" in record:
+        sha256 = settings["start_sha256"][:16]
+        rows += [("begins with", f"the weights of sha256 {sha256}"),
+                 ("FLOPs before", words_before(record["flops_before"]).removesuffix(" FLOPs"))]
     terms = {**record.get("val_terms_taught", {}), **record["val_terms"]}
     rows += [(f"validation {name}", f"{value:.4f}") for name, value in terms.items()]
     if record["val_loss"] is not None:

@@ -1,6 +1,7 @@
 """card.py: what a run says of itself is true."""
 import re
 import shlex
+from types import SimpleNamespace
 
 from plumbing import options
 
@@ -50,6 +51,14 @@ def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():
     assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
 
 
+def test_a_run_that_begins_with_other_weights_gets_a_folder_of_its_own():
+    args = options.train(["--flops", "1e13", "--start-from", "S"])
+    names = {card.default_name(args, size("2x128"), None, SimpleNamespace(sha256=letter * 64))
+             for letter in "ab"}
+    assert names == {f"scratch-2x128-1.00e13-stories-from-{letter * 6}-32x32-seed0"
+                     for letter in "ab"}
+
+
 def test_a_student_without_an_mlm_head_gets_no_masked_word_loss():
     words = card.verdict({**record(None), "val_terms_before": {"minilm": 2.0},
                           "val_terms": {"minilm": 0.25}})
@@ -96,6 +105,17 @@ def test_a_card_without_a_head_gives_the_command_that_would_have_trained_one():
     assert (args.strategy, str(args.model), args.flops) == ("minilm", "2x64", 10 ** 10)
     # Only with this share does train.py give a head to a student whose loss reads no logits.
     assert args.mlm_finish == 0.1
+
+
+@pytest.mark.parametrize("before, words", [(7 * 10 ** 9, "7,000,000,000"),
+                                           (None, "FLOPs that no run.json tells")])
+def test_the_model_card_says_which_weights_it_began_with_and_what_they_had_cost(before, words):
+    known = {**record(5.0), "parameters": 1, "flops_spent": 1, "steps": 1, "tokens": 1,
+             "val_terms": {"mlm": 5.0}}
+    settings = {**SETTINGS, "start_sha256": "cd" * 32}
+    text = card.model_card({**known, "settings": settings, "flops_before": before}, "stories")
+    assert f"| begins with | the weights of sha256 {'cd' * 8} |\n| FLOPs before | {words} |" in text
+    assert "before" not in card.model_card({**known, "settings": SETTINGS}, "stories")
 
 
 # --------------------------------------------------------------------------------------------------

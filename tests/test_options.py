@@ -1,5 +1,5 @@
 """plumbing/options.py: defaults, presets, and contradictions that are said before anything runs."""
-from plumbing import gluefiles, options
+from plumbing import disk, gluefiles, options
 from plumbing.cli import UserError
 
 import pytest
@@ -40,7 +40,10 @@ def test_larger_budgets_get_longer_blocks_and_larger_batches(flops, data, seq_le
     (["--mlm-finish", "0.1"], "is for a student that is taught"),
     (["--init", "teacher"], "say which with --teacher"),
     (["--strategy", "kd", "--teacher", "T", "--vocab-size", "500"], "takes its teacher's"),
-    (["--strategy", "kd", "--teacher", "T", "--out", "T"], "is the teacher's own folder")])
+    (["--strategy", "kd", "--teacher", "T", "--out", "T"], "is the teacher's own folder"),
+    (["--start-from", "S", "--init", "teacher", "--teacher", "T"], "both say which weights"),
+    (["--start-from", "S", "--vocab-size", "500"], "takes the start's"),
+    (["--start-from", "S", "--out", "./S"], "is the folder that --start-from names")])
 def test_options_of_train_that_contradict_each_other_are_refused(argv, message):
     with pytest.raises(UserError, match=message):
         options.train(["--flops", "1e13", *argv])
@@ -68,6 +71,8 @@ def test_options_of_glue_that_make_no_sense_are_refused(argv, message):
     (["--budgets", "lots"], "write numbers like 1e12,3e12"),
     (["--teacher-flops", "1000"], "is no training for a teacher"),
     (["--distil-options", "--lr 0.1"], "put it into --train-options"),
+    (["--distil-options", "--start-from S"], "put it into --train-options"),
+    (["--distil-options=--start-from=S"], "put it into --train-options"),
     (["--glue-options", "--tasks rte"], "--tasks is none of --pool"),
     (["--glue-options=--out=elsewhere"], "--out=elsewhere is none of --pool"),
     (["--glue-options", "--dtype fp64"], "--dtype"), (["--glue-options", "x"], "one model"),
@@ -138,3 +143,13 @@ def test_a_preset_with_two_teachers_gives_way_to_a_teacher_of_the_users_own():
     assert options.compare(["--preset", "books"]).head_teacher == "runs/books-teacher"
     args = options.compare(["--preset", "books", "--teacher", "T"])
     assert args.teacher == "T" and args.head_teacher is None
+
+
+def test_the_bill_of_a_teacher_holds_the_flops_before_its_own(tmp_path):
+    # 5 of its own, and 7 of the run whose weights it began with (--start-from); of others nothing.
+    for before, total in (({}, 5), ({"flops_before": 7}, 12), ({"flops_before": None}, 5)):
+        record = {"finished": True, "flops_spent": 5 * 10 ** 12}
+        record |= {key: value and value * 10 ** 12 for key, value in before.items()}
+        disk.write_json(tmp_path / "run.json", record)
+        args = options.compare(["--teacher", str(tmp_path), "--teacher-model", "4x128"])
+        assert args.teacher_flops == total * 10 ** 12

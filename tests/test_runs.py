@@ -42,6 +42,35 @@ def test_the_error_says_what_differs(new, message):
     runs.check_same_settings("runs/x", old, dict(old))
 
 
+@pytest.mark.parametrize("more", [{}, {"model": "4x128", "lr": 0.2, "initializer_range": 0.1}])
+def test_a_larger_budget_is_told_why_the_run_cannot_go_on_and_what_can(tmp_path, more):
+    old = {"flops_budget": 10 ** 10, "model": "2x128", "lr": 0.1, "initializer_range": 0.2}
+    with runs.Run(tmp_path / "run", old) as run:
+        run.write_record()
+    new = {**old, "flops_budget": 3 * 10 ** 10, **more}
+    with pytest.raises(UserError, match="cannot go on to 3.00e10: finish it with its own --flops"):
+        runs.Run(tmp_path / "run", new).__enter__()
+    with runs.Run(tmp_path / "run", old) as run:
+        run.write_record(finished=True)
+    with pytest.raises(UserError, match=f"learning rate .* --start-from {tmp_path}/run and anothe"):
+        runs.Run(tmp_path / "run", new).__enter__()
+    # A smaller budget, or another setting beside it, is no longer run.
+    for other in ({"flops_budget": 10 ** 9}, {"seed": 1}):
+        with pytest.raises(UserError, match="give the same settings"):
+            runs.Run(tmp_path / "run", {**new, **other}).__enter__()
+
+
+def test_a_run_with_another_start_is_another_run():
+    # Without its start, a run has another tokenizer's name, and a size that its budget chooses.
+    plain = {"seed": 0, "tokenizer": "made from the text", "model": "2x64h2"}
+    started = {"seed": 0, "tokenizer": "the start's", "model": "2x64"}
+    first, second = ({**started, "start_sha256": letter} for letter in "ab")
+    for old, new in ((plain, first), (first, second), (second, plain)):
+        with pytest.raises(UserError, match="began with other weights"):
+            runs.check_same_settings("runs/x", old, new)
+        runs.check_same_settings("runs/x", old, dict(old))
+
+
 def test_the_same_text_at_another_place_is_the_same_run(tmp_path, capsys):
     old = {"text_sha256": "a", "data": ["a.txt"], "tokenizer": "teacher", "text_column": None}
     new = {"text_sha256": "a", "data": ["/b/a.txt"], "tokenizer": "./teacher", "text_column": "x"}

@@ -2,9 +2,9 @@
 before anything is trained."""
 import json
 
-from plumbing import disk, wordpiece
+from plumbing import disk, options, teacher, wordpiece
 from plumbing.cli import UserError
-from plumbing.teacher import check_pair, load_teacher, tokenizer_of
+from plumbing.teacher import check_pair, load_teacher, shared_tokenizer, tokenizer_of
 
 import pytest
 import torch
@@ -202,3 +202,94 @@ def test_scratch_copies_also_a_teacher_without_a_head_and_never_asks_it():
     assert Learner(student, plain, teacher).frozen == (None,)
     # It is priced as scratch.
     assert budget.bill(size("2x64"), V, T, plain, size("4x64")) == budget.bill(size("2x64"), V, T)
+
+
+# --------------------------------------------------------------------------------------------------
+# The model whose weights a student begins with
+
+
+def loaded(*words):
+    """((the teacher, the start), the size) of a run with these options."""
+    args = options.train(["--flops", "1e9", "--seq-len", "16", *map(str, words)])
+    return teacher.load(args), args.model
+
+
+def test_a_start_gives_its_size_where_none_is_asked_for(folder):
+    for words in ([], ["--model", "4x64"]):
+        (no_teacher, start), model = loaded("--start-from", folder, *words)
+        assert no_teacher is None and model == size("4x64") == start.model.config.size
+        assert start.sha256 == disk.file_sha256(folder / "model.safetensors")
+    with pytest.raises(UserError, match="is a BERT 4x64, and --model asks for 2x64"):
+        loaded("--start-from", folder, "--model", "2x64")
+    # Heads and the feed-forward size count, too.
+    with pytest.raises(UserError, match="4x64, and --model asks for 4x64h2"):
+        loaded("--start-from", folder, "--model", "4x64h2")
+
+
+def test_with_init_teacher_a_student_begins_with_its_teacher_and_else_with_nobody(folder):
+    (first, start), model = loaded("--teacher", folder, "--init", "teacher", "--model", "2x64")
+    assert start is first and model == size("2x64")
+    assert loaded("--teacher", folder, "--strategy", "kd", "--model", "2x64")[0][1] is None
+    assert loaded() == ((None, None), None)
+
+
+def test_a_start_is_checked_as_a_teacher_is(folder):
+    with pytest.raises(UserError, match="--start-from .* knows 16 positions, and --seq-len is 32"):
+        loaded("--start-from", folder, "--seq-len", "32")
+    with pytest.raises(UserError, match="an empty name"):
+        loaded("--start-from", "")
+    (folder / "tokenizer.json").unlink()
+    (_, start), _ = loaded("--start-from", folder)
+    with pytest.raises(UserError, match="--start-from .* has no tokenizer.json"):
+        shared_tokenizer(None, start)
+    (folder / "run.json").write_text(json.dumps({"finished": False, "settings": {}}))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="--start-from .* is a run that is not finished"):
+        loaded("--start-from", folder)
+
+
+def another(tmp_path_factory, letter="w", rows=V):
+    """A Teacher 1x64 with 40 words that begin with a letter, and so many word embeddings."""
+    path = tmp_path_factory.mktemp("another")
+    config = BertConfig.of(size("1x64"), vocab_size=rows, max_position_embeddings=16)
+    Bert(config).save_pretrained(path)
+    save_words(path, letter)
+    return load_teacher(path, 16)
+
+
+def test_the_student_of_a_teacher_and_a_start_takes_the_words_of_both(folder, tmp_path_factory):
+    start, same = load_teacher(folder, 16), another(tmp_path_factory)
+    for models in ((None, start), (same, start), (start, start), (same, None)):
+        assert shared_tokenizer(*models).token_to_id("w7") == 12
+    assert shared_tokenizer(None, None, "a name") == "a name"
+
+
+@pytest.mark.parametrize("other", [{"letter": "v"}, {"rows": V + 3}])
+def test_a_teacher_and_a_start_with_different_words_are_refused(folder, tmp_path_factory, other):
+    start, other = load_teacher(folder, 16), another(tmp_path_factory, **other)
+    with pytest.raises(UserError, match="different vocabularies") as failure:
+        shared_tokenizer(other, start)
+    assert f"of {other.model.config.vocab_size} and 40 word embeddings" in str(failure.value)
+
+
+def test_another_tokenizer_than_the_starts_is_refused(folder, tmp_path_factory):
+    start, other = load_teacher(folder, 16), another(tmp_path_factory, "v")
+    with pytest.raises(UserError, match="other words than the start's"):
+        shared_tokenizer(None, start, str(other.folder))
+
+
+def test_what_weights_have_cost_is_their_runs_flops_and_those_before(folder):
+    assert teacher.flops_of(folder) is None  # a BERT of others
+    for record, flops in (({"flops_spent": 5}, 5), ({"flops_spent": 5, "flops_before": 7}, 12),
+                          ({"flops_spent": 5, "flops_before": None}, None), ({}, None),
+                          ({"flops_spent": "x"}, None)):
+        disk.write_json(folder / "run.json", record)
+        assert teacher.flops_of(folder) == flops
+
+
+def test_a_start_gives_all_its_positions_and_a_teacher_as_many_as_a_student_has(theirs):
+    start = load_teacher(theirs, 16)  # BERT's 512
+    assert teacher.inherited(start)["max_position_embeddings"] == 512
+    assert teacher.inherited(start, 128)["max_position_embeddings"] == 128
+    assert teacher.inherited(start, 1024)["max_position_embeddings"] == 512
+    assert teacher.inherited(start)["type_vocab_size"] == 2

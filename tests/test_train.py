@@ -535,6 +535,141 @@ def test_a_teacher_that_does_not_fit_ends_in_one_line(finished, book, tmp_path, 
 
 
 # --------------------------------------------------------------------------------------------------
+# A run that begins with the weights of another one
+
+
+def from_start(start, book, *more):
+    """The line of a run that begins with the weights of `start`."""
+    return ["--start-from", start, "--data", book, "--flops", "5e9", "--seq-len", "16",
+            "--batch-size", "16", "--dropout", "0.1", "--seed", "1", *more]
+
+
+@pytest.fixture(scope="module")
+def started(finished, book, tmp_path_factory):
+    """The folder of a run that began with the weights of `finished`, and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "started"
+    status, out, err = run(*from_start(finished[0], book), "--out", folder)
+    assert status == 0, err
+    return folder, out
+
+
+def test_a_run_begins_where_its_start_ended_and_has_a_budget_and_a_schedule_of_its_own(finished,
+                                                                                       started):
+    start, record, log = record_of(finished[0]), record_of(started[0]), log_of(started[0])
+    assert log[0]["step"] == 0  # the same model has the same loss on the same held-out text
+    assert log[0]["val_loss"] == pytest.approx(start["val_loss"], rel=1e-6)
+    step = budget.step_flops(size("2x64"), record["settings"]["vocab_size"], 16, 16)
+    assert record["flops_spent"] == record["steps"] * step == sum(record["bill"].values())
+    assert 5 * 10 ** 9 - step < record["flops_spent"] <= 5 * 10 ** 9
+    rates = [row["lr"] for row in log if "lr" in row]
+    assert rates[0] < max(rates) > rates[-1] > 0
+
+
+def test_what_was_spent_before_is_in_the_record_the_plan_and_the_result(finished, started, book):
+    spent = record_of(finished[0])["flops_spent"]
+    assert record_of(started[0])["flops_before"] == spent
+    assert started[1].count(f"before      {spent:,} FLOPs") == 2
+    assert f"start       BERT 2x64, {finished[0]}" in started[1]
+    # Another run may go on from there: it adds up.
+    _, out, _ = run(*from_start(started[0], book), "--dry-run")
+    assert f"before      {spent + record_of(started[0])['flops_spent']:,} FLOPs" in out
+
+
+def test_a_run_without_a_start_says_what_it_has_always_said(finished):
+    record = record_of(finished[0])
+    assert not {"start", "flops_before"} & record.keys()
+    assert "start_sha256" not in record["settings"] and "before  " not in finished[1]
+
+
+def test_a_started_run_continues_with_its_own_start_only(finished, started, short, book, tmp_path):
+    line = [*from_start(finished[0], book), "--out", tmp_path / "run"]
+    with signal_at(20, signal.SIGINT):
+        assert run(*line)[0] == 130
+    without = [word for word in line if word not in ("--start-from", finished[0])]
+    for other in ([*line, "--start-from", short], [*without, "--tokenizer", finished[0]]):
+        assert "began with other weights" in error_of(*run(*other)[::2])
+    status, out, err = run(*line)
+    assert status == 0 and "continuing at step 21 of" in out, err
+    assert weights(tmp_path / "run") == weights(started[0])
+    assert losses(tmp_path / "run") == losses(started[0])
+
+
+def test_the_same_seed_on_the_same_text_is_told(finished, started, book):
+    told = "read this text in the same order (--seed"
+    assert told not in started[1]
+    assert f"{told} 0)" in run(*from_start(finished[0], book, "--seed", 0), "--dry-run")[1]
+
+
+def test_a_taught_student_may_begin_with_other_weights_and_needs_the_same_words(
+        finished, started, book, tmp_path):
+    line = from_start(started[0], book, "--strategy", "kd", "--teacher", finished[0])
+    status, out, err = run(*line, "--out", tmp_path / "run")
+    assert status == 0, err
+    first = log_of(tmp_path / "run")[0]
+    assert first["val_loss"] == pytest.approx(record_of(started[0])["val_loss"], rel=1e-6)
+    assert record_of(tmp_path / "run")["bill"]["teacher_forward"] > 0
+    # A teacher with the same weights, two of whose words have changed places.
+    shutil.copytree(finished[0], tmp_path / "other")
+    (tmp_path / "other" / "run.json").unlink()
+    path = tmp_path / "other" / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocab = tokenizer["model"]["vocab"]
+    first, second = list(vocab)[-2:]
+    vocab[first], vocab[second] = vocab[second], vocab[first]
+    path.write_text(json.dumps(tokenizer))
+    status, _, err = run(*line, "--teacher", tmp_path / "other")
+    assert "different vocabularies" in error_of(status, err)
+
+
+def test_a_start_without_a_head_gets_a_fresh_one_which_is_said(finished, book, tmp_path):
+    model = Bert.from_pretrained(finished[0])
+    model.mlm_head = None
+    shutil.copytree(finished[0], tmp_path / "encoder")
+    (tmp_path / "encoder" / "run.json").unlink()
+    model.save_pretrained(tmp_path / "encoder")
+    line = from_start(tmp_path / "encoder", book, "--out", tmp_path / "run")
+    status, out, err = run(*line)
+    assert status == 0, err
+    assert "encoder has none that predicts words: the student's is drawn fresh" in out
+    assert "before      FLOPs that no run.json tells" in out
+    assert record_of(tmp_path / "run")["flops_before"] is None
+    first = log_of(tmp_path / "run")[0]["val_loss"]
+    assert first > record_of(finished[0])["val_loss"] + 0.5  # the old head is gone
+    saved, _ = disk.load_tensors(tmp_path / "run" / "model.safetensors")
+    assert any("predictions" in key for key in saved)
+
+
+def test_a_student_that_trains_no_head_does_not_take_one(finished, book):
+    line = from_start(finished[0], book, "--strategy", "minilm", "--teacher", finished[0])
+    _, out, _ = run(*line, "--dry-run")
+    with_head = Bert.from_pretrained(finished[0])
+    parameters = with_head.parameter_count() - sum(p.numel() for p in
+                                                   with_head.mlm_head.parameters())
+    assert f"{parameters:,} parameters" in out and "drawn fresh" not in out
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--model", "2x128"], "is a BERT 2x64, and --model asks for 2x128"),
+    (["--vocab-size", "300"], "--vocab-size"), (["--seq-len", "256"], "128 positions"),
+    (["--init", "teacher", "--teacher", "START"], "both say which weights"),
+    (["--start-from", "no/such/start"], "no/such/start"),
+    (["--start-from", "tests"], "config.json"),
+    (["--out", "START"], "is the folder that --start-from names")])
+def test_a_start_that_does_not_fit_ends_in_one_line(finished, book, tmp_path, arguments, message):
+    arguments = [str(finished[0]) if word == "START" else word for word in arguments]
+    out_flag = [] if "--out" in arguments else ["--out", str(tmp_path / "run")]
+    status, out, err = run(*from_start(finished[0], book), *arguments, *out_flag)
+    assert message in error_of(status, err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_with_a_larger_budget_is_told_how_to_go_on(finished, book):
+    status, out, err = run(*TINY, "--data", book, "--out", finished[0], "--flops", "8e10")
+    line = error_of(status, err)
+    assert "learning rate falls to zero" in line and f"--start-from {finished[0]}" in line
+
+
+# --------------------------------------------------------------------------------------------------
 # A run that is disturbed
 
 
