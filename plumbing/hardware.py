@@ -145,24 +145,57 @@ def entry(path, name):
     raise ValueError(f"{path} has no line {name}")
 
 
-def measure_speed(learner, batch, autocast, flops_per_sequence, rows):
-    """FLOP/s of this machine in forward and backward passes on the first `rows` rows of a batch.
+def measure_speed(learner, batch, autocast, flops_per_sequence, rows, rows_of_step, seconds=1.0):
+    """FLOP/s of this machine, as it is now, in steps of `rows_of_step` rows: their passes, of which
+    each computes `rows` rows of a batch, and the optimizer.
 
-    It is the median of passes that take about a second together. The first pass, which warms up,
-    does not count. The learner's gradients are cleared afterwards."""
-    blocks, inputs, positions, labels = batch
-    if inputs.device.type == "cpu":  # no more rows than a laptop computes in about a second
+    It is the mean of what fits into about so many seconds. On a busy machine some passes wait for a
+    processor, the run's will wait as often, and a median or a minimum would hide it. The first
+    pass and the first step, which warm up, do not count. The weights stay as they are, and the
+    gradients are cleared."""
+    if batch[1].device.type == "cpu":  # no more rows than a laptop computes in about a second
         rows = min(rows, max(1, int(1e11 // flops_per_sequence)))
-    n = len(positions) // len(inputs) * rows
-    times, began = [], time.perf_counter()
-    while len(times) < 3 or (time.perf_counter() - began < 1 and len(times) < 30):
+    pass_once(learner, batch, autocast, rows)
+    optimizer = twin_optimizer(learner)
+    step_once(optimizer, learner)
+    passes, steps, began = [], [], time.perf_counter()
+    while len(passes) < 2 or time.perf_counter() - began < seconds and len(passes) < 30:
         start = time.perf_counter()
-        with autocast():
-            terms = learner(blocks[:rows], inputs[:rows], positions[:n], labels[:n])
-        sum(terms.values()).backward()
-        gradient = learner.model.embeddings.word_embeddings.weight.grad
-        gradient[0, 0].item()  # reading a number waits until a GPU has done its work
-        times.append(time.perf_counter() - start)
+        learner.zero_grad()
+        pass_once(learner, batch, autocast, rows)
+        middle = time.perf_counter()
+        step_once(optimizer, learner)
+        passes.append(middle - start)
+        steps.append(time.perf_counter() - middle)
     learner.zero_grad()
-    counted = sorted(times[1:])
-    return rows * flops_per_sequence / counted[len(counted) // 2]
+    # seconds of a step = its passes, each for `rows` rows, and one step of the optimizer
+    mean_pass, mean_step = sum(passes) / len(passes), sum(steps) / len(steps)
+    return rows_of_step * flops_per_sequence / (rows_of_step / rows * mean_pass + mean_step)
+
+
+def pass_once(learner, batch, autocast, rows):
+    """A forward and a backward pass on the first `rows` rows of a batch, until they are done."""
+    blocks, inputs, positions, labels = batch
+    n = len(positions) // len(inputs) * rows
+    with autocast():
+        terms = learner(blocks[:rows], inputs[:rows], positions[:n], labels[:n])
+    sum(terms.values()).backward()
+    gradient = learner.model.embeddings.word_embeddings.weight.grad
+    gradient[0, 0].item()  # reading a number waits until a GPU has done its work
+
+
+def twin_optimizer(learner):
+    """An AdamW for copies of those weights that have a gradient: it takes as long as the run's own,
+    and does not change the weights."""
+    copies = [p.detach().clone() for p in learner.parameters() if p.grad is not None]
+    return torch.optim.AdamW(copies, fused=copies[0].device.type in ("cpu", "cuda"))
+
+
+def step_once(optimizer, learner):
+    """A step of the twin optimizer with the learner's gradients, until it is done."""
+    copies = optimizer.param_groups[0]["params"]
+    gradients = [p.grad for p in learner.parameters() if p.grad is not None]
+    for copy, gradient in zip(copies, gradients):
+        copy.grad = gradient
+    optimizer.step()
+    copies[0].flatten()[0].item()

@@ -24,6 +24,7 @@ import torch
 
 # What all processes decide together after each step. The largest of their answers counts.
 GO_ON, SAVE, STOP = 0, 1, 2
+VALIDATIONS = 11  # of a run: before its first step, and after each tenth
 LONGEST_PAUSE = 60  # seconds between two saves, where saving is quick
 SAVING_SHARE = 1 / 50  # of the run's time at most goes to saving
 
@@ -46,7 +47,8 @@ class Monitor:
         self.finish_from = plan.finish_from
         self.log_every = max(1, min(100, plan.steps // 500))
         self.save_every = max(1, plan.steps // 20)
-        self.validate_at = {round(i * plan.steps / 10) for i in range(11)} | {self.finish_from}
+        tenths = {round(i * plan.steps / (VALIDATIONS - 1)) for i in range(VALIDATIONS)}
+        self.validate_at = tenths | {self.finish_from}
         self.train_loss = "-"
         # Before the first save nobody knows how long one takes: three numbers of 4 bytes a
         # parameter, at 500 MB a second. Later it is the time that the last one took.
@@ -74,9 +76,10 @@ class Monitor:
         return self.resources.__exit__(*failure)
 
     def progress_bar(self):
-        """The progress that the first process shows. It counts FLOPs."""
+        """The progress that the first process shows. It counts FLOPs. Validations and saves take
+        time, too: the speed of the last tenth of the run has one of each in it."""
         return progress.bar(self.plan.flops_spent, "FLOP", initial=self.plan.spent(self.step),
-                            unit_scale=True, smoothing=0.05, disable=not self.processes.first)
+                            unit_scale=True, disable=not self.processes.first)
 
     def lacks_validation(self):
         """Whether a validation is due at the step where the run begins or continues, and the log
@@ -164,10 +167,13 @@ class Monitor:
         loss = self.finite(sum(means.values()))
         flops = self.plan.spent(self.step) - self.plan.spent(self.marked_step)
         speed = flops / (time.perf_counter() - self.marked_time)
+        share, words = {}, f"loss {loss:.3f}"
+        if self.session.peak:
+            share = {"share_of_peak": speed / self.session.peak}
+            words += f", {share['share_of_peak']:.0%} of peak"
         self.run.log(**self.progress(), loss=loss, terms=means,
-                     lr=self.optimizer.param_groups[0]["lr"], flops_per_second=speed,
-                     share_of_peak=speed / self.session.peak, seconds=self.seconds)
-        words = f"loss {loss:.3f}, {speed / self.session.peak:.0%} of peak"
+                     lr=self.optimizer.param_groups[0]["lr"], flops_per_second=speed, **share,
+                     seconds=self.seconds)
         self.bar.set_postfix_str(words, refresh=False)
         self.train_loss, self.logged = spell(means), 0
         self.mark()

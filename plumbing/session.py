@@ -28,7 +28,7 @@ class Session:
         self.micro_batch = None         # blocks that a pass computes at once
         self.flops_per_sequence = None  # FLOPs of a block in a training step
         self.flops_per_second = None    # of all processes together, measured
-        self.peak = None                # FLOP/s of large matrix products, measured
+        self.peak = None                # FLOP/s of large matrix products, measured on a GPU
         self.compiled = False           # whether torch compiles the layers
         self.resources = contextlib.ExitStack()
 
@@ -84,7 +84,10 @@ class Session:
         self.micro_batch = self.choose_micro_batch(args, record, learner, batch, student, teacher)
         self.flops_per_sequence = student.plan.flops_per_step // args.batch_size
         self.flops_per_second = world * self.measure(learner, batch)
-        self.peak = world * hardware.peak(self.device, self.dtype)
+        if self.device.type == "cuda":
+            # A CPU computes for others, too, and more or less of it is left when the run is on its
+            # way: a share of what was free for a moment would say nothing.
+            self.peak = world * hardware.peak(self.device, self.dtype)
         seconds = student.plan.flops_spent / self.flops_per_second
         self.compiled = self.choose_compiled(args, record, seconds)
 
@@ -111,9 +114,10 @@ class Session:
         return self.processes.broadcast(wanted)
 
     def measure(self, learner, batch):
-        """FLOP/s of this process in forward and backward passes on rows of a batch."""
-        rows = min(self.micro_batch, len(batch[0]))
-        return hardware.measure_speed(learner, batch, self.autocast, self.flops_per_sequence, rows)
+        """FLOP/s of this process in its share of a step."""
+        rows_of_step = math.ceil(len(batch[0]) / self.processes.world)
+        return hardware.measure_speed(learner, batch, self.autocast, self.flops_per_sequence,
+                                      min(self.micro_batch, rows_of_step), rows_of_step)
 
     def compile(self, learner, batch):
         """Compiles the learner's layers, where `prepare` has decided so. Raises UserError where

@@ -1,7 +1,9 @@
 """hardware.py: what the machine is, measured or asked of the system."""
+import contextlib
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from plumbing import hardware
 from plumbing.cli import UserError
@@ -46,6 +48,59 @@ def test_the_peak_is_what_a_large_product_reaches():
         rates.append(2 * 1024 ** 3 / (time.perf_counter() - began))
     # Loose bounds: other work may run beside this.
     assert max(rates) / 5 < hardware.peak(CPU, "fp32") < 20 * max(rates)
+
+
+class Waits:
+    """A learner whose passes take 10 ms, and each third one 100 ms, as where others compute, too. A
+    step of its optimizer takes 5 ms. The first pass and the first step take seconds."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.passes, self.steps = 0.0, 0, 0
+        self.weight = torch.nn.Parameter(torch.ones(3, 2))
+        self.model = SimpleNamespace(embeddings=SimpleNamespace(
+            word_embeddings=SimpleNamespace(weight=self.weight)))
+        monkeypatch.setattr(hardware, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(hardware, "step_once", self.step)
+
+    def __call__(self, blocks, *_):
+        self.now += 3.0 if self.passes == 0 else (0.010, 0.010, 0.100)[self.passes % 3]
+        self.passes += 1
+        return {"mlm": (self.weight * len(blocks)).sum()}
+
+    def step(self, *_):
+        self.now += 2.0 if self.steps == 0 else 0.005
+        self.steps += 1
+
+    def parameters(self):
+        return [self.weight]
+
+    def zero_grad(self):
+        self.weight.grad = None
+
+
+def test_the_speed_is_the_mean_of_passes_that_wait_and_of_those_that_do_not(monkeypatch):
+    learner = Waits(monkeypatch)
+    batch = [torch.zeros(8, 4), torch.zeros(8, 4), torch.zeros(8), torch.zeros(8)]
+    speed = hardware.measure_speed(learner, batch, contextlib.nullcontext, 1000, 4, 8)
+    # Two passes of 4 rows and a step of the optimizer make a step of 8 rows, of 1,000 FLOPs each.
+    # In the mean a pass takes 40 ms; the median would say 10.
+    assert speed == pytest.approx(8 * 1000 / (2 * 0.040 + 0.005), rel=0.1)
+    assert 1 < learner.now - 5 < 1.2  # and beside that it takes no longer than a second
+
+
+def test_the_measured_optimizer_does_the_work_of_adamw_and_changes_no_weight():
+    module = torch.nn.Linear(3, 2)
+    module.untrained = torch.nn.Parameter(torch.ones(4))
+    before = [p.detach().clone() for p in module.parameters()]
+    module(torch.ones(1, 3)).sum().backward()
+    twin = hardware.twin_optimizer(module)
+    hardware.step_once(twin, module)
+    assert all(torch.equal(p, old) for p, old in zip(module.parameters(), before))
+    copies = twin.param_groups[0]["params"]
+    trained = [p for p in module.parameters() if p.grad is not None]
+    expected = torch.optim.AdamW(trained)
+    expected.step()
+    assert len(copies) == 2 and all(map(torch.allclose, copies, trained))
 
 
 def test_free_memory_is_less_than_all_there_is():

@@ -160,6 +160,14 @@ def test_the_progress_of_the_first_process_is_printed(monitor_of, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_without_a_peak_there_is_no_share_of_it(monitor_of, capsys):
+    monitored = monitor_of()
+    monitored.session.peak = None
+    take_steps(monitored, until=50)
+    assert capsys.readouterr().err.endswith("FLOP/s, loss 50.000\n")
+    assert not any("share_of_peak" in row for row in monitored.run.rows)
+
+
 # --------------------------------------------------------------------------------------------------
 # When a checkpoint is saved
 

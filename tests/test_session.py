@@ -108,14 +108,35 @@ def test_a_step_that_does_not_fit_into_memory_is_cut(session, learner, student, 
     assert session.choose_micro_batch(options(), {}, learner, batch, student, None) == 1
 
 
-def test_prepare_measures_and_leaves_no_trace(session, learner, student, batch, monkeypatch):
-    monkeypatch.setattr(hardware, "peak", lambda device, dtype: 1e11)
+def test_prepare_measures_and_leaves_no_trace(session, learner, student, batch):
     before = {name: value.clone() for name, value in learner.state_dict().items()}
     session.prepare(options(), {}, learner, batch, student, None)
-    assert session.micro_batch == B and session.peak == 1e11
+    assert session.micro_batch == B
     assert session.flops_per_second > 0 and not session.compiled
     assert all(p.grad is None for p in learner.parameters())
     assert all(torch.equal(before[name], value) for name, value in learner.state_dict().items())
+
+
+@pytest.mark.parametrize("device, peak", [("cpu", None), ("cuda", 3e14)])
+def test_a_peak_is_measured_where_nobody_else_computes(session, learner, student, batch,
+                                                       monkeypatch, device, peak):
+    monkeypatch.setattr(hardware, "peak", lambda device, dtype: 3e14)
+    monkeypatch.setattr(hardware, "measure_speed", lambda *_: 1e10)
+    monkeypatch.setattr(session, "device", SimpleNamespace(type=device))
+    session.prepare(options(micro_batch=B), {}, learner, batch, student, None)
+    assert session.peak == peak
+
+
+def test_a_process_measures_its_share_of_a_step(session, learner, student, batch, monkeypatch):
+    asked = []
+    monkeypatch.setattr(hardware, "measure_speed", lambda *words: asked.append(words[4:]) or 1e10)
+    monkeypatch.setattr(session.processes, "broadcast", lambda value: value)
+    session.processes.world = 3
+    session.prepare(options(micro_batch=4), {}, learner, batch, student, None)
+    assert asked == [(2, 2)] and session.flops_per_second == 3e10  # 6 blocks for 3 processes
+    session.processes.world = 1
+    session.prepare(options(micro_batch=4), {}, learner, batch, student, None)
+    assert asked[1:] == [(4, 6)]
 
 
 @pytest.mark.parametrize("choice, record, expected", [
