@@ -6,12 +6,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from plumbing import cli, disk, wordpiece
+from plumbing.monitor import VALIDATIONS
 from plumbing.teacher import flops_of
 
 import torch
 
 import budget
 from reporting import figures
+from reporting.price import validation_flops
 
 
 def default_folder(args, size, teacher=None, start=None):
@@ -49,7 +51,7 @@ def plan_text(args, student, model, corpus, teacher, start, session, validation,
     """What a run is going to do, as text that is printed before the first step."""
     size, plan, counting = student.size, student.plan, validation.counting_losses
     V, T, B = student.V, args.seq_len, args.batch_size
-    seconds = plan.flops_spent / session.flops_per_second
+    seconds = seconds_of(student, T, validation, teacher, session)
     masked = budget.masked_positions(T)
     left_over = cli.flops(plan.flops_budget - plan.flops_spent)
     lines = [] if args.model else ladder_lines(args, size, V)
@@ -70,7 +72,8 @@ def plan_text(args, student, model, corpus, teacher, start, session, validation,
         f"{counting['neighbour_loss']:.3f} for knowing both neighbours",
         f"machine     {session.device}, {session.dtype}"
         f"{' autocast' if session.dtype == 'bf16' else ''}, "
-        f"{cli.flops(session.flops_per_second)} FLOP/s measured: about {cli.duration(seconds)}",
+        f"{cli.flops(session.flops_per_second)} FLOP/s measured: about {cli.duration(seconds)}, "
+        "validation included",
         f"folder      {folder}"]
     if plan.epochs > 40:
         lines += [f"The text is read {plan.epochs:.0f} times: a student may learn so few words by "
@@ -79,6 +82,16 @@ def plan_text(args, student, model, corpus, teacher, start, session, validation,
         lines += ["That is long. It can be stopped at any time (Ctrl-C, or the power) and is "
                   "continued by the same command."]
     return "\n".join(lines + session_lines(session, B))
+
+
+def seconds_of(student, T, validation, teacher, session):
+    """How long a run takes at the speed that was measured, its validations included: they are on no
+    bill, and small budgets spend much of their time there."""
+    plan, sequences = student.plan, len(validation.batch[0])
+    once = validation_flops(student.size, student.V, T, sequences, student.lesson,
+                            teacher and teacher.model.config.size)
+    validations = min(VALIDATIONS, plan.steps + 1) * once
+    return (plan.flops_spent + validations) / session.flops_per_second
 
 
 def start_lines(args, model, corpus, start):

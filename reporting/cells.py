@@ -4,7 +4,6 @@
 behind.
 """
 import contextlib
-import json
 import os
 import shlex
 import signal
@@ -22,6 +21,8 @@ from plumbing.options import COPIED, words_of
 import distill
 import glue
 from measure import scores
+from reporting.price import START, Prices, seconds
+from reporting.remaining import Remaining
 from reporting.words import spell
 from world import tasks as world_tasks
 
@@ -79,7 +80,8 @@ def teacher_of(args):
         lr = float(f"{rate:.6g}")
         command += ["--lr", f"{lr:g}"]
     command += ["--out", str(folder)]
-    return str(folder), Cell("teacher", args.teacher_flops, None, 0, lr, folder, (command,))
+    return str(folder), Cell("teacher", args.teacher_flops, None, 0, lr, folder,
+                             (tuple(command),))
 
 
 def data_options(args):
@@ -153,24 +155,65 @@ def grid(args, teacher, rates):
             for seed in args.seed_numbers for strategy in args.strategies]
 
 
+def tried_cells(args, teacher):
+    """The cells of --lr-grid: every rate of each strategy, at the smallest budget, seed 0."""
+    return [cell_of(args, teacher, strategy, args.budgets[0], args.unique_tokens[0], 0, lr)
+            for strategy in args.strategies for lr in args.lr_grid or ()]
+
+
+def phases_of(args, grid):
+    """All cells, as lists of which each waits for the one before: the teacher, the rates that are
+    tried, and the students beside the teacher's scores."""
+    teacher, teacher_cell = teacher_of(args)
+    tried = tried_cells(args, teacher)
+    if tried:  # the best rate's student is one of the grid, and is not made again
+        kind = args.budgets[0], args.unique_tokens[0], 0
+        grid = [cell for cell in grid if (cell.flops, cell.unique_tokens, cell.seed) != kind]
+    phases = [[*filter(None, [teacher_cell])], tried, [scores_of_teacher(args, teacher), *grid]]
+    return [cells for cells in phases if cells]
+
+
+def tasks_here(args):
+    """(the tasks that students are scored on, ""), or (None, why they cannot be read). It asks no
+    network."""
+    if args.glue_data != "stories" and not disk.path_of(args.glue_data).exists():
+        return None, "the tasks are not here"
+    try:
+        return tasks_of(args), ""
+    except UserError as failure:
+        return None, str(failure)
+
+
+LAPTOP_RATE, LAPTOP_CORES, H100_RATE = 1e11, 2, 3e14  # FLOP/s in pretraining
+
+
 def price(args, grid):
-    """The grid's cost in FLOPs and in time, as text."""
-    total = sum(cell.flops for cell in grid)
+    """The comparison's cost in FLOPs and in time, as text."""
+    tasks, why_not = tasks_here(args)
+    prices, phases = Prices(args, tasks), phases_of(args, grid)
+    work = prices.total(cell for cells in phases for cell in cells)
     what = f"the teacher {args.teacher} exists"
     if args.head_teacher:
         what = f"the teachers {args.teacher} and {args.head_teacher} (with a head) exist"
     if not args.teacher:
-        total += args.teacher_flops
         what = f"{cli.flops(args.teacher_flops)} of them the teacher's"
     kinds = ((args.budgets, "budget"), (args.unique_tokens, "data setting"),
              (args.seed_numbers, "seed"))
     product = " x ".join(cli.counted(len(values), noun) for values, noun in kinds)
-    lines = [f"{cli.counted(len(grid), 'student')}: {len(args.strategies)} strategies x {product}",
-             f"{cli.flops(total)} FLOPs of pretraining{';' if args.teacher else ','} {what}"]
-    for rate, where in ((1e11, "two laptop cores"), (3e14, "one H100")):
-        time = cli.duration(total / rate)
-        lines += [f"at {cli.flops(rate)} FLOP/s ({where}): {time}, and fine-tuning"]
-    return "\n".join(lines)
+    fine_tuning = f", {cli.flops(work.fine_tuning)} of fine-tuning (at half the speed)"
+    uncounted = ""
+    if why_not:
+        fine_tuning, uncounted = "", f", and fine-tuning, which is not counted: {why_not}"
+    time = cli.duration(prices.seconds_on_cores(phases, LAPTOP_RATE, LAPTOP_CORES))
+    return "\n".join([
+        f"{cli.counted(len(grid), 'student')}: {len(args.strategies)} strategies x {product}",
+        f"{cli.flops(work.pretraining)} FLOPs of pretraining{';' if args.teacher else ','} {what}",
+        f"{cli.flops(work.validation)} of validation{fine_tuning}; {work.starts:,} programs, each "
+        f"with {START} s to start and to end",
+        f"at {cli.flops(LAPTOP_RATE)} FLOP/s (two laptop cores): about {time}{uncounted}",
+        f"at {cli.flops(H100_RATE)} FLOP/s (one H100): "
+        f"{cli.duration(work.pretraining / H100_RATE)} of pretraining; the rest was not measured "
+        "there"])
 
 
 def print_list(args, teacher_cell, grid):
@@ -178,9 +221,12 @@ def print_list(args, teacher_cell, grid):
     if args.lr_grid:
         raise UserError("--list and --lr-grid: which cells there are depends on the rates that are "
                         "chosen; run the choice first, and give --lr")
+    tasks, why_not = tasks_here(args)
+    prices = Prices(args, tasks)
     for cell in [*filter(None, [teacher_cell]), *grid]:
-        time = cli.duration(cell.flops / 1e11)
-        cli.say(f"{cell.line}  # {cli.flops(cell.flops)} FLOPs, about {time} on two cores")
+        time = cli.duration(seconds(prices.work(cell), LAPTOP_RATE))
+        more = ", and fine-tuning" if why_not and cell is not teacher_cell else ""
+        cli.say(f"{cell.line}  # {cli.flops(cell.flops)} FLOPs, about {time} on two cores{more}")
 
 
 def check_folder(args):
@@ -329,10 +375,11 @@ def run(cells, args, what):
     queue = [cell for cell in cells if outcome(cell, args) is None]
     if not queue:
         return {}
-    running, failed, finished = {}, {}, 0
+    running, failed, number = {}, {}, len(queue)
     (args.out / "logs").mkdir(parents=True, exist_ok=True)
-    total = sum(cell.flops for cell in queue)
-    bar = progress.bar(total, "FLOP", what, unit_scale=True)
+    left = remaining(queue, args)
+    # Cells start and end in jumps, so the speed is that of a longer part of the work.
+    bar = progress.bar(left.total, None, what, recent=0.3)
     with cli.Signals() as signals, stopping(running), bar:
         while (queue or running) and not signals.stopped:
             while queue and len(running) < args.jobs:
@@ -340,21 +387,33 @@ def run(cells, args, what):
                 process, output = start(cell, args)
                 running[process] = cell, output
             time.sleep(0.2)
-            done = finished + sum(spent(cell) for cell, _ in running.values())
-            bar.update(max(0, done - bar.n))  # it never goes back, even where a log is damaged
             for process in [process for process in running if process.poll() is not None]:
                 cell, output = running.pop(process)
                 output.close()
-                finished += cell.flops
                 if process.returncode:
                     line = last_line(args, cell, process.returncode)
                     failed[cell.folder.name] = line
                     cli.say(f"failed: {cell.folder.name}: {line}", bar.write)
-        bar.update(max(0, finished - bar.n))
+            ended = number - len(queue) - len(running)
+            bar.set_postfix_str(f"{ended} of {number} ended", refresh=False)
+            done = left.total - left.seconds_of([cell for cell, _ in running.values()], queue)
+            bar.update(max(0, done - bar.n))  # it never goes back, even where a log is damaged
         if signals.stopped:
             cli.say("stopped: the same command continues", bar.write)
             raise signals.stopped
     return failed
+
+
+# FLOP/s of one core, with and without bf16. The bar needs to know what is long beside a start.
+CORE_RATE = {"fp32": LAPTOP_RATE / LAPTOP_CORES, "bf16": 9e10}
+
+
+def remaining(queue, args):
+    """The Remaining of cells that are going to run."""
+    _, dtype = hardware.select("auto", "auto")
+    rate = CORE_RATE[dtype] * max(1, cores() // args.jobs)
+    return Remaining(Prices(args, tasks_of(args)), queue, rate, args.jobs,
+                     lambda cell: log_of(args, cell))
 
 
 def log_of(args, cell):
@@ -385,16 +444,6 @@ def last_line(args, cell, status):
     return lines[-1] if lines else f"exit status {status}"
 
 
-def spent(cell):
-    """FLOPs that a running cell has spent, from the last line of its log."""
-    try:
-        with open(cell.folder / "log.jsonl", "rb") as log:
-            log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
-            return min(cell.flops, json.loads(log.read().splitlines()[-1])["flops"])
-    except (OSError, ValueError, LookupError, TypeError):  # no line yet, or half of one
-        return 0
-
-
 def chosen_rates(args, teacher, failed):
     """({strategy: learning rate}, [(strategy, rate, development score)] of the rates tried).
 
@@ -402,8 +451,7 @@ def chosen_rates(args, teacher, failed):
     budget, seed 0. The cells that fail are added to `failed`."""
     if not args.lr_grid:
         return args.rates, []
-    cells = [cell_of(args, teacher, strategy, args.budgets[0], args.unique_tokens[0], 0, lr)
-             for strategy in args.strategies for lr in args.lr_grid]
+    cells = tried_cells(args, teacher)
     failed |= run(cells, args, "learning rates")
     tried = []
     for cell in cells:

@@ -7,6 +7,8 @@ from plumbing import options
 
 import pytest
 
+import budget
+import distill
 from budget import size
 from reporting import card
 
@@ -129,3 +131,19 @@ def test_a_run_leaves_the_plateau_where_its_training_loss_stays_below_nine_tenth
     assert card.left_plateau_at(log, 4.0) == 4500
     assert card.left_plateau_at(log[:40], 4.0) is None
     assert card.left_plateau_at([{"flops": 1, "terms": {"hidden": 0.1}}] * 30, 4.0) is None
+
+
+# --------------------------------------------------------------------------------------------------
+# How long it takes
+
+@pytest.mark.parametrize("steps, validations", [(100, 11), (4, 5)])
+def test_the_time_of_a_run_includes_its_validations(steps, validations):
+    S, V, T, B, sequences = size("2x64"), 50, 16, 8, 40
+    step = budget.step_flops(S, V, T, B)
+    plan = budget.plan(steps * step, step, B, T)
+    student = SimpleNamespace(size=S, V=V, lesson=distill.lesson("scratch", S), plan=plan)
+    validation = SimpleNamespace(batch=[[None] * sequences])
+    session = SimpleNamespace(flops_per_second=step)  # a step takes a second
+    # A validation reads 40 blocks forward, which is a third of what a step does for each of 8.
+    expected = steps + validations * (40 / 8) / 3
+    assert card.seconds_of(student, T, validation, None, session) == pytest.approx(expected)

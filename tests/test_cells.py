@@ -122,13 +122,49 @@ def test_the_name_of_a_cell_says_exactly_which_student_it_is(strategy, flops, un
     assert cell[:5] == (strategy, flops, unique_tokens, seed, lr)
 
 
-def test_the_price_of_a_grid_includes_a_teacher_that_is_trained():
+def price_of(*words):
+    """The price of a comparison as it is printed, line by line."""
     args = options.compare(["--strategies", "scratch,kd", "--budgets", "1e12", "--seeds", "2",
-                            "--unique-tokens", "inf", "--teacher-flops", "1e14"])
-    students = cells.grid(args, "T", dict.fromkeys(args.strategies))
+                            "--unique-tokens", "inf", *words])
+    teacher, _ = cells.teacher_of(args)
+    return cells.price(args, cells.grid(args, teacher, args.rates)).splitlines()
+
+
+def test_the_price_of_a_grid_includes_a_teacher_that_is_trained():
     # 2 strategies x 2 seeds x 1e12, and 1e14 for the teacher
     assert "1.04e14 FLOPs of pretraining, 1.00e14 of them the teacher's" \
-        in cells.price(args, students)
+        in price_of("--teacher-flops", "1e14")
+
+
+def test_the_price_of_a_grid_includes_fine_tuning_and_every_program():
+    words = price_of()
+    # 4 students of two programs, the teacher, and its scores
+    assert "of fine-tuning" in words[2] and "10 programs" in words[2]
+    assert "not counted" not in words[3]
+
+
+def test_the_price_of_a_grid_includes_the_rates_that_are_tried():
+    # 2 strategies x 3 rates, of which the best two are students of the grid
+    words = price_of("--lr-grid", "1e-3,2e-3,4e-3")
+    assert words[1].startswith("1.80e13 FLOPs") and "18 programs" in words[2]
+
+
+@pytest.mark.parametrize("data", ["a/folder/that/is/not/here", "nyu-mll/glue"])
+def test_fine_tuning_that_cannot_be_counted_is_not_counted_in_silence(data, capsys):
+    *_, time, _ = price_of("--glue-data", data, "--tasks", "rte")
+    assert time.endswith(", and fine-tuning, which is not counted: the tasks are not here")
+    args = options.compare(["--glue-data", data, "--tasks", "rte"])
+    teacher, teacher_cell = cells.teacher_of(args)
+    cells.print_list(args, teacher_cell, cells.grid(args, teacher, args.rates))
+    first, *students = capsys.readouterr().out.splitlines()
+    assert not first.endswith("and fine-tuning")  # a teacher that is trained has none in its line
+    assert len(students) == 16 and all(line.endswith("on two cores, and fine-tuning")
+                                       for line in students)
+
+
+def test_a_task_that_is_not_there_is_named(tmp_path):
+    *_, time, _ = price_of("--glue-data", str(tmp_path), "--tasks", "rte")
+    assert "which is not counted: RTE: " in time
 
 
 # --------------------------------------------------------------------------------------------------
@@ -261,7 +297,7 @@ def test_a_folder_with_other_files_is_refused_and_leftovers_of_a_kill_are_not(co
 # Running
 
 def test_a_failed_cell_does_not_stop_the_others_and_is_told_by_its_last_line(tmp_path, capsys):
-    args = SimpleNamespace(out=tmp_path, jobs=2)
+    args = options.compare(["--out", str(tmp_path), "--jobs", "2"])
     lines = {"fails": ("budget.py", "--flops", "lots"), "works": ("budget.py", "--flops", "1e13")}
     queue = [Cell("scratch", 10 ** 12, None, 0, None, tmp_path / "cells" / name, (line,))
              for name, line in lines.items()]
@@ -270,17 +306,6 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_told_by_its_last_line(tmp
     assert list(failed) == ["fails"] and failed["fails"].startswith("error: ")
     assert "1.00e13 FLOPs buy" in (tmp_path / "logs" / "works.txt").read_text()
     assert "failed: fails: error: " in capsys.readouterr().out
-
-
-def test_what_a_running_cell_has_spent_is_in_the_last_whole_line_of_its_log(tmp_path):
-    cell = Cell("scratch", 10 ** 12, None, 0, None, tmp_path, ())
-    assert cells.spent(cell) == 0
-    (tmp_path / "log.jsonl").write_text('{"flops": 5}\n{"flops": 70}\n')
-    assert cells.spent(cell) == 70
-    (tmp_path / "log.jsonl").write_text('{"flops": 5}\n{"fl')
-    assert cells.spent(cell) == 0
-    (tmp_path / "log.jsonl").write_text('{"flops": 99999999999999}\n')
-    assert cells.spent(cell) == 10 ** 12  # never more than its budget
 
 
 def test_what_ends_the_comparison_ends_its_cells(tmp_path):
