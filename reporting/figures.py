@@ -233,7 +233,8 @@ def label_ends(ax, ends, room=0.055, leaders=False):
     heights = [-y for y in apart([-min(y, high - step) for y in reversed(heights)], step)][::-1]
     left, right = ax.get_xlim()
     beside = max(x for _, x, *_ in ends) * (right / left) ** 0.03
-    line = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.5, "shrinkA": 0, "shrinkB": 2}
+    line = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.5, "shrinkA": 1, "shrinkB": 2,
+            "relpos": (0, 0.5)}
     for (y, x, name, colour), height in zip(sorted(ends), heights):
         ax.annotate(name, (x, y), xytext=(beside, height), textcoords="data", color=colour,
                     fontsize=9, va="center", annotation_clip=False,

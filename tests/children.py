@@ -26,7 +26,8 @@ from pathlib import Path
 from plumbing import cli, hardware
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ("budget.py", "train.py", "glue.py", "compare.py", "tools/bench.py", "tools/gate.py")
+PROGRAMS = ("budget.py", "train.py", "glue.py", "compare.py", "tools/bench.py", "tools/gate.py",
+            "tools/glance.py", "tools/predict.py")
 # A program says 128 + SIGTERM. Before it has begun, the signal itself ends it.
 STOPPED = 128 + signal.SIGTERM, -signal.SIGTERM
 
