@@ -183,7 +183,7 @@ def adopt(args, settings):
     for key in EQUAL:
         setattr(args, key, settings[key])
     args.model, args.teacher_model = budget.size(args.model), budget.size(args.teacher_model)
-    args.teacher_flops = int(args.teacher_flops)
+    args.teacher_flops, args.glue_seeds = int(args.teacher_flops), int(args.glue_seeds)
 
 
 def teacher_words(teachers):

@@ -27,10 +27,10 @@ def run_record(strategy, seed):
             "bill": bill, "machine": "m", "threads": 1, "settings": settings}
 
 
-def fine_tunings(task, accuracy):
+def fine_tunings(task, accuracy, seed=0):
     """What glue.py leaves in glue.json, on another machine, of the cells of the quick grid."""
     grid = GRIDS["quick"]
-    cell = {"task": "rte", "epochs": grid["epochs"], "seed": 0, "seq_len": 128, "pool": "cls",
+    cell = {"task": "rte", "epochs": grid["epochs"], "seed": seed, "seq_len": 128, "pool": "cls",
             "model_sha256": "0" * 16, "data": "elsewhere", "dtype": "bf16", "device": "cuda",
             "examples_sha256": task.fingerprint, "seconds": 1.0,
             "scores": {"dev": {"accuracy": accuracy}}}
@@ -158,6 +158,18 @@ def test_fine_tunings_that_the_comparison_did_not_ask_for_count_for_nothing(hand
     edit(path, lambda record: record["cells"].append({**record["cells"][0], **better}))
     _, rows = collect_into(tmp_path / "all", ann)
     assert {row["score"] for row in rows} == {"0.500000"}
+
+
+def test_two_fine_tunings_of_each_student_say_where_the_spread_comes_from(hand_in, tmp_path):
+    ann = hand_in("ann", {("scratch", 10): 0.5, ("scratch", 11): 0.6}, glue_seeds="2")
+    task, = cells.cached_tasks(disk.read_json(Path(ann) / "compare.json")["glue_data"], "rte")
+    for path in Path(ann).glob("cells/*/glue.json"):
+        edit(path, lambda record: record["cells"].extend(fine_tunings(task, 0.5, 1)["cells"]))
+    text, _ = collect_into(tmp_path / "all", ann)
+    # Fine-tunings at 50 and 50, and at 60 and 50: students' means are 50 and 55. The variance of
+    # two fine-tunings is the mean of 0 and 50. Of the means' variance, 12.5, all is fine-tuning's.
+    assert "and two fine-tunings of one student with 5.0" in text
+    assert "mean of 2 fine-tunings, so fine-tuning is 100% of the variance" in text
 
 
 def test_a_student_that_is_not_scored_is_left_out_and_named(hand_in, tmp_path, capsys):
