@@ -5,9 +5,9 @@ report pools all their students.
     python compare.py --preset demo --first-seed 20 --out runs/class/ben
     python compare.py --collect runs/class/ann runs/class/ben --out runs/class-report
 
-Of each student only run.json, glue.json and log.jsonl are read. So what is handed in may be the
-folder without its weights, or the students.zip that lies in it. Scores may come from different
-machines. What must be equal is what the comparison is about: EQUAL.
+Of each student run.json, glue.json and log.jsonl are read, and no weights. So what is handed in may
+be the students.zip that lies in the folder (handin.py). Scores may come from different machines.
+What must be equal is what the comparison is about: EQUAL.
 """
 import re
 import shlex
@@ -212,4 +212,4 @@ def describe(args, outcomes):
     args.unique_tokens = [None] if None in amounts else []  # unlimited data stands first
     args.unique_tokens += sorted(amounts - {None})
     args.seed_numbers = sorted({cell.seed for cell in outcomes})
-    args.seeds, args.lr, args.lr_grid = len(args.seed_numbers), None, None
+    args.seeds, args.lr_grid = len(args.seed_numbers), None

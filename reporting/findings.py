@@ -26,6 +26,7 @@ from measure.statistics import (
     wilson,
 )
 from reporting.card import left_plateau_at, on_plateau
+from reporting.handin import LEFT_PLATEAU
 
 # --------------------------------------------------------------------------------------------------
 # The students
@@ -109,8 +110,11 @@ def loss_columns(students):
 
 
 def left_plateau(folder, record):
-    """The FLOPs at which a student left the plateau, by its log. None where it did not, or where
-    the log is missing or damaged: the model and its scores are whole without it."""
+    """The FLOPs at which a student left the plateau, by its log, or by what students.zip says of
+    it. None where it did not, or where the log is missing or damaged: the model and its scores are
+    whole without it."""
+    if LEFT_PLATEAU in record:
+        return record[LEFT_PLATEAU]
     try:
         lines = disk.read_text(folder / "log.jsonl").splitlines()
         return left_plateau_at([json.loads(line) for line in lines], record["unigram_loss"])

@@ -2,8 +2,8 @@
 
     python compare.py --collect students.zip --out runs/again      writes the report from it again
 
-It holds compare.json, and of each student run.json, glue.json and log.jsonl: what the report reads.
-Equal students make an equal file.
+It holds compare.json, and of each student run.json and glue.json. Of the log, which is long, the
+report needs one number, and run.json gets it: LEFT_PLATEAU. Equal students make an equal file.
 """
 import contextlib
 import tempfile
@@ -14,7 +14,7 @@ from plumbing import disk
 from plumbing.cli import UserError
 
 NAME = "students.zip"
-FILES = ("run.json", "glue.json", "log.jsonl")
+LEFT_PLATEAU = "left_plateau_at"  # the FLOPs at which a student left the plateau, or None
 SCORES = "teacher-scores"  # the folder with the teacher's glue.json, and in the zip its run.json
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the date of every file in the zip
 
@@ -22,17 +22,19 @@ LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the date of every file in the zip
 def pack(folder, settings, students, teacher=None):
     """Writes students.zip into a folder.
 
-    settings: of the comparison, as compare.json has them; students: the folders of the cells;
-    teacher: (its record, the folder with its glue.json), where it was scored."""
+    settings: of the comparison, as compare.json has them; students: {folder of a cell: its
+    record, with LEFT_PLATEAU}; teacher: (its record, the folder with its glue.json), where it was
+    scored."""
     contents = {"compare.json": disk.json_text(settings)}
-    for student in sorted(students):
-        for name in FILES:
-            if (student / name).exists():
-                contents[f"cells/{student.name}/{name}"] = disk.read_text(student / name)
+    for student, record in sorted(students.items()):
+        contents[f"cells/{student.name}/run.json"] = disk.json_text(record)
+        scores = student / "glue.json"
+        if scores.exists():
+            contents[f"cells/{student.name}/glue.json"] = disk.read_text(scores)
     if teacher:
-        record, scores = teacher
+        record, folder_of_scores = teacher
         contents[f"{SCORES}/run.json"] = disk.json_text(record)
-        contents[f"{SCORES}/glue.json"] = disk.read_text(scores / "glue.json")
+        contents[f"{SCORES}/glue.json"] = disk.read_text(folder_of_scores / "glue.json")
 
     def write(path):
         with zipfile.ZipFile(path, "w") as archive:

@@ -126,14 +126,24 @@ def conclusion(args, pooled):
     ahead = list(dict.fromkeys(row["strategy"] for row in pooled
                                if row["verdict"].startswith("ahead")))
     if ahead:
-        price = cli.flops(args.teacher_flops)
-        return (f"So, with a teacher at hand, distil with {listed(ahead, 'or')}; if you have to "
-                f"train the teacher first ({price} FLOPs), the table says how many students pay "
-                "for it.")
+        return (f"So, with a teacher at hand, distil with {listed(ahead, 'or')}"
+                f"{teacher_words(args)}.")
     if any(is_told_apart(row) or row["verdict"].startswith("equal") for row in pooled):
         return ("So nothing here speaks for distillation at these budgets: pretrain from scratch, "
                 "and save yourself the teacher.")
     return "More seeds are needed before this says what to do."
+
+
+def teacher_words(args):
+    """What the conclusion says of the teacher's price: nothing where it is not known."""
+    if not args.teacher_flops:
+        return ""
+    if len(args.budgets) > 1:
+        return (f"; if you have to train the teacher first ({cli.flops(args.teacher_flops)} "
+                "FLOPs), the table says how many students pay for it")
+    students = args.teacher_flops / args.budgets[0]
+    return (f"; if you have to train the teacher first, that costs as much as {students:,.0f} "
+            "students")
 
 
 def answer_section(args, rows, pooled):
@@ -141,13 +151,14 @@ def answer_section(args, rows, pooled):
     seeds = max(row["seeds"] for row in rows)
     few = " **These are few: take it as a demonstration.**" if seeds < 6 else ""
     budgets = listed([cli.flops(C) for C in args.budgets])
+    where = f"at {budgets} FLOPs"
+    if len(args.budgets) > 1:
+        where = f"as means over the budgets ({budgets} FLOPs)"
     return [" ".join(answer(args, pooled)), "", "![differences to scratch](forest.png)", "",
-            f"Points of the score, as means over the budgets ({budgets} FLOPs), with 95% intervals "
-            f"(Student's t, paired by seed; {cli.counted(seeds, 'student')} of each kind at each "
-            f"budget).{few} A verdict is given where it holds after correction for all "
-            f"{len(pooled)} rows "
-            f"(Holm). *Equal* means that the whole interval lies within {MARGIN:g} points of "
-            "zero.", "",
+            f"Points of the score, {where}, with 95% intervals (Student's t, paired by seed; "
+            f"{cli.counted(seeds, 'student')} of each kind at each budget).{few} A verdict is "
+            f"given where it holds after correction for all {len(pooled)} rows (Holm). *Equal* "
+            f"means that the whole interval lies within {MARGIN:g} points of zero.", "",
             *[pooled_line(row) for row in pooled], ""]
 
 
@@ -170,7 +181,11 @@ def p_words(row):
 
 
 def budget_section(args, rows, outcomes):
-    """One line for each strategy, data setting and budget, and the curves."""
+    """One line for each strategy, data setting and budget, and the curves. Of a single budget the
+    answer has said all but what single students score."""
+    if len(args.budgets) == 1:
+        return ["## Student by student", "", *released(args, outcomes), "",
+                "![scores](scores.png)", ""]
     lines = [budget_line(row, args) for row in rows if row["strategy"] != "scratch"]
     n = sum(row["pairs"] > 1 for row in rows)
     note = []
@@ -317,12 +332,23 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
              *failures_section(failed)]
     disk.write_file(args.out / "report.md", "\n".join(lines))
     disk.write_file(args.out / "cells.txt", cells_text(teacher_cell, cells))
-    handin.pack(args.out, args.settings, [cell.folder for cell in outcomes],
-                teacher and (teacher["record"], teacher.get("folder", args.out / handin.SCORES)))
+    hand_in(args, outcomes, teacher)
     print_rows(args, rows)
     cli.say("\n" + "\n".join(answer(args, pooled)).replace("**", ""))
     cli.say(f"report      {args.out / 'report.md'} (forest.png, scores.png, bill.png, results.csv, "
             "students.zip beside it)")
+
+
+def hand_in(args, outcomes, teacher):
+    """Writes students.zip."""
+    students = {}
+    for cell, outcome in outcomes.items():
+        left = findings.left_plateau(cell.folder, outcome["record"])
+        students[cell.folder] = {**outcome["record"], handin.LEFT_PLATEAU: left}
+    scored = None
+    if teacher:
+        scored = teacher["record"], teacher.get("folder", args.out / handin.SCORES)
+    handin.pack(args.out, args.settings, students, scored)
 
 
 def title(args, rows, cells, outcomes):

@@ -121,6 +121,17 @@ def test_the_first_page_answers_in_three_sentences(study, no_figures):
             "(1.00e14 FLOPs), the table says how many students pay for it.") in first_page
 
 
+def test_a_comparison_at_one_budget_says_the_teachers_price_in_students(tmp_path, no_figures):
+    args, outcomes = make_study(tmp_path)
+    args.budgets = args.budgets[:1]
+    cheap = {cell: outcome for cell, outcome in outcomes.items() if cell.flops == 10 ** 12}
+    text = report_of((args, cheap))
+    # A teacher of 1e14 FLOPs, and students of 1e12.
+    assert "train the teacher first, that costs as much as 100 students." in text
+    assert "Points of the score, at 1.00e12 FLOPs, with" in text
+    assert text.count("ahead of scratch (10.1 ± 0.2 points") == 2  # on each data setting, once
+
+
 def test_a_null_result_is_an_answer_too(tmp_path, no_figures):
     args, outcomes = make_study(tmp_path, gain=0.0)
     first_page = report_of((args, outcomes)).split("![differences")[0]
