@@ -1,8 +1,10 @@
 """The exercises: what is handed out fails with a helpful line, what is right passes, each known
 mistake is recognised, and no file hurts the class."""
 import csv
+import random
 import subprocess
 import sys
+from statistics import stdev
 
 import check
 import judge
@@ -21,9 +23,9 @@ MISTAKES = [(number, mistake) for number, exercise in EXERCISES.items()
 
 
 def known_mistakes():
-    """A test of each mistake. One in six is quick, and the others run with --slow."""
+    """A test of each mistake. One in fifteen is quick, and the others run with --slow."""
     for i, (number, mistake) in enumerate(MISTAKES):
-        marks = [] if i % 6 == 0 else [pytest.mark.slow]
+        marks = [] if i % 15 == 0 else [pytest.mark.slow]
         yield pytest.param(number, mistake, marks=marks, id=f"{number}: {mistake.name}")
 
 
@@ -43,14 +45,22 @@ def test_a_known_mistake_is_recognised_by_name(number, mistake):
         assert mistake.name in problem
     else:
         assert problem.startswith(mistake.name), problem
-    assert share < 1 and mistake.advice in problem
+    assert mistake.advice in problem
+    assert share < 1 or "Its gradient is right in every case" in problem
+
+
+@pytest.mark.parametrize("number", [number for number in EXERCISES if EXERCISES[number].pairs])
+def test_two_mistakes_at_once_are_recognised(number):
+    pair = random.Random(number).choice(EXERCISES[number].pairs)
+    problem, _ = judge.diagnose(EXERCISES[number], pair.function)
+    assert "None of the" not in problem, pair.name
 
 
 def test_each_exercise_knows_at_least_three_mistakes_and_the_projects_own_answer_is_none():
     for exercise in EXERCISES.values():
         assert len(exercise.mistakes) >= 3
         assert judge.diagnose(exercise, exercise.right) == (None, 1.0)
-    assert len(MISTAKES) == 122
+    assert len(MISTAKES) == 401
 
 
 def test_the_projects_own_tests_that_the_exercises_name_are_there():
@@ -95,6 +105,107 @@ def test_a_student_whose_gradient_is_partly_lost_is_told():
         return kd_loss(s, t, temperature).detach() + s.sum() - s.sum().detach()
     problem, _ = judge.diagnose(EXERCISES[5], another_gradient)
     assert problem.startswith("the number is right, and its gradient is not")
+
+
+def test_a_gradient_is_looked_at_in_every_case():
+    def converted_without_a_gradient(s, t, temperature=1.0):
+        with torch.no_grad():
+            s = distill.to_fp32(s)  # a copy where s is bf16, and s itself elsewhere
+        return EXERCISES[5].right(s, t, temperature)
+    problem, _ = judge.diagnose(EXERCISES[5], converted_without_a_gradient)
+    assert problem.startswith('no gradient flows in the case "scores in bf16')
+
+
+@pytest.mark.parametrize("in_fp32", [True, False])
+def test_kl_divs_gradient_is_right_and_its_number_is_not(in_fp32):
+    # KL is the cross-entropy less the teacher's entropy, which no weight of the student changes.
+    def kl(s, t, temperature=1.0):
+        s, t = (distill.to_fp32(x) if in_fp32 else x for x in (s, t))
+        return temperature ** 2 * functional.kl_div(
+            (s / temperature).log_softmax(1), (t / temperature).softmax(1), reduction="batchmean")
+    problem, share = judge.diagnose(EXERCISES[5], kl)
+    assert problem.startswith("The loss is KL instead of cross-entropy.")
+    assert "teacher's entropy" in problem and "Its gradient is right in every case" in problem
+    assert ("also computes in bf16" in problem) == (not in_fp32)
+    assert share == 1  # 8 of 10 points, since something is wrong all the same
+
+
+def test_a_gradient_that_is_wrong_gets_no_points_for_the_gradient():
+    def doubled_kl(s, t, temperature=1.0):
+        return 2 * functional.kl_div(s.float().log_softmax(1), t.float().softmax(1),
+                                     reduction="batchmean")
+    problem, share = judge.diagnose(EXERCISES[5], doubled_kl)
+    assert share == 0 and "gradient is right" not in problem
+
+
+# What students write of their own accord, and the beginning of what they should be told. It comes
+# from their own code, and not from the check's.
+def log_softmax(z, t=1.0):
+    return functional.log_softmax(distill.to_fp32(z) / t, 1)
+
+
+def soft(z, t=1.0):
+    return functional.softmax(distill.to_fp32(z) / t, 1)
+
+
+WRITTEN = [
+    (4, lambda z, y: functional.cross_entropy(z, y),
+     "The loss is NaN where there is nothing to guess."),
+    (5, lambda s, q, t=1.0: functional.cross_entropy(distill.to_fp32(s) / t, q.argmax(1)) * t ** 2,
+     "The teacher's favourite word (argmax) is taken for a label."),
+    (5, lambda s, q, t=1.0: functional.cross_entropy(distill.to_fp32(s), q.argmax(1)),
+     "The teacher's favourite word (argmax) is taken for a label, and the temperature is ignored."),
+    (5, lambda s, q, t=1.0: -t ** 2 * (soft(q, t) * (log_softmax(s) / t)).sum(1).mean(),
+     "The student's temperature is applied after log_softmax."),
+    (5, lambda s, q, t=1.0: functional.mse_loss(soft(s, t), soft(q, t)) * t ** 2,
+     "The loss is the MSE of the probabilities."),
+    (5, lambda s, q, t=1.0: functional.mse_loss(soft(s, t), soft(q, t)),
+     "There are two mistakes. The loss is the MSE of the probabilities. The factor t^2 is "
+     "missing."),
+    (5, lambda s, q, t=1.0: t ** 2 * functional.kl_div(log_softmax(s, t), soft(q, t),
+                                                       reduction="sum"),
+     "There are two mistakes. The loss is the sum over the positions. The loss is KL instead of"),
+    (8, lambda a, b, curve, C: (
+        sum(a) / len(a) - sum(b) / len(b),
+        1.96 * stdev(x - y for x, y in zip(a, b)) / len(a) ** 0.5,
+        EXERCISES[8].right(a, b, curve, C)[2] * C),
+     "There are two mistakes. The factor is the normal distribution's 1.96. The third number is ")]
+
+
+@pytest.mark.parametrize("number, function, words", WRITTEN)
+def test_what_students_write_is_told_what_is_wrong_with_it(number, function, words):
+    problem, _ = judge.diagnose(EXERCISES[number], function)
+    assert problem.startswith(words), problem
+
+
+def test_an_unknown_mistake_is_told_with_the_cases_in_which_it_shows():
+    kd_loss, mlm_loss = EXERCISES[5].right, EXERCISES[4].right
+    problem, _ = judge.diagnose(EXERCISES[5], lambda s, q, t=1.0: (
+        kd_loss(s, q, t) * (1.5 if len(s) == 1 else 1)))
+    assert problem.startswith('In the case "batch of one" (N = 1, V = 2) it gives')
+    assert 'Of 7 cases 1 is wrong: "batch of one". None of the' in problem
+    problem, _ = judge.diagnose(EXERCISES[5], lambda s, q, t=1.0: kd_loss(s, q, min(t, 3.0)))
+    assert 'Of 7 cases 1 is wrong: "temperature 4".' in problem
+    problem, _ = judge.diagnose(EXERCISES[4], lambda z, y: mlm_loss(z, y) + 9 * (y < 0).all())
+    assert problem.startswith('In the case "no position has a label" (N = 3, V = 4) it gives 9')
+    problem, _ = judge.diagnose(EXERCISES[4], lambda z, y: mlm_loss(z, y) + 9)
+    assert "All 6 cases are wrong." in problem
+
+
+def test_an_exception_or_a_wrong_form_is_told_with_its_case():
+    mlm_loss, mask_tokens = EXERCISES[4].right, EXERCISES[3].right
+    problem, _ = judge.diagnose(EXERCISES[4], lambda z, y: (
+        mlm_loss(z, y) if (y >= 0).any() else None))
+    assert "returns nothing" in problem and '(in the case "no position has a label"' in problem
+    problem, share = judge.diagnose(EXERCISES[3], lambda blocks, rng, words: (
+        mask_tokens(blocks, rng, words) if blocks.shape[1] != 30 else 1 / 0))
+    assert 'ZeroDivisionError in the case "blocks of 30 tokens' in problem and share == 3 / 4
+
+
+def test_cases_have_names_of_their_own():
+    for exercise in EXERCISES.values():
+        names = [case.name for case in exercise.cases()]
+        assert all(names) and len(set(names)) == len(names)
 
 
 def cast(value, change):
@@ -178,7 +289,8 @@ SUBMISSIONS = {
     6: ("import urllib.request\nurllib.request.urlopen('http://example.com')\n",
         "not allowed in an exercise"),
     7: ("print('x' * 10 ** 7)\ndef minilm_loss(*_):\n    return 1 / 0\n",
-        "ZeroDivisionError in the case B = 2, T = 5, h = 6, h' = 15, R = 3, in line 3"),
+        "ZeroDivisionError in the case \"a wider teacher\" (B = 2, T = 5, h = 6, h' = 15, R = 3), "
+        "in line 3"),
     8: ("def another_name():\n    pass\n", "no function isoflop")}
 
 
@@ -207,15 +319,22 @@ def test_grading_survives_whatever_a_class_hands_in_and_the_projects_own_functio
 
 
 @pytest.mark.slow
-def test_a_wrong_file_gets_up_to_8_points_for_the_share_of_the_cases_that_are_right(tmp_path):
+@pytest.mark.parametrize("loss, words, points", [
+    ("-(P * log_Q).sum(1).mean()", "The factor t^2 is missing.", 4),  # 4 of 7 cases are right
+    ("t ** 2 * kl_div(log_Q, P, reduction='batchmean')", "The loss is KL instead", 8),
+    ("kl_div(log_Q, P, reduction='batchmean')", "There are two mistakes.", 4),
+    ("t ** 2 * kl_div(log_Q, P)", "The loss is torch's kl_div with its default mean.", 0)])
+def test_a_wrong_file_gets_up_to_8_points_for_the_share_of_the_cases_that_are_right(
+        loss, words, points, tmp_path):
     (tmp_path / "mine.py").write_text(
+        "from torch.nn.functional import kl_div\n"
         "def kd_loss(student_logits, teacher_logits, temperature=1.0):\n"
-        "    z_S, z_T = student_logits.double(), teacher_logits.double()\n"
-        "    P = (z_T / temperature).softmax(1)\n"
-        "    return -(P * (z_S / temperature).log_softmax(1)).sum(1).mean()\n")
+        "    z_S, z_T, t = student_logits.double(), teacher_logits.double(), temperature\n"
+        "    P, log_Q = (z_T / t).softmax(1), (z_S / t).log_softmax(1)\n"
+        f"    return {loss}\n")
     result = check.judge_file(5, tmp_path / "mine.py", 120)
-    assert result["diagnosis"].startswith("The factor t^2 is missing.")
-    assert not result["passed"] and result["points"] == 4  # 3 of 6 cases are right
+    assert result["diagnosis"].startswith(words), result
+    assert not result["passed"] and result["points"] == points
 
 
 def test_an_endless_loop_ends_with_its_time(tmp_path):

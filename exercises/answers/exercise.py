@@ -1,4 +1,6 @@
 """What the check needs to know of an exercise, and how a known mistake is written down."""
+import itertools
+from functools import partial
 from typing import Callable, NamedTuple, Optional
 
 import torch
@@ -22,20 +24,46 @@ class Mistakes(list):
         self.append(Mistake(" ".join(name.split()), function, " ".join(advice.split())))
         return function
 
+    def add_parts(self, function, parts):
+        """Adds a mistake for each wrong choice of one part of `function`, and returns a list of
+        those that make a wrong choice in two parts at once.
+
+        parts: {keyword of the function: [(a wrong value, the mistake's name, advice)]}."""
+        for keyword, choices in parts.items():
+            self += [Mistake(name, partial(function, **{keyword: value}), advice)
+                     for value, name, advice in choices]
+        pairs = []
+        for (one, choices), (other, others) in itertools.combinations(parts.items(), 2):
+            for (a, name, advice), (b, other_name, other_advice) in itertools.product(choices,
+                                                                                      others):
+                pairs.append(Mistake(f"There are two mistakes. {name} {other_name}",
+                                     partial(function, **{one: a, other: b}),
+                                     f"{advice} {other_advice}"))
+        return pairs
+
+
+class Case(NamedTuple):
+    """Arguments that the student's function gets."""
+    name: str         # what is special about it: "no position has a label"
+    arguments: tuple
+    sizes: dict = {}  # of the tensors among them: {"N": 7, "V": 5}
+
 
 class Exercise(NamedTuple):
     """An exercise as judge.py judges it.
 
     A student's function gets all cases. Where its numbers are wrong, and those of a known mistake
-    in every case, that mistake is the diagnosis."""
+    in every case, that mistake is the diagnosis. Otherwise the diagnosis names the cases."""
     file: str                # what is handed out, and handed in
     function: str            # the name of the function to write
     right: Callable          # the project's own answer
-    cases: Callable          # () -> [(names of sizes such as {"B": 2}, the arguments)]
+    cases: Callable          # () -> [Case]
     mistakes: list           # of Mistake
     install: Callable        # puts a student's function in the place of the project's
     tests: tuple             # the project's own tests that the function must pass
-    judge: Optional[Callable] = None         # for random answers: function -> diagnosis or None
+    judge: Optional[Callable] = None         # for random answers: (function, *a case's arguments)
+                                             # -> diagnosis or None
+    pairs: list = []                         # of Mistake: two at once, compared after the others
     learns: tuple = ()                       # the arguments that get a gradient, by their number
     hints: dict = {}                         # {words of an exception: a hint at its cause}
     parts: tuple = ()                        # the names of an answer's numbers, if it has several

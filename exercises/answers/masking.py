@@ -11,7 +11,7 @@ import numpy as np
 import data
 from budget import masked_positions
 
-from .exercise import Exercise, Mistakes, swap
+from .exercise import Case, Exercise, Mistakes, swap
 
 # --------------------------------------------------------------------------------------------------
 # The properties
@@ -50,36 +50,43 @@ class Masked(NamedTuple):
         return seen[(seen != self.words.mask) & (seen != self.stood())]
 
 
-def judge(student):
-    """What is wrong with the student's mask_tokens, or None."""
-    for T, V in ((32, 1000), (30, 1000), (128, 112)):
-        words = Words(V)
-        blocks = some_blocks(1024, T, words)
-        before = blocks.copy()
-        answer = student(blocks, data.generator(1), words)
-        parts = answer if isinstance(answer, tuple) else ()
-        if len(parts) != 3 or not all(isinstance(part, np.ndarray) for part in parts):
-            return ("wrong form: wanted are three numpy arrays, inputs (B, T), positions (N,) and "
-                    "labels (N,)")
-        if not np.array_equal(blocks, before):
-            return ("The given blocks are changed. Work on a copy, since the next epoch reads them "
-                    "again.")
-        masked = Masked(before, words, *answer)
-        for check in CHECKS:
-            problem = check(masked)
-            if problem:
-                return problem
-        problem = check_generator(masked, student) or check_evenness(masked)
-        if problem:
-            return problem
-    return None
+def cases():
+    two_words = Words(106, special=list(range(104)))
+    return [Case("blocks of 32 tokens", (32, Words(), 1)),
+            Case("blocks of 30 tokens, in which half of the words never come", (30, Words(), 2)),
+            Case("blocks of 128 tokens, and a vocabulary of 112 words", (128, Words(112), 1)),
+            Case("a vocabulary with two ordinary words", (32, two_words, 1))]
 
 
-def some_blocks(B, T, words):
-    """(B, T): each block begins with [CLS], and each seventh token is [SEP]."""
-    blocks = data.generator(T).choice(words.ordinary(), (B, T))
-    blocks[:, ::7] = 102
+def judge(student, T, words, part):
+    """What is wrong with the student's mask_tokens, or None. The blocks have words of the first
+    1/part of the vocabulary."""
+    ordinary = words.ordinary()
+    blocks = some_blocks(1024, T, ordinary[:len(ordinary) // part])
+    before = blocks.copy()
+    answer = student(blocks, data.generator(1), words)
+    parts = answer if isinstance(answer, tuple) else ()
+    if len(parts) != 3 or not all(isinstance(part, np.ndarray) for part in parts):
+        return ("wrong form: wanted are three numpy arrays, inputs (B, T), positions (N,) and "
+                "labels (N,)")
+    if not np.array_equal(blocks, before):
+        return ("The given blocks are changed. Work on a copy, since the next epoch reads them "
+                "again.")
+    masked = Masked(before, words, *answer)
+    problems = (check(masked) for check in CHECKS)
+    return (next(filter(None, problems), None) or check_generator(masked, student)
+            or check_evenness(masked))
+
+
+def some_blocks(B, T, ordinary):
+    """(B, T) of ordinary words: each block begins with [CLS], about each seventh token is [SEP],
+    and each second block ends with [PAD]."""
+    rng = data.generator(T)
+    blocks = rng.choice(ordinary, (B, T))
+    ends = smallest(rng.random((B, T)), T // 7)  # of sentences, in each block at other places
+    blocks[ends] = 102
     blocks[:, 0] = 101
+    blocks[::2, -1] = 0
     return blocks
 
 
@@ -148,7 +155,7 @@ def check_number(masked):
 
 def check_replacement(masked):
     """Do 80% become [MASK], and do 10% stay, wherever they stand?"""
-    T = masked.before.shape[1]
+    B, T = masked.before.shape
     rest = np.delete(np.arange(masked.before.size), masked.positions)
     if not np.array_equal(masked.inputs.reshape(-1)[rest], masked.before.reshape(-1)[rest]):
         return "Words that were not chosen are changed, too."
@@ -157,7 +164,8 @@ def check_replacement(masked):
     if become_mask > 0.99:
         return ("All chosen words become [MASK]. Only 80% should; 10% become a random word and 10% "
                 "stay, since in fine-tuning there is no [MASK].")
-    if abs(become_mask - 0.8) > 0.04 or abs(stay - 0.1) > 0.03:
+    also_stay = 0.1 + 0.1 / len(masked.words.ordinary())  # the random word may be the same
+    if is_far(become_mask, 0.8, len(is_mask)) or is_far(stay, also_stay, len(is_mask)):
         become_random = len(masked.random_words()) / len(is_mask)
         return (f"{become_mask:.0%} of the chosen words become [MASK], {stay:.0%} stay and "
                 f"{become_random:.0%} become a random word. The shares should be 80, 10 and 10%.")
@@ -166,7 +174,17 @@ def check_replacement(masked):
     if any(abs(part.mean() - 0.8) > 0.07 for part in parts):
         return ("What becomes of a word depends on its place. Let chance decide for each chosen "
                 "word, and not its number in the row.")
+    all_mask = is_mask.reshape(B, -1).all(axis=1).mean()  # of the blocks
+    if is_far(all_mask, 0.8 ** masked_positions(T), B):
+        return ("What becomes of a word depends on the other words of its block. Let chance decide "
+                "for each chosen word.")
     return None
+
+
+def is_far(share, probability, n):
+    """Whether a share of n draws is further from its probability than chance brings it, but once in
+    a million times."""
+    return abs(share - probability) > 5 * math.sqrt(probability * (1 - probability) / n)
 
 
 def check_random_words(masked):
@@ -176,7 +194,7 @@ def check_random_words(masked):
                 "ids are.")
     different = np.unique(random_words)
     upper_half = (random_words > V // 2).mean() - (ordinary > V // 2).mean()
-    if len(different) < 0.5 * min(len(random_words), V) or abs(upper_half) > 0.12:
+    if len(different) < 0.5 * min(len(random_words), len(ordinary)) or abs(upper_half) > 0.12:
         return ("The random words are few. Each chosen word needs one of its own, which is drawn "
                 "from the whole vocabulary.")
     if V < 200 and len(different) < len(ordinary):  # of few words each must come up
@@ -187,11 +205,12 @@ def check_random_words(masked):
 
 
 def check_generator(masked, student):
-    """Does the same generator give the same masks, and another one others?"""
-    again = Masked(masked.before, masked.words,
-                   *student(masked.before.copy(), data.generator(1), masked.words))
-    other = Masked(masked.before, masked.words,
-                   *student(masked.before.copy(), data.generator(2), masked.words))
+    """Does the same generator give the same masks, and another one others, and as many [MASK] as
+    chance has it?"""
+    again, other, *more = [
+        Masked(masked.before, masked.words,
+               *student(masked.before.copy(), data.generator(seed), masked.words))
+        for seed in (1, 2, 3, 4, 5)]
     repeats = (np.array_equal(again.positions, masked.positions)
                and np.array_equal(again.inputs, masked.inputs))
     same_positions = np.array_equal(other.positions, masked.positions)
@@ -200,15 +219,26 @@ def check_generator(masked, student):
     if not repeats or same_positions or same_replacement:
         return ("The randomness is not drawn from rng. The same generator must give the same "
                 "masks, and another one must give others.")
+    # Chance gives 80% to the word in four batches once in 100,000 times.
+    expected = 0.8 * len(other.positions)
+    if all(abs((batch.seen() == mask).sum() - expected) <= 1 for batch in (other, *more)):
+        return ("Exactly 80% of the chosen words become [MASK], in every batch. What becomes of a "
+                "word is independent of the other words: draw for each of them.")
     return None
 
 
 def check_evenness(masked):
-    """Is each ordinary column chosen equally often? Those that some_blocks fills are left out."""
-    T, N = masked.before.shape[1], len(masked.positions)
-    ordinary_columns = T - len(range(0, T, 7))
-    chosen = np.bincount(masked.positions % T, minlength=T)[1:7].mean()
-    if abs(chosen / (N / ordinary_columns) - 1) > 0.25:
+    """Are other places chosen in each block, and each ordinary word equally often?"""
+    B, T = masked.before.shape
+    columns = masked.positions % T
+    if len(np.unique(columns.reshape(B, -1), axis=0)) < B / 2:
+        return ("Many blocks have their masked words in the same places. Choose the positions of "
+                "each block anew.")
+    ordinary = ~np.isin(masked.before, masked.words.special)            # (B, T)
+    chances = masked_positions(T) * ordinary / ordinary.sum(1, keepdims=True)
+    expected = chances.sum(axis=0)[1:]                                  # (T - 1,), without [CLS]
+    chosen = np.bincount(columns, minlength=T)[1:]
+    if (abs(chosen - expected) > 6 * np.sqrt(expected)).any():
         return ("Some positions are chosen more often than others. Every ordinary word should have "
                 "the same chance.")
     return None
@@ -370,8 +400,62 @@ def columns(blocks, rng, vocabulary):
     return inputs, positions % blocks.shape[1], labels
 
 
+@mistakes.add
+def one_choice_for_all(blocks, rng, vocabulary):
+    """Many blocks have their masked words in the same places."""
+    keys = np.tile(rng.random(blocks.shape[1]), (len(blocks), 1))
+    keys += np.isin(blocks, vocabulary.special)
+    return replace(blocks, smallest(keys, masked_positions(blocks.shape[1])), rng, vocabulary)
+
+
+@mistakes.add
+def one_draw_for_a_block(blocks, rng, vocabulary):
+    """What becomes of a word depends on the other words of its block."""
+    chosen = choose(blocks, rng, vocabulary)
+    k = masked_positions(blocks.shape[1])
+    return replace(blocks, chosen, rng, vocabulary, chance=rng.random(len(blocks)).repeat(k))
+
+
+@mistakes.add
+def mask_among_the_random_words(blocks, rng, vocabulary):
+    """The shares should be 80, 10 and 10%."""
+    words = np.append(vocabulary.ordinary(), vocabulary.mask)
+    return replace(blocks, choose(blocks, rng, vocabulary), rng, vocabulary, words=words)
+
+
+@mistakes.add
+def special_ones_of_the_first_block(blocks, rng, vocabulary):
+    """Special tokens are masked."""
+    keys = rng.random(blocks.shape) + np.isin(blocks[0], vocabulary.special)
+    return replace(blocks, smallest(keys, masked_positions(blocks.shape[1])), rng, vocabulary)
+
+
+@mistakes.add
+def rather_at_the_beginning(blocks, rng, vocabulary):
+    """Some positions are chosen more often than others."""
+    T = blocks.shape[1]
+    keys = rng.random(blocks.shape) * (1 + np.arange(T) / T)
+    keys += 2 * np.isin(blocks, vocabulary.special)
+    return replace(blocks, smallest(keys, masked_positions(T)), rng, vocabulary)
+
+
+@mistakes.add
+def exactly_80_percent(blocks, rng, vocabulary):
+    """Exactly 80% of the chosen words become [MASK]"""
+    chosen = choose(blocks, rng, vocabulary)
+    N = chosen.sum()
+    return replace(blocks, chosen, rng, vocabulary, chance=rng.permutation(N) / N)
+
+
+@mistakes.add
+def words_of_the_blocks(blocks, rng, vocabulary):
+    """The random words are few."""
+    words = np.setdiff1d(blocks, vocabulary.special)
+    return replace(blocks, choose(blocks, rng, vocabulary), rng, vocabulary, words=words)
+
+
 MASKING = Exercise(
-    file="3_masking.py", function="mask_tokens", right=data.mask_tokens, cases=list,
+    file="3_masking.py", function="mask_tokens", right=data.mask_tokens, cases=cases,
     mistakes=mistakes, install=swap(data, "mask_tokens"), judge=judge, tests=(
         "test_data.py::test_each_block_has_exactly_k_masked_positions",
         "test_data.py::test_labels_are_the_words_that_stood_there_and_other_words_stay",
