@@ -76,8 +76,7 @@ class Monitor:
         return self.resources.__exit__(*failure)
 
     def progress_bar(self):
-        """The progress that the first process shows. It counts FLOPs. Validations and saves take
-        time, too: the speed of the last tenth of the run has one of each in it."""
+        """The progress that the first process shows. It counts FLOPs."""
         return progress.bar(self.plan.flops_spent, "FLOP", initial=self.plan.spent(self.step),
                             unit_scale=True, disable=not self.processes.first)
 

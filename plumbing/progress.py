@@ -10,8 +10,8 @@ work and at least each minute:
 
     30%, 3.00T of 10.0T FLOP, 00:12 so far, 00:28 left, 250GFLOP/s, loss 3.214
 
-What is left is told by the speed of the last tenth of the work. A machine may become busy, or idle,
-and a work may begin with what is quick.
+What is left is told by the speed of the last 30% of the work. A machine may become busy, or idle,
+and work may begin with what is quick. A shorter part would tell of chance (docs/LOG.md).
 """
 import sys
 import time
@@ -20,6 +20,7 @@ from collections import deque
 from tqdm import tqdm
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 2, 60  # seconds between two lines
+RECENT = 0.3  # of the work: the part over which the speed is measured
 # In the words of tqdm.format_meter:
 SHARE = "{percentage:.0f}%, {n_fmt} of {total_fmt}{unit}, {elapsed} so far, {remaining} left"
 AMOUNT = "{n_fmt}{unit}, {elapsed} so far"  # where nobody knows the total
@@ -27,24 +28,25 @@ TIMES = "{percentage:.0f}%, {elapsed} so far, {remaining} left{postfix}"  # with
 TIMES_BAR = "{l_bar}{bar}| {elapsed}<{remaining}{postfix}"
 
 
-def bar(total, unit, desc="", initial=0, unit_scale=False, disable=False, recent=0.1):
+def bar(total, unit, desc="", initial=0, unit_scale=False, disable=False):
     """The progress of `total` units of work (None: nobody knows how many), printed on stderr.
 
     unit: its name, or None, where only the share and the time are shown. desc says what is done,
-    `initial` of it is done already, and unit_scale writes 1.2M for 1234567. recent: the share of
-    the work over which the speed is measured, up to now (1: since the beginning)."""
+    `initial` of it is done already, and unit_scale writes 1.2M for 1234567."""
     options = {"unit": unit, "desc": desc, "initial": initial, "unit_scale": unit_scale,
-               "disable": disable, "recent": recent}
+               "disable": disable}
     if sys.stderr.isatty():
         return Bar(total, **options)
     return Lines(total, **options)
 
 
 class Speed:
-    """Units of work a second, over the last `span` units (None: since the beginning)."""
+    """Units of work a second, over the last 30% of `total` units (None: since the beginning).
 
-    def __init__(self, n, span):
-        self.span, self.marks = span, deque([(time.monotonic(), n)])
+    n: how many are done when it begins."""
+
+    def __init__(self, n, total):
+        self.span, self.marks = total and RECENT * total, deque([(time.monotonic(), n)])
 
     def note(self, n):
         """Takes down that n units are done by now. Half a second is soon enough for the next."""
@@ -64,8 +66,8 @@ class Speed:
 class Bar(tqdm):
     """tqdm's bar, with the speed of what was done last."""
 
-    def __init__(self, total, unit, initial, recent, **options):
-        self.speed = Speed(initial, total and recent * total)
+    def __init__(self, total, unit, initial=0, **options):
+        self.speed = Speed(initial, total)
         form = {"bar_format": TIMES_BAR} if unit is None else {"unit": unit}
         super().__init__(total=total, initial=initial, mininterval=0.5, dynamic_ncols=True,
                          **form, **options)
@@ -84,13 +86,12 @@ class Bar(tqdm):
 class Lines:
     """Progress as lines of text, with those methods of a tqdm bar that this project uses."""
 
-    def __init__(self, total, unit, desc="", initial=0, unit_scale=False, disable=False,
-                 recent=0.1):
+    def __init__(self, total, unit, desc="", initial=0, unit_scale=False, disable=False):
         self.total, self.unit, self.unit_scale = total, unit, unit_scale
         self.desc, self.postfix, self.disable = desc, "", disable
         self.initial = self.n = self.printed_n = initial
         self.began = self.printed_at = time.monotonic()
-        self.speed = Speed(initial, total and recent * total)
+        self.speed = Speed(initial, total)
 
     def __enter__(self):
         return self

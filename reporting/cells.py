@@ -378,8 +378,7 @@ def run(cells, args, what):
     running, failed, number = {}, {}, len(queue)
     (args.out / "logs").mkdir(parents=True, exist_ok=True)
     left = remaining(queue, args)
-    # Cells start and end in jumps, so the speed is that of a longer part of the work.
-    bar = progress.bar(left.total, None, what, recent=0.3)
+    bar = progress.bar(left.total, None, what)
     with cli.Signals() as signals, stopping(running), bar:
         while (queue or running) and not signals.stopped:
             while queue and len(running) < args.jobs:
