@@ -328,10 +328,11 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
              *skills_section(args, findings.skills_of(args, outcomes)), *table_section(rows),
              *spread_section(args, outcomes), *rates_section(args, tried),
              *limits_section(args, rows, tried),
-             *making_section(args, outcomes, command or command_of(args)),
+             *making_section(args, outcomes, command),
              *failures_section(failed)]
     disk.write_file(args.out / "report.md", "\n".join(lines))
-    disk.write_file(args.out / "cells.txt", cells_text(teacher_cell, cells))
+    if command is None:  # cells that were collected have no line
+        disk.write_file(args.out / "cells.txt", cells_text(teacher_cell, cells))
     hand_in(args, outcomes, teacher)
     print_rows(args, rows)
     cli.say("\n" + "\n".join(answer(args, pooled)).replace("**", ""))
@@ -408,18 +409,18 @@ def limits_section(args, rows, tried):
 
 
 def making_section(args, outcomes, command):
-    """The command, the settings that all share, and how long a cell took."""
+    """The command, the settings that all share, and how long a cell took. command: as in write."""
+    lines = "" if command else " Every cell as a line of shell: [cells.txt](cells.txt)."
     records = [outcome["record"] for cell, outcome in outcomes.items()
                if cell.strategy == "scratch"]
     record = (records or [outcome["record"] for outcome in outcomes.values()])[0]
     settings = record["settings"]
-    return ["## How it was made", "", "```bash", command, "```", "",
+    return ["## How it was made", "", "```bash", command or command_of(args), "```", "",
             f"T = {settings['seq_len']}, B = {settings['batch_size']}, lr {settings['lr']:.3g} "
             f"(scratch), betas {settings['betas']}, {settings['dtype']}. Seconds of pretraining "
             f"and of fine-tuning a cell: {', '.join(seconds_of(args, outcomes))}. Python "
             f"{platform.python_version()}, torch {version('torch')}; {record['machine']}, "
-            f"{record['threads']} threads a cell. Every cell as a line of shell: "
-            "[cells.txt](cells.txt).", ""]
+            f"{record['threads']} threads a cell.{lines}", ""]
 
 
 def seconds_of(args, outcomes):
@@ -447,7 +448,7 @@ def failures_section(failed):
 def cells_text(teacher_cell, cells):
     """cells.txt: all cells as lines of shell."""
     lines = [teacher_cell.line] if teacher_cell else []
-    lines += [cell.line or str(cell.folder) for cell in cells]  # a collected cell has no line
+    lines += [cell.line for cell in cells]
     return "\n".join(lines) + "\n"
 
 

@@ -52,6 +52,11 @@ def test_the_zip_holds_no_weights(ann, tmp_path):
     assert path.stat().st_size < 10 ** 4
 
 
+def test_a_report_of_a_zip_names_no_lines_of_shell(ann, tmp_path):
+    report, _, _ = report_of(tmp_path / "all", ann)
+    assert "cells.txt" not in "".join(report) and not (tmp_path / "all" / "cells.txt").exists()
+
+
 def test_two_zips_are_pooled(hand_in, tmp_path):  # noqa: F811
     for name, seed in (("ann", 10), ("ben", 20)):
         folder = hand_in(name, {("scratch", seed): 0.5, ("kd", seed): 0.6})
