@@ -21,7 +21,7 @@ from plumbing.options import COPIED, words_of
 import distill
 import glue
 from measure import scores
-from reporting.price import START, Prices, seconds
+from reporting.price import FINE_TUNING_SPEED, START, Prices, seconds
 from reporting.remaining import Remaining
 from reporting.words import spell
 from world import tasks as world_tasks
@@ -200,7 +200,8 @@ def price(args, grid):
     kinds = ((args.budgets, "budget"), (args.unique_tokens, "data setting"),
              (args.seed_numbers, "seed"))
     product = " x ".join(cli.counted(len(values), noun) for values, noun in kinds)
-    fine_tuning = f", {cli.flops(work.fine_tuning)} of fine-tuning (at half the speed)"
+    fine_tuning = (f", {cli.flops(work.fine_tuning)} of fine-tuning (at {FINE_TUNING_SPEED:.0%} of "
+                   "the speed)")
     uncounted = ""
     if why_not:
         fine_tuning, uncounted = "", f", and fine-tuning, which is not counted: {why_not}"

@@ -8,7 +8,7 @@ A budget is spent to the integer (budget.py). What stands around it is an estima
  1. A run validates eleven times. Each time the student and its teacher read 2^15 tokens, forward.
  2. A step of fine-tuning costs 3 F a text, and scoring costs F a text. F is the forward pass of a
     text of the task's mean length through encoder, pooler and linear layer.
- 3. Fine-tuning reaches half of the FLOP/s of pretraining, since its batches are small.
+ 3. Fine-tuning reaches 60% of the FLOP/s of pretraining, since its batches are small.
  4. A program needs some seconds of its own to start, to measure the machine, and to write.
 The numbers were measured on two cores (docs/LOG.md).
 """
@@ -26,11 +26,11 @@ import budget
 import distill
 from data import VALIDATION_TOKENS
 
-FINE_TUNING_SPEED = 1 / 2  # of pretraining's FLOP/s
-START = 3.5            # seconds of one core, for a program to start and to end
-PIECES = 1.15          # word pieces and padding for each word of a real text
-SAMPLE = 1000          # texts of a part whose lengths are looked at
-STORY_WORDS = 201      # the vocabulary of stories
+FINE_TUNING_SPEED = 0.6  # of pretraining's FLOP/s
+START = 3.5  # seconds of one core, for a program to start and to end
+PIECES = 1.15  # word pieces and padding for each word of a real text
+SAMPLE = 1000  # texts of a part whose lengths are looked at
+STORY_WORDS = 201  # the vocabulary of stories
 BERT_WORDS, OWN_WORDS = 30522, 8192  # of BERT, and of a tokenizer that train.py makes
 WORD = re.compile(r"\w+|[^\w\s]")
 

@@ -61,9 +61,12 @@ class Remaining:
         return Work(flops, share * self.prices.work(cell).validation)
 
     def done(self, cell):
-        """The Work that a running cell has done."""
+        """The Work that a running cell has done. A program that is on its way has half started: it
+        is as likely less as more."""
         work, share = self.prices.work(cell), fine_tuned(self.log_of(cell))
         if share is not None:  # glue.py runs, which is the last of its programs
             return work._replace(fine_tuning=share * work.fine_tuning)
+        if (cell.folder / "model.safetensors").exists():  # train.py has ended
+            return work._replace(fine_tuning=0, starts=min(1.5, work.starts))
         has_begun = (cell.folder / "log.jsonl").exists()
-        return self.pretrained(cell)._replace(starts=int(has_begun))
+        return self.pretrained(cell)._replace(starts=1 if has_begun else 0.5)

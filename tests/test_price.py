@@ -96,9 +96,9 @@ def test_the_time_of_many_cells_is_that_of_the_job_that_ends_last():
     assert price.makespan([], jobs=2) == 0
 
 
-def test_fine_tuning_runs_at_half_the_speed_and_a_start_takes_as_long_at_any():
+def test_fine_tuning_runs_at_60_percent_of_the_speed_and_a_start_takes_as_long_at_any():
     work = Work(pretraining=100, validation=20, fine_tuning=30, starts=2)
-    assert price.seconds(work, rate=10) == (100 + 20 + 2 * 30) / 10 + 2 * price.START
+    assert price.seconds(work, rate=10) == pytest.approx((100 + 20 + 50) / 10 + 2 * price.START)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -43,9 +43,9 @@ def cells(tmp_path):
 
 @pytest.fixture
 def left(cells, tmp_path):
-    """Their Remaining, one after the other, at 10 FLOP/s. Each has 200 FLOPs of validation and 50
-    of fine-tuning, which takes twice as long: 130 seconds, and two starts."""
-    prices = SimpleNamespace(work=lambda cell: Work(1000, 200, 50, 2))
+    """Their Remaining, one after the other, at 10 FLOP/s. Each has 200 FLOPs of validation and 60
+    of fine-tuning, at 6 FLOP/s: 130 seconds, and two starts."""
+    prices = SimpleNamespace(work=lambda cell: Work(1000, 200, 60, 2))
     return remaining.Remaining(prices, cells, 10, 1, lambda cell: tmp_path / f"{cell.seed}.txt")
 
 
@@ -59,15 +59,27 @@ def pretrain(cell, flops):
 
 def test_what_is_left_becomes_less_with_each_program_and_each_step(left, cells, tmp_path):
     first, second = cells
-    assert left.total == 2 * WHOLE == left.seconds_of([first], [second])
-    pretrain(first, 0)                                   # train.py has started
-    assert left.seconds_of([first], [second]) == 2 * WHOLE - START
-    pretrain(first, 500)                                 # half of 1000 + 200 FLOPs
-    assert left.seconds_of([first], [second]) == 2 * WHOLE - START - 60
-    (tmp_path / "0.txt").write_text("30%, 3 of 10 step\n")  # glue.py has begun
-    assert left.seconds_of([first], [second]) == WHOLE + 0.7 * 10
-    assert left.seconds_of([second], []) == WHOLE
-    assert left.seconds_of([], []) == 0
+
+    def done():
+        return 2 * WHOLE - left.seconds_of([first], [second])
+    assert left.total == 2 * WHOLE and done() == START / 2  # train.py is on its way
+    pretrain(first, 0)
+    assert done() == START                                  # it has started
+    pretrain(first, 500)
+    assert done() == START + 60                             # half of 1000 + 200 FLOPs
+    pretrain(first, 990)                                    # a step more would be too much
+    (first.folder / "model.safetensors").touch()
+    assert done() == START + 120 + START / 2                # glue.py is on its way
+    (tmp_path / "0.txt").write_text("30%, 3 of 10 step\n")
+    assert done() == pytest.approx(START + 120 + START + 3)
+    assert left.seconds_of([], [second]) == WHOLE and left.seconds_of([], []) == 0
+
+
+def test_a_teacher_that_is_being_written_has_nothing_left(left, cells, tmp_path):
+    left.prices.work = lambda cell: Work(1000, 200, 0, 1)
+    pretrain(cells[0], 990)
+    (cells[0].folder / "model.safetensors").touch()
+    assert left.seconds_of(cells[:1], []) == 0
 
 
 def test_what_was_spent_before_is_no_part_of_the_work(left, cells):
