@@ -404,15 +404,15 @@ def run(cells, args, what):
     return failed
 
 
-# FLOP/s of one core, with and without bf16. The bar needs to know what is long beside a start.
+# FLOP/s of one core, with and without bf16. The bar needs to know what is long beside a start. A
+# second core adds little at these sizes.
 CORE_RATE = {"fp32": LAPTOP_RATE / LAPTOP_CORES, "bf16": 9e10}
 
 
 def remaining(queue, args):
     """The Remaining of cells that are going to run."""
     _, dtype = hardware.select("auto", "auto")
-    rate = CORE_RATE[dtype] * max(1, cores() // args.jobs)
-    return Remaining(Prices(args, tasks_of(args)), queue, rate, args.jobs,
+    return Remaining(Prices(args, tasks_of(args)), queue, CORE_RATE[dtype], args.jobs,
                      lambda cell: log_of(args, cell))
 
 
