@@ -5,9 +5,10 @@
 
 The first form tries the student's function on the cases of answers/, which know the classic
 mistakes, and then runs the project's own tests with it in the place of the project's function. The
-second form is train.py with the student's function in it, or with the project's where the file is
-called `-`.
+second form is train.py with the student's function in its training, or with the project's where the
+file is called `-`.
 """
+import functools
 import importlib.util
 import json
 import os
@@ -23,6 +24,8 @@ from plumbing import cli
 from answers import EXERCISES
 from diagnosis import MEMORY, diagnose, in_words
 
+import data
+import distill
 import train
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"
@@ -52,6 +55,34 @@ def load(path, name):
         raise Unanswered(f"there is no function {name} in it: keep the name of the one that was "
                          "handed out")
     return function
+
+
+# --------------------------------------------------------------------------------------------------
+# In training
+
+
+def install_in_training(exercise, student):
+    """Makes train.py train with a student's function. It still validates with the right one, so
+    that two validation losses can be compared."""
+    module = data if hasattr(data, exercise.function) else distill
+    place = module, exercise.function, exercise.right
+    train.validation_of = during(train.validation_of, *place)
+    train.Learner.validate = during(train.Learner.validate, *place)
+    install = exercise.install_loop or exercise.install
+    install(student)
+
+
+def during(function, module, name, value):
+    """`function`, with module.name = value while it runs."""
+    @functools.wraps(function)
+    def call(*arguments, **options):
+        before = getattr(module, name)
+        setattr(module, name, value)
+        try:
+            return function(*arguments, **options)
+        finally:
+            setattr(module, name, before)
+    return call
 
 
 # --------------------------------------------------------------------------------------------------
@@ -139,8 +170,7 @@ def main():
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if mode == "--train":
         if file != "-":
-            install = exercise.install_loop or exercise.install
-            install(load(path, exercise.function))
+            install_in_training(exercise, load(path, exercise.function))
         sys.argv = ["train.py", *sys.argv[4:]]
         cli.program(train.main)
     Path(mode).write_text(json.dumps(judge(exercise, path)))

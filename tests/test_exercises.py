@@ -1,10 +1,12 @@
 """The exercises: what is handed out fails with a helpful line, what is right passes, each known
 mistake is recognised, and no file hurts the class."""
+import contextlib
 import csv
 import random
 import subprocess
 import sys
 from statistics import stdev
+from types import SimpleNamespace
 
 import check
 import judge
@@ -15,7 +17,9 @@ from children import ROOT
 from torch.nn import functional
 
 import budget
+import data
 import distill
+import train
 from model import Bert, BertConfig
 
 MISTAKES = [(number, mistake) for number, exercise in EXERCISES.items()
@@ -60,7 +64,7 @@ def test_each_exercise_knows_at_least_three_mistakes_and_the_projects_own_answer
     for exercise in EXERCISES.values():
         assert len(exercise.mistakes) >= 3
         assert judge.diagnose(exercise, exercise.right) == (None, 1.0)
-    assert len(MISTAKES) == 401
+    assert len(MISTAKES) == 402
 
 
 def test_the_projects_own_tests_that_the_exercises_name_are_there():
@@ -154,7 +158,8 @@ WRITTEN = [
     (5, lambda s, q, t=1.0: functional.cross_entropy(distill.to_fp32(s) / t, q.argmax(1)) * t ** 2,
      "The teacher's favourite word (argmax) is taken for a label."),
     (5, lambda s, q, t=1.0: functional.cross_entropy(distill.to_fp32(s), q.argmax(1)),
-     "The teacher's favourite word (argmax) is taken for a label, and the temperature is ignored."),
+     "There are two mistakes. The teacher's favourite word (argmax) is taken for a label. The "
+     "temperature is ignored."),
     (5, lambda s, q, t=1.0: -t ** 2 * (soft(q, t) * (log_softmax(s) / t)).sum(1).mean(),
      "The student's temperature is applied after log_softmax."),
     (5, lambda s, q, t=1.0: functional.mse_loss(soft(s, t), soft(q, t)) * t ** 2,
@@ -250,7 +255,9 @@ def test_an_overflow_does_not_hide_the_mistake_beside_it():
     assert problem.startswith("The loss is KL instead of cross-entropy.")
 
 
-def test_in_the_loop_the_student_maps_tinyberts_layers():
+def test_in_the_loop_the_student_maps_tinyberts_layers(monkeypatch):
+    monkeypatch.setattr(distill, "tinybert_loss", distill.tinybert_loss)
+    monkeypatch.setitem(distill.STRATEGIES, "tinybert", distill.tinybert)
     torch.manual_seed(0)
     small, large = budget.size("1x64"), budget.size("2x64")
     student, teacher = (
@@ -266,14 +273,11 @@ def test_in_the_loop_the_student_maps_tinyberts_layers():
     exercise = EXERCISES[6]
     name = "All layers learn from the teacher's first layers."
     wrong = next(mistake for mistake in exercise.mistakes if mistake.name == name)
-    of_project, strategies = loss(), dict(distill.STRATEGIES)
-    try:
-        exercise.install_loop(exercise.right)
-        assert loss() == pytest.approx(of_project)
-        exercise.install_loop(wrong.function)
-        assert abs(loss() - of_project) > 1e-3
-    finally:
-        distill.STRATEGIES.update(strategies)
+    of_project = loss()
+    exercise.install_loop(exercise.right)
+    assert loss() == pytest.approx(of_project)
+    exercise.install_loop(wrong.function)
+    assert abs(loss() - of_project) > 1e-3
 
 
 # --------------------------------------------------------------------------------------------------
@@ -344,13 +348,84 @@ def test_an_endless_loop_ends_with_its_time(tmp_path):
     assert not check.RUNNING
 
 
+# --------------------------------------------------------------------------------------------------
+# --train
+
+
+def log(first, last):
+    return check.Log("mlm", first, [(0, 5.5), (10, last)], 4.0)
+
+
+@pytest.mark.parametrize("number, own, agree, words", [
+    (4, log(5.0, 2.05), True, "the same curve"),
+    (4, log(0.1, 2.05), False, "AdamW hardly notices a factor"),
+    (4, log(0.1, 2.7), False, "your student learned less"),
+    (4, log(5.0, 2.7), False, "your student learned less"),
+    (4, log(0.1, 1.5), False, "lower, and yet not what the exercise asks for"),
+    (3, log(4.9, 2.05), True, "your masks are other ones"),
+    (3, log(4.9, 2.7), False, "your student learned less")])
+def test_two_trainings_agree_where_first_step_and_last_validation_do(number, own, agree, words):
+    is_same, said = check.compare(number, log(5.0, 2.0), own)
+    assert is_same == agree and words in said
+
+
+def test_every_strategy_that_is_trained_has_a_measure_that_its_runs_log():
+    for strategy in check.STRATEGY.values():
+        lesson = distill.lesson(strategy, budget.size("1x64"), budget.size("2x64"))
+        measure = check.MEASURE[strategy]
+        assert lesson.student.logits == (measure == "mlm") and measure in check.SPREAD
+
+
+def test_in_training_the_validation_is_the_projects_own(monkeypatch):
+    """Otherwise a wrong function would measure itself: a mean over the vocabulary has a loss V
+    times smaller, and masks that show the words have an easy one."""
+    monkeypatch.setattr(train, "validation_of", lambda: data.mask_tokens)
+    monkeypatch.setattr(train.Learner, "validate", train.Learner.validate)
+    monkeypatch.setattr(distill, "mlm_loss", distill.mlm_loss)
+    monkeypatch.setattr(data, "mask_tokens", data.mask_tokens)
+    torch.manual_seed(0)
+    size, own_masks = budget.size("1x64"), data.mask_tokens
+    bert = Bert(BertConfig.of(size, vocab_size=50, max_position_embeddings=16))
+    learner = train.Learner(bert, distill.lesson("scratch", size))
+    blocks, positions = torch.arange(32).reshape(2, 16), torch.tensor([3, 9, 20, 30])
+    batch = blocks, blocks, positions, blocks.reshape(-1)[positions]
+    processes = SimpleNamespace(rows=range, all_reduce_sum=lambda sums: None)
+    session = SimpleNamespace(processes=processes, autocast=contextlib.nullcontext)
+
+    right = learner.validate(batch, session)["mlm"]
+    judge.install_in_training(EXERCISES[4], lambda z, y: 0 * z.sum() + 7)
+    assert learner(*batch)["mlm"].item() == pytest.approx(7)
+    assert learner.validate(batch, session)["mlm"] == right
+    judge.install_in_training(EXERCISES[3], lambda *_: None)
+    assert data.mask_tokens(1, 2, 3) is None and train.validation_of() is own_masks
+
+
+def test_tinyberts_validation_is_the_projects_own_with_its_own_layers(monkeypatch):
+    monkeypatch.setattr(distill, "tinybert_loss", distill.tinybert_loss)
+    monkeypatch.setitem(distill.STRATEGIES, "tinybert", distill.tinybert)
+    monkeypatch.setattr(train, "validation_of", train.validation_of)
+    small, large = budget.size("1x64"), budget.size("2x64")
+    H, S = [torch.zeros(1, 2, 64)] * 2, [torch.zeros(1, 1, 2, 2)]
+    H_T = [torch.full((1, 2, 64), float(m)) for m in range(3)]
+    teacher = SimpleNamespace(hidden_states=H_T, scores=[None, S[0], S[0]])
+    student = SimpleNamespace(hidden_states=H, scores=[None, *S])
+
+    def loss():
+        lesson = distill.lesson("tinybert", small, large)
+        return float(lesson.terms(student, teacher, None, lambda x: x)["tinybert"])
+    monkeypatch.setattr(train.Learner, "validate", lambda self: loss())
+    assert loss() == 2.0 ** 2  # the student's layer 1 learns from layer 2
+    judge.install_in_training(EXERCISES[6], lambda *lists: len(lists[1]))
+    assert loss() == 3 and train.Learner.validate(None) == 2.0 ** 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("factor, status, words", [(1, 0, "the same curve"),
-                                                   (2, 1, "not the same curve")])
+                                                   (2, 1, "hardly notices a factor")])
 def test_training_with_the_students_function_shows_both_curves(
         factor, status, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(check, "TRAIN", [*check.TRAIN, "--flops", "2e9"])
+    monkeypatch.setitem(check.OPTIONS, "scratch", ["--flops", "2e9"])
     (tmp_path / "mine.py").write_text(
         "import distill\nreal = distill.mlm_loss\n"
         f"def mlm_loss(logits, labels):\n    return {factor} * real(logits, labels)\n")
@@ -359,6 +434,21 @@ def test_training_with_the_students_function_shows_both_curves(
     assert end.value.code == status and words in capsys.readouterr().out
     (picture,) = (tmp_path / "runs" / "exercises").glob("4-*.png")
     assert picture.stat().st_size > 5000
+
+
+@pytest.mark.slow
+def test_a_student_of_the_mean_over_the_vocabulary_learns_less_than_one_of_the_projects_loss(
+        tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "def kd_loss(student_logits, teacher_logits, temperature=1.0):\n"
+        "    z_S, z_T, t = student_logits, teacher_logits, temperature\n"
+        "    return -t ** 2 * ((z_T / t).softmax(1) * (z_S / t).log_softmax(1)).mean()\n")
+    with pytest.raises(SystemExit) as end:
+        check.train(5, tmp_path / "mine.py")
+    assert end.value.code == 1 and "your student learned less" in capsys.readouterr().out
+    reference = check.log_of(tmp_path / "runs" / "exercises" / "kd-1x64", "mlm")
+    assert reference.validation[-1][1] < reference.unigram - 1  # it has left the plateau
 
 
 # --------------------------------------------------------------------------------------------------

@@ -42,7 +42,8 @@ def answer(T, h, f, projections=lambda T, h: 8 * T * h * h, attention=lambda T, 
 THREE = "Queries, keys and values are three products (T, h) @ (h, h). Together they cost 6 T h^2."
 JOINED = "The joined heads go through one more product (T, h) @ (h, h)."
 BOTH_HALVES = ("The scores Q K^T are only the first half of attention. Multiplying softmax(S) by V "
-               "costs 2 T^2 h once more.")
+               "costs 2 T^2 h once more. (Or both are there, and each is counted by multiply-adds: "
+               "that gives the same number.)")
 A_CANCELS = "Each head is only d = h / A wide. A heads of 2 T^2 d FLOPs each cost 2 T^2 h."
 UP_AND_DOWN = ("The feed-forward part goes up to f and down to h again. Both products together "
                "cost 4 T h f.")
@@ -68,10 +69,15 @@ PARTS = {
         (lambda T, h: 3 * T * T * h, "One of the two T^2 products is counted by multiply-adds.",
          MULTIPLY_ADDS),
         (lambda T, h: T * T * h, "Of attention there is a quarter.",
-         f"{BOTH_HALVES} And a multiply-add is two operations."),
+         "The scores Q K^T and the weighted sum cost 2 T^2 h each, since a multiply-add is two "
+         "operations."),
         (lambda T, h: 4 * T * h, "The products of attention are those of one token.", EACH_TOKEN),
         (lambda T, h: 4 * T * h * h,
          "The products of attention are charged like projections, with h for T.",
+         "The scores have T x T entries, and each is a sum of d products in each head: 2 T^2 h. "
+         "The weighted sum costs the same."),
+        (lambda T, h: 2 * T * T * h + 2 * T * h * h,
+         "One of the two T^2 products is charged like a projection, with h for T.",
          "The scores have T x T entries, and each is a sum of d products in each head: 2 T^2 h. "
          "The weighted sum costs the same."),
         (lambda T, h: 4 * T * T * 64,

@@ -61,6 +61,10 @@ def both_after_the_softmax(z_T, z_S, t):
     return z_T.log_softmax(1) / t, z_S.log_softmax(1) / t
 
 
+def teachers_probabilities_after(z_T, z_S, t):
+    return (z_T.softmax(1) / t).log(), (z_S / t).log_softmax(1)
+
+
 def probabilities_after_the_softmax(z_T, z_S, t):
     # The teacher's probabilities divided by t, which then no longer sum to 1.
     return (z_T.softmax(1) / t).log(), (z_S.softmax(1) / t).log()
@@ -290,12 +294,27 @@ PARTS = {
         (student_after_and_teacher_not, "The temperature is applied after log_softmax, and to the "
          "student only.", f"{BEFORE} Do the same with the teacher's."),
         (both_after_the_softmax, "The temperature is applied after log_softmax.", BEFORE),
+        (teachers_probabilities_after,
+         "The teacher's probabilities are divided by the temperature, instead of its scores.",
+         "Divide the scores by t, before the softmax: the probabilities then sum to 1."),
         (probabilities_after_the_softmax, "The probabilities are divided by the temperature.",
          "A distribution is softened when its scores are divided by t, before the softmax."))}
 
 
+def without_temperature(compare):
+    """A kd_loss that ignores its temperature."""
+    def mistaken(z_S, z_T, t=1.0):
+        return loss(z_S, z_T, compare=compare)
+    return mistaken
+
+
+IGNORED = "The temperature is ignored."
+NOT_IGNORED = "Divide both scores by t before the softmax, and multiply the loss by t^2."
 mistakes = Mistakes()
-pairs = mistakes.add_parts(loss, PARTS)
+pairs = [Mistake(f"There are two mistakes. {name} {IGNORED}", without_temperature(compare),
+                 f"{advice} {NOT_IGNORED}") for compare, name, advice in PARTS["compare"]]
+pairs += mistakes.add_parts(loss, PARTS)
+mistakes.append(Mistake(IGNORED, without_temperature(cross_entropy), NOT_IGNORED))
 
 
 @mistakes.add
@@ -304,23 +323,6 @@ def another_default(z_S, z_T, t=2.0):
 
     The temperature is 1 where none is given."""
     return loss(z_S, z_T, t)
-
-
-@mistakes.add
-def no_temperature(z_S, z_T, t=1.0):
-    """The temperature is ignored.
-
-    Divide both scores by t before the softmax, and multiply the loss by t^2."""
-    return loss(z_S, z_T)
-
-
-@mistakes.add
-def hard_labels_without_temperature(z_S, z_T, t=1.0):
-    """The teacher's favourite word (argmax) is taken for a label, and the temperature is ignored.
-
-    All of the teacher's probabilities count, not its favourite word alone. Divide both scores by t
-    before the softmax, and multiply the loss by t^2."""
-    return loss(z_S, z_T, compare=hard_labels)
 
 
 @mistakes.add

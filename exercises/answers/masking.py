@@ -142,7 +142,8 @@ def check_number(masked):
     if in_block[0] != k:
         reason = "Reread how many are wanted."
         if in_block[0] == int(0.15 * T):
-            reason = "0.15 T is cut off. Round half up: int(0.15 T + 0.5)."
+            reason = ("0.15 T is cut off, or the special tokens are left out of T. Round half up: "
+                      "int(0.15 T + 0.5).")
         elif in_block[0] == math.ceil(0.15 * T):
             reason = "0.15 T is rounded up. Round half up: int(0.15 T + 0.5)."
         return f"{in_block[0]} of {T} tokens are masked, and {k} are wanted. {reason}"
@@ -287,7 +288,7 @@ OWN_GENERATOR = np.random.default_rng(0)
 
 @mistakes.add
 def cut_off(blocks, rng, vocabulary):
-    """0.15 T is cut off."""
+    """0.15 T is cut off"""
     k = int(0.15 * blocks.shape[1])
     return replace(blocks, choose(blocks, rng, vocabulary, k), rng, vocabulary)
 
@@ -387,7 +388,7 @@ def without_the_last_word(blocks, rng, vocabulary):
 
 @mistakes.add
 def rounded_half_to_even(blocks, rng, vocabulary):
-    """0.15 T is cut off."""
+    """0.15 T is cut off"""
     k = round(0.15 * blocks.shape[1])  # Python rounds 4.5 to 4
     return replace(blocks, choose(blocks, rng, vocabulary, k), rng, vocabulary)
 

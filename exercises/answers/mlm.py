@@ -196,8 +196,8 @@ PARTS = {
         (smoothed, "The labels are smoothed.", IS_SURPRISE),
         (wrong_guess, "The answer is the share of the wrong guesses.",
          "The loss is a surprise, -log p, and has a gradient."),
-        (overflowing_sum, "exp overflows.", LOGSUMEXP),
-        (overflowing_logarithm, "exp overflows, and the logarithm of 0 is taken.", LOGSUMEXP),
+        (overflowing_sum, "exp overflows, or the logarithm of 0 is taken.", LOGSUMEXP),
+        (overflowing_logarithm, "exp overflows, and inf is divided by inf.", LOGSUMEXP),
         *((partial(log_of_a_sum, epsilon=epsilon),
            "A small number is added to the softmax before the logarithm.", HIDES)
           for epsilon in (1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10, 1e-12)),

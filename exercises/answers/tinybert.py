@@ -54,18 +54,22 @@ def install(student):
 
 def install_loop(student):
     """In training the student's function gets all of the teacher's layers, and maps them itself."""
-    def tinybert(size, teacher, options):
-        lesson = TINYBERT_STRATEGY(size, teacher, options)
-        every = tuple(range(1, teacher.L + 1))
+    distill.tinybert_loss = student
+    distill.STRATEGIES["tinybert"] = tinybert_of_all_layers
 
-        def terms(s, t, labels, project):
-            H = [project(s.hidden_states[m]) for m in lesson.student.hidden]
-            H_T = [t.hidden_states[m] for m in (0, *every)]
-            S, S_T = [s.scores[m] for m in lesson.student.scores], [t.scores[m] for m in every]
-            return {"tinybert": student(H, H_T, S, S_T)}
-        reads = distill.Reads(hidden=(0, *every), scores=every)
-        return lesson._replace(teacher=reads, terms=terms)
-    distill.STRATEGIES["tinybert"] = tinybert
+
+def tinybert_of_all_layers(size, teacher, options):
+    """The project's strategy, but that its loss gets all of the teacher's layers."""
+    lesson = TINYBERT_STRATEGY(size, teacher, options)
+    every = tuple(range(1, teacher.L + 1))
+
+    def terms(s, t, labels, project):
+        H = [project(s.hidden_states[m]) for m in lesson.student.hidden]
+        H_T = [t.hidden_states[m] for m in (0, *every)]
+        S, S_T = [s.scores[m] for m in lesson.student.scores], [t.scores[m] for m in every]
+        return {"tinybert": distill.tinybert_loss(H, H_T, S, S_T)}
+    reads = distill.Reads(hidden=(0, *every), scores=every)
+    return lesson._replace(teacher=reads, terms=terms)
 
 
 # --------------------------------------------------------------------------------------------------
