@@ -21,6 +21,7 @@ from plumbing.options import COPIED, words_of
 import distill
 import glue
 from measure import scores
+from reporting import handin
 from reporting.price import FINE_TUNING_SPEED, START, Prices, seconds
 from reporting.remaining import Remaining
 from reporting.words import spell
@@ -34,7 +35,7 @@ FIXED = ("model", "teacher", "teacher_model", "teacher_flops", "data", "glue_dat
 # What a comparison means that an earlier version began.
 LATER = {"glue_options": "", "head_teacher": "None"}
 # Of a comparison whose cells ran elsewhere.
-FILES = ("teacher", "teacher-scores", "cells", "logs", "lock")
+FILES = ("teacher", handin.SCORES, "cells", "logs", "lock")
 # Charged for both passes whole (distill.Lesson). Students of an earlier version were not.
 RELEASED_WHOLE = ("tinybert-released", "minilm-released")
 
@@ -132,7 +133,7 @@ def scoring(args, model, *more):
 
 def scores_of_teacher(args, teacher):
     """The Cell that scores the teacher, as the students are scored."""
-    folder = args.out / "teacher-scores"
+    folder = args.out / handin.SCORES
     command = scoring(args, teacher, "--out", str(folder))
     return Cell(TEACHERS_SCORES, 0, None, 0, None, folder, (command,))
 

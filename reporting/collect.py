@@ -155,14 +155,13 @@ def scored_teacher(args, folders):
     """The teacher's outcome, as cells.outcome gives it, and the folder of its scores. None where no
     comparison scored its teacher, or several scored different ones: a figure has one line for
     it."""
-    found = {}
+    found, command = {}, scores_of_teacher(args, "teacher").commands[0]
     for folder in folders:
         scores_folder = folder / handin.SCORES
         records = [path for path in (scores_folder / "run.json", folder / "teacher" / "run.json")
                    if path.exists()]
-        cell = scores_of_teacher(args, "teacher")
         kept = gluejson.read(scores_folder / "glue.json")
-        results = results_of(cell.commands[-1], args.teacher_model.h, kept, args)
+        results = results_of(command, args.teacher_model.h, kept, args)
         if results:
             record = disk.read_json(records[0]) if records else {}
             score = scores.score_of(results)

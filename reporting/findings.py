@@ -109,10 +109,18 @@ def loss_columns(students):
             "plateau": any(on_plateau(record) for record in records.values())}
 
 
+def with_exits(outcomes):
+    """The outcomes, each record with the FLOPs at which its student left the plateau, so that a
+    report reads each log once."""
+    return {cell: {**outcome, "record": {
+        **outcome["record"], LEFT_PLATEAU: left_plateau(cell.folder, outcome["record"])}}
+        for cell, outcome in outcomes.items()}
+
+
 def left_plateau(folder, record):
-    """The FLOPs at which a student left the plateau, by its log, or by what students.zip says of
-    it. None where it did not, or where the log is missing or damaged: the model and its scores are
-    whole without it."""
+    """The FLOPs at which a student left the plateau, by its record where that says so (with_exits,
+    students.zip), else by its log. None where it did not, or where the log is missing or damaged:
+    the model and its scores are whole without it."""
     if LEFT_PLATEAU in record:
         return record[LEFT_PLATEAU]
     try:

@@ -127,7 +127,7 @@ class Prices:
         longest = options.glue(["student", *words]).seq_len
         pieces = 1.0 if args.glue_data == "stories" else PIECES
         self.lengths = [(task, lengths_of(task, longest, pieces)) for task in tasks or ()]
-        self.found = {}  # {(what a cell's command depends on): its Work}
+        self.validations = {}  # {strategy: FLOPs of one validation}
 
     def work(self, cell):
         """The Work of a cell, by its commands."""
@@ -142,18 +142,17 @@ class Prices:
     def validation(self, cell, words):
         """FLOPs of one validation in a run of train.py."""
         args, is_teacher = self.args, cell.strategy == "teacher"
-        key = "validation", cell.strategy
-        if key not in self.found:
+        if cell.strategy not in self.validations:
             training = options.train(words)
             size, teacher = args.model, args.teacher_model
             if is_teacher:
                 size, teacher = args.teacher_model, None
             name = "scratch" if is_teacher else cell.strategy.removesuffix(COPIED)
             T = training.seq_len
-            self.found[key] = validation_flops(size, self.vocabulary(training), T,
-                                               VALIDATION_TOKENS // T,
-                                               distill.lesson(name, size, teacher), teacher)
-        return self.found[key]
+            lesson = distill.lesson(name, size, teacher)
+            self.validations[cell.strategy] = validation_flops(
+                size, self.vocabulary(training), T, VALIDATION_TOKENS // T, lesson, teacher)
+        return self.validations[cell.strategy]
 
     def vocabulary(self, training):
         """How many words the models know: what their teacher's folder says, or what is usual."""

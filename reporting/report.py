@@ -127,14 +127,14 @@ def conclusion(args, pooled):
                                if row["verdict"].startswith("ahead")))
     if ahead:
         return (f"So, with a teacher at hand, distil with {listed(ahead, 'or')}"
-                f"{teacher_words(args)}.")
+                f"{price_of_teacher(args)}.")
     if any(is_told_apart(row) or row["verdict"].startswith("equal") for row in pooled):
         return ("So nothing here speaks for distillation at these budgets: pretrain from scratch, "
                 "and save yourself the teacher.")
     return "More seeds are needed before this says what to do."
 
 
-def teacher_words(args):
+def price_of_teacher(args):
     """What the conclusion says of the teacher's price: nothing where it is not known."""
     if not args.teacher_flops:
         return ""
@@ -314,6 +314,7 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
     outcomes: {Cell: outcome} of the finished ones among `cells`; tried, failed: from cells.py;
     command: the line that made the report, where it is not the comparison's own; teacher: the
     teacher's own outcome, where it is known."""
+    outcomes = findings.with_exits(outcomes)
     rows = findings.rows_of(args, outcomes)
     if not rows:
         cli.say("no cell is finished: there is nothing to report")
@@ -342,10 +343,7 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
 
 def hand_in(args, outcomes, teacher):
     """Writes students.zip."""
-    students = {}
-    for cell, outcome in outcomes.items():
-        left = findings.left_plateau(cell.folder, outcome["record"])
-        students[cell.folder] = {**outcome["record"], handin.LEFT_PLATEAU: left}
+    students = {cell.folder: outcome["record"] for cell, outcome in outcomes.items()}
     scored = None
     if teacher:
         scored = teacher["record"], teacher.get("folder", args.out / handin.SCORES)

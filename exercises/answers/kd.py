@@ -214,6 +214,8 @@ BOTH_SCORES = "Divide the scores of both by t."
 BEFORE = ("log_softmax(z) / t is the logarithm of no distribution, since its probabilities do not "
           "sum to 1. Divide the scores by t first: log_softmax(z / t).")
 NOT_THIS_LOSS = "The loss is the cross-entropy of the two distributions."
+SQUARES_TEACH_LITTLE = (f"{NOT_THIS_LOSS} The gradient of a squared difference is tiny where the "
+                        "student is sure of a wrong word, and that of the cross-entropy is not.")
 ALL_WORDS = ("All of the teacher's probabilities count, not its favourite word alone: the others "
              "are what a teacher knows more than a label.")
 NO_ENTROPY = ("The number is too small by t^2 times the teacher's entropy, which torch's kl_div "
@@ -245,11 +247,9 @@ PARTS = {
         (hard_labels, "The teacher's favourite word (argmax) is taken for a label.", ALL_WORDS),
         (favourite_word, "Only the teacher's favourite word is in the sum.", ALL_WORDS),
         (mse_of_probabilities, "The loss is the MSE of the probabilities.",
-         f"{NOT_THIS_LOSS} The gradient of a squared difference is tiny where the student is sure "
-         "of a wrong word, and that of the cross-entropy is not."),
+         SQUARES_TEACH_LITTLE),
         (squares_of_probabilities, "The loss is the squared difference of the probabilities.",
-         f"{NOT_THIS_LOSS} The gradient of a squared difference is tiny where the student is sure "
-         "of a wrong word, and that of the cross-entropy is not."),
+         SQUARES_TEACH_LITTLE),
         (mse_of_logarithms, "The loss is the MSE of the logarithms of the probabilities.",
          f"{NOT_THIS_LOSS} With MSE a word that nobody expects counts as much as a likely one."),
         (absolute_differences, "The loss is the absolute difference of the probabilities.",
