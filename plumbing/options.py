@@ -256,7 +256,7 @@ def glue(argv=None):
 # compare.py
 
 COMPARE_EXAMPLES = """examples:
-  python compare.py                                  the demonstration, ten to twenty minutes
+  python compare.py                                  the demonstration, about ten minutes
   python compare.py --strategies scratch,kd,kd-released --budgets 1e12,3e12 --seeds 5 --out runs/kd
   python compare.py --preset stories --list          the cells as lines of shell, teachers first
   python compare.py --collect runs/class/* --out runs/class-report     one report from many people
@@ -264,8 +264,8 @@ COMPARE_EXAMPLES = """examples:
 
 PRESETS = {
     "demo": {
-        "strategies": "scratch,kd,tinybert,minilm", "budgets": "1e12", "unique_tokens": "inf,1e4",
-        "seeds": 2, "model": "2x128", "teacher_model": "4x128", "teacher_flops": "1e13",
+        "strategies": "scratch,kd,tinybert,minilm", "budgets": "1e12", "unique_tokens": "inf",
+        "seeds": 3, "model": "2x128", "teacher_model": "4x128", "teacher_flops": "1e13",
         "tasks": "acceptability,paraphrase", "glue_seeds": 1},
     # The rates are those of the best development score at 3e12 FLOPs (docs/LOG.md).
     "stories": {
