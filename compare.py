@@ -26,7 +26,7 @@ from plumbing.teacher import fetch
 import torch
 
 import budget
-from reporting import cells, collect, report
+from reporting import cells, collect, plan, report
 from reporting.words import spell
 
 SMALLEST_V = 200  # the vocabulary of stories: what a step costs at least
@@ -82,7 +82,7 @@ def main():
     check_pairs(args, grid)
     if args.list:
         return cells.print_list(args, teacher_cell, grid)
-    cli.say(cells.price(args, grid))
+    cli.say(plan.describe(args, grid))
     if args.dry_run:
         return
     cells.tasks_of(args)  # a task that is not there is said before anything runs

@@ -344,7 +344,8 @@ def add_grid(parser):
         help="students of each kind; differences are paired by seed")
     add("--first-seed", type=whole(0, 2 ** 30), default=0, metavar="n",
         help="their seeds count from here (default: 0): a class takes 0, 10, 20, ...")
-    add("--model", type=budget.size, metavar="LxH", help="the student")
+    add("--model", type=budget.size, metavar="LxH",
+        help="the student: layers x width, and heads where they are not 64 wide: 2x192h12")
     add("--teacher", metavar="NAME",
         help="a teacher that exists: a run's folder, a BERT's folder or a hub id (default: one is "
         "trained)")

@@ -22,7 +22,7 @@ import distill
 import glue
 from measure import scores
 from reporting import handin
-from reporting.price import FINE_TUNING_SPEED, START, Prices, seconds
+from reporting.price import LAPTOP_CORES, LAPTOP_RATE, Prices, seconds
 from reporting.remaining import Remaining
 from reporting.words import spell
 from world import tasks as world_tasks
@@ -183,56 +183,6 @@ def tasks_here(args):
         return tasks_of(args), ""
     except UserError as failure:
         return None, str(failure)
-
-
-LAPTOP_RATE, LAPTOP_CORES, H100_RATE = 1e11, 2, 3e14  # FLOP/s in pretraining
-
-
-def price(args, grid):
-    """The comparison's cost in FLOPs and in time, as text, and what it needs that is not here."""
-    tasks, why_not = tasks_here(args)
-    prices, phases = Prices(args, tasks), phases_of(args, grid)
-    work = prices.total(cell for cells in phases for cell in cells)
-    kinds = ((args.budgets, "budget"), (args.unique_tokens, "data setting"),
-             (args.seed_numbers, "seed"))
-    product = " x ".join(cli.counted(len(values), noun) for values, noun in kinds)
-    fine_tuning = (f", {cli.flops(work.fine_tuning)} of fine-tuning (at {FINE_TUNING_SPEED:.0%} of "
-                   "the speed)")
-    uncounted = ""
-    if why_not:
-        fine_tuning, uncounted = "", f", and fine-tuning, which is not counted: {why_not}"
-    time = cli.duration(prices.seconds_on_cores(phases, LAPTOP_RATE, LAPTOP_CORES))
-    return "\n".join([
-        f"{cli.counted(len(grid), 'student')}: {len(args.strategies)} strategies x {product}",
-        f"each is a BERT {args.model}, trained on {args.data}, then fine-tuned "
-        f"{cli.counted(args.glue_seeds, 'time')} on each of {args.tasks.replace(',', ', ')}",
-        f"{cli.flops(work.pretraining)} FLOPs of pretraining, {teachers_share(args)}",
-        f"{cli.flops(work.validation)} of validation{fine_tuning}; {work.starts:,} programs, each "
-        f"with {START} s to start and to end",
-        f"at {cli.flops(LAPTOP_RATE)} FLOP/s (two laptop cores): about {time}{uncounted}",
-        f"at {cli.flops(H100_RATE)} FLOP/s (one H100): "
-        f"{cli.duration(work.pretraining / H100_RATE)} of pretraining; the rest was not measured "
-        "there", *missing(args)])
-
-
-def teachers_share(args):
-    """How much of the pretraining is the teacher's own, in words."""
-    if not args.teacher:
-        return f"{cli.flops(args.teacher_flops)} of them the teacher's"
-    names = args.teacher
-    if args.head_teacher:
-        names += f", or for predictions {args.head_teacher}"
-    return f"none of them the teacher's, which is trained already ({names})"
-
-
-def missing(args):
-    """A line on the teachers, the text and the tasks that are not on this disk, or none."""
-    names = dict.fromkeys(filter(None, [args.teacher, args.head_teacher, args.data,
-                                        args.glue_data]))
-    absent = [name for name in names if name != "stories" and not disk.path_of(name).exists()]
-    if absent:
-        yield (f"not on this disk: {', '.join(absent)}. What is on the hub is downloaded; "
-               "docs/clusters.md says how to make the rest")
 
 
 def print_list(args, teacher_cell, grid):

@@ -27,6 +27,7 @@ import distill
 from data import VALIDATION_TOKENS
 
 FINE_TUNING_SPEED = 0.6  # of pretraining's FLOP/s
+LAPTOP_RATE, LAPTOP_CORES = 1e11, 2  # FLOP/s in pretraining, of all cores together
 START = 3.5  # seconds of one core, for a program to start and to end
 PIECES = 1.15  # word pieces and padding for each word of a real text
 SAMPLE = 1000  # texts of a part whose lengths are looked at

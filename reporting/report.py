@@ -11,6 +11,7 @@ import statistics
 from importlib.metadata import version
 
 from plumbing import cli, disk
+from plumbing.options import COPIED
 
 from measure import skills
 from measure.statistics import MARGIN, break_even, verdict
@@ -18,6 +19,9 @@ from reporting import findings, handin
 from reporting.figures import draw_bill, draw_forest, draw_scores
 from reporting.findings import is_told_apart
 from reporting.words import data_setting, listed, plus_minus, spell
+
+# The student that copied layers serve alone: it reads nothing else of the teacher.
+CONTROL = "scratch" + COPIED
 
 # --------------------------------------------------------------------------------------------------
 # The tables
@@ -184,14 +188,14 @@ def budget_section(args, rows, outcomes):
     """One line for each strategy, data setting and budget, and the curves. Of a single budget the
     answer has said all but what single students score."""
     if len(args.budgets) == 1:
-        return ["## Student by student", "", *released(args, outcomes), "",
+        return ["## Student by student", "", *controls(args, outcomes), "",
                 "![scores](scores.png)", ""]
     lines = [budget_line(row, args) for row in rows if row["strategy"] != "scratch"]
     n = sum(row["pairs"] > 1 for row in rows)
     note = []
     if n > 1:
         note = ["", f"The verdicts are corrected for all {n} of them (Holm)."]
-    return ["## Budget by budget", "", *lines, *note, "", *released(args, outcomes), "",
+    return ["## Budget by budget", "", *lines, *note, "", *controls(args, outcomes), "",
             "![scores](scores.png)", ""]
 
 
@@ -231,23 +235,36 @@ def break_even_words(row, args):
             f"{n:,} students{bound}")
 
 
-def released(args, outcomes):
-    """`kd` against `kd-released`, paired by seed, where both were run: is KD better if its loss is
-    not divided by the size of the vocabulary?"""
+def controls(args, outcomes):
+    """Lines on pairs that isolate one cause: their difference, paired by seed."""
     lines = []
-    for unique in args.unique_tokens:
-        for C in args.budgets:
-            kd, other = (findings.points_of(
-                findings.students_of(args, outcomes, unique, C, strategy))
-                for strategy in ("kd", "kd-released"))
-            row = findings.difference_columns(findings.paired(kd, other))
-            if not row["pairs"]:
-                continue
-            mean, half = row["difference"], row["difference_half"]
-            words = verdict(mean, half, row["p"], row["pairs"]).replace("scratch", "kd-released")
-            lines.append(f"- kd against kd-released, {data_setting(unique)}, {cli.flops(C)} FLOPs: "
-                         f"{words} ({plus_minus(mean, half)} points)")
+    for strategy, control in pairs_of_controls(args):
+        for unique in args.unique_tokens:
+            for C in args.budgets:
+                points, others = (findings.points_of(
+                    findings.students_of(args, outcomes, unique, C, name))
+                    for name in (strategy, control))
+                row = findings.difference_columns(findings.paired(points, others))
+                if row["pairs"]:
+                    where = f"{data_setting(unique)}, {cli.flops(C)} FLOPs"
+                    lines.append(control_line(strategy, control, where, row))
     return lines
+
+
+def pairs_of_controls(args):
+    """Is KD better where its loss is not divided by the vocabulary's size? And what does
+    distillation add, where both students begin with layers copied from the teacher?"""
+    yield "kd", "kd-released"
+    for strategy in args.strategies:
+        if strategy.endswith(COPIED) and strategy != CONTROL:
+            yield strategy, CONTROL
+
+
+def control_line(strategy, control, where, row):
+    """Such a pair's verdict and difference."""
+    mean, half = row["difference"], row["difference_half"]
+    words = verdict(mean, half, row["p"], row["pairs"]).replace("scratch", control)
+    return f"- {strategy} against {control}, {where}: {words} ({plus_minus(mean, half)} points)"
 
 
 # --------------------------------------------------------------------------------------------------

@@ -122,61 +122,6 @@ def test_the_name_of_a_cell_says_exactly_which_student_it_is(strategy, flops, un
     assert cell[:5] == (strategy, flops, unique_tokens, seed, lr)
 
 
-def price_of(*words):
-    """The price of a comparison as it is printed, line by line."""
-    args = options.compare(["--strategies", "scratch,kd", "--budgets", "1e12", "--seeds", "2",
-                            "--unique-tokens", "inf", *words])
-    teacher, _ = cells.teacher_of(args)
-    return cells.price(args, cells.grid(args, teacher, args.rates)).splitlines()
-
-
-def test_the_price_of_a_grid_includes_a_teacher_that_is_trained():
-    # 2 strategies x 2 seeds x 1e12, and 1e14 for the teacher
-    assert "1.04e14 FLOPs of pretraining, 1.00e14 of them the teacher's" \
-        in price_of("--teacher-flops", "1e14")
-
-
-def test_the_price_of_a_grid_includes_fine_tuning_and_every_program():
-    words = price_of()
-    # 4 students of two programs, the teacher, and its scores
-    assert "of fine-tuning" in words[3] and "10 programs" in words[3]
-    assert "not counted" not in words[4]
-
-
-def test_the_price_of_a_grid_includes_the_rates_that_are_tried():
-    # 2 strategies x 3 rates, of which the best two are students of the grid
-    words = price_of("--lr-grid", "1e-3,2e-3,4e-3")
-    assert words[2].startswith("1.80e13 FLOPs") and "18 programs" in words[3]
-
-
-@pytest.mark.parametrize("data", ["a/folder/that/is/not/here", "nyu-mll/glue"])
-def test_fine_tuning_that_cannot_be_counted_is_not_counted_in_silence(data, capsys):
-    *_, time, _, absent = price_of("--glue-data", data, "--tasks", "rte")
-    assert absent.startswith(f"not on this disk: {data}. ")
-    assert time.endswith(", and fine-tuning, which is not counted: the tasks are not here")
-    args = options.compare(["--glue-data", data, "--tasks", "rte"])
-    teacher, teacher_cell = cells.teacher_of(args)
-    cells.print_list(args, teacher_cell, cells.grid(args, teacher, args.rates))
-    first, *students = capsys.readouterr().out.splitlines()
-    assert not first.endswith("and fine-tuning")  # a teacher that is trained has none in its line
-    assert len(students) == 12 and all(line.endswith("on two cores, and fine-tuning")
-                                       for line in students)
-
-
-def test_the_price_names_the_teachers_and_the_text_that_are_not_here(tmp_path):
-    teacher, text = tmp_path / "teacher", tmp_path / "books"
-    words = ["--teacher", f"{teacher}", "--head-teacher", "a/head", "--data", f"{text}"]
-    assert price_of(*words)[-1].startswith(f"not on this disk: {teacher}, a/head, {text}. ")
-    teacher.mkdir()
-    assert price_of(*words)[-1].startswith(f"not on this disk: a/head, {text}. ")
-    assert price_of()[-1].endswith("not measured there")  # nothing is missing
-
-
-def test_a_task_that_is_not_there_is_named(tmp_path):
-    *_, time, _ = price_of("--glue-data", str(tmp_path), "--tasks", "rte")
-    assert "which is not counted: RTE: " in time
-
-
 # --------------------------------------------------------------------------------------------------
 # What a cell left behind
 

@@ -22,7 +22,7 @@ def test_a_preset_names_only_what_there_is(preset):
 
 
 def test_what_is_given_counts_more_than_the_preset():
-    args = options.compare(["--preset", "demo", "--seeds", "5", "--budgets", "3e12,1e12,3e12"])
+    args = options.compare(["--preset", "stories", "--seeds", "5", "--budgets", "3e12,1e12,3e12"])
     assert args.seeds == 5 and args.budgets == [10 ** 12, 3 * 10 ** 12]
     assert args.unique_tokens == [None, 10_000] and list(args.seed_numbers) == [0, 1, 2, 3, 4]
 

@@ -104,6 +104,14 @@ def test_kd_is_compared_with_kd_released_where_both_were_run(tmp_path, no_figure
     assert "kd against" not in report_of(make_study(tmp_path))
 
 
+def test_a_student_with_copied_layers_is_compared_with_those_layers_alone(tmp_path, no_figures):
+    # Here both score as scratch does, seed by seed: the whole interval lies at 0.
+    text = report_of(make_study(tmp_path, ("scratch", "scratch-copied", "kd-copied")))
+    assert ("- kd-copied against scratch-copied, unlimited data, 1.00e12 FLOPs: equal to "
+            "scratch-copied within 3 points (0.0 ± 0.0 points)") in text
+    assert "- scratch-copied against" not in text
+
+
 def test_one_seed_gets_no_verdict_and_no_multiplier(tmp_path, no_figures):
     text = report_of(make_study(tmp_path, seeds=1))
     assert "one seed: no verdict (10.0 points)." in text
