@@ -46,9 +46,18 @@ def pack(folder, settings, students, teacher=None):
 @contextlib.contextmanager
 def opened(paths):
     """The folders of some comparisons. Each path is a folder, or a students.zip, whose files are
-    unpacked for as long as the context lasts. Raises UserError where a zip is damaged."""
+    unpacked for as long as the context lasts. Raises UserError where a zip is damaged. An error
+    inside of the context names the zip, and not the folder in which its files lie meanwhile."""
     with contextlib.ExitStack() as stack:
-        yield [unpacked(path, stack) if Path(path).is_file() else Path(path) for path in paths]
+        folders = [unpacked(path, stack) if Path(path).is_file() else Path(path)
+                   for path in paths]
+        try:
+            yield folders
+        except UserError as failure:
+            words = str(failure)
+            for path, folder in zip(paths, folders):
+                words = words.replace(str(folder), str(path))
+            raise UserError(words) from None
 
 
 def unpacked(path, stack):

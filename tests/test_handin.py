@@ -82,6 +82,14 @@ def test_a_file_that_is_no_comparison_ends_in_one_line(tmp_path):
                 pass
 
 
+def test_an_error_names_the_zip_and_not_where_its_files_lie_meanwhile(ann, tmp_path):
+    report_of(tmp_path / "all", ann)
+    path = tmp_path / "all" / "students.zip"
+    with pytest.raises(UserError) as refusal:  # the same students twice
+        report_of(tmp_path / "twice", ann, path)
+    assert f"{path}/cells/" in str(refusal.value) and f"{ann}/cells/" in str(refusal.value)
+
+
 def test_the_unpacked_files_go_when_the_report_is_written(ann, tmp_path):
     report_of(tmp_path / "all", ann)
     with handin.opened([tmp_path / "all" / "students.zip", ann]) as (unpacked, folder):
