@@ -281,7 +281,7 @@ PRESETS = {
         "teacher": "sentence-transformers/all-MiniLM-L6-v2", "teacher_model": "6x384h12",
         "head_teacher": "runs/books-teacher", "data": "books", "glue_data": "glue_data",
         "tasks": "cola,mrpc,stsb,rte", "glue_seeds": 2, "glue_grid": "quick",
-        "train_options": "--seq-len 32 --batch-size 64"},
+        "train_options": "--seq-len 64 --batch-size 32"},
     "paper": {
         "strategies": "scratch,kd,tinybert,minilm", "budgets": "1.5e18,9e18",
         "unique_tokens": "inf,2.6e9", "seeds": 1, "model": "6x768",

@@ -28,6 +28,8 @@ from measure.statistics import (
 from reporting.card import left_plateau_at, on_plateau
 from reporting.handin import LEFT_PLATEAU
 
+ONLY_COPIED = "scratch-copied"  # layers of the teacher are all that it gets of it
+
 # --------------------------------------------------------------------------------------------------
 # The students
 
@@ -157,6 +159,31 @@ def with_verdicts(rows):
         if row["difference"] is not None:
             row["verdict"] = verdict(row["difference"], row["difference_half"], p, row["pairs"])
     return rows
+
+
+def controls_of(args, outcomes):
+    """Rows of the differences between students that isolate one cause, paired by seed, where both
+    were run: `control` is what `strategy` is compared with."""
+    rows = []
+    for strategy, control in pairs_of_controls(args.strategies):
+        for unique in args.unique_tokens:
+            for C in args.budgets:
+                points, others = (points_of(students_of(args, outcomes, unique, C, name))
+                                  for name in (strategy, control))
+                columns = difference_columns(paired(points, others))
+                if columns["pairs"]:
+                    rows.append({"strategy": strategy, "control": control,
+                                 "unique_tokens": unique, "flops": C, **columns})
+    return with_verdicts(rows)
+
+
+def pairs_of_controls(strategies):
+    """Is KD better where its loss is not divided by the vocabulary's size? And does distilling give
+    more than to copy layers of the teacher, which costs nothing?"""
+    yield "kd", "kd-released"
+    for strategy in strategies:
+        if strategy not in ("scratch", ONLY_COPIED, "kd-released"):
+            yield strategy, ONLY_COPIED
 
 
 def is_told_apart(row):

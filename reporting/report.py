@@ -11,17 +11,13 @@ import statistics
 from importlib.metadata import version
 
 from plumbing import cli, disk
-from plumbing.options import COPIED
 
 from measure import skills
-from measure.statistics import MARGIN, break_even, verdict
+from measure.statistics import MARGIN, break_even
 from reporting import findings, handin
 from reporting.figures import draw_bill, draw_forest, draw_scores
 from reporting.findings import is_told_apart
 from reporting.words import data_setting, listed, plus_minus, spell
-
-# The student that copied layers serve alone: it reads nothing else of the teacher.
-CONTROL = "scratch" + COPIED
 
 # --------------------------------------------------------------------------------------------------
 # The tables
@@ -130,12 +126,22 @@ def conclusion(args, pooled):
     ahead = list(dict.fromkeys(row["strategy"] for row in pooled
                                if row["verdict"].startswith("ahead")))
     if ahead:
-        return (f"So, with a teacher at hand, distil with {listed(ahead, 'or')}"
-                f"{price_of_teacher(args)}.")
+        return f"So, with a teacher at hand, {advice(ahead)}{price_of_teacher(args)}."
     if any(is_told_apart(row) or row["verdict"].startswith("equal") for row in pooled):
         return ("So nothing here speaks for distillation at these budgets: pretrain from scratch, "
                 "and save yourself the teacher.")
     return "More seeds are needed before this says what to do."
+
+
+def advice(ahead):
+    """What to do with a teacher, where these strategies are ahead of scratch."""
+    distilled = [strategy for strategy in ahead if strategy != findings.ONLY_COPIED]
+    parts = []
+    if distilled:
+        parts.append(f"distil with {listed(distilled, 'or')}")
+    if findings.ONLY_COPIED in ahead:
+        parts.append(f"begin with layers copied from it ({findings.ONLY_COPIED})")
+    return listed(parts, "or")
 
 
 def price_of_teacher(args):
@@ -236,35 +242,16 @@ def break_even_words(row, args):
 
 
 def controls(args, outcomes):
-    """Lines on pairs that isolate one cause: their difference, paired by seed."""
-    lines = []
-    for strategy, control in pairs_of_controls(args):
-        for unique in args.unique_tokens:
-            for C in args.budgets:
-                points, others = (findings.points_of(
-                    findings.students_of(args, outcomes, unique, C, name))
-                    for name in (strategy, control))
-                row = findings.difference_columns(findings.paired(points, others))
-                if row["pairs"]:
-                    where = f"{data_setting(unique)}, {cli.flops(C)} FLOPs"
-                    lines.append(control_line(strategy, control, where, row))
-    return lines
-
-
-def pairs_of_controls(args):
-    """Is KD better where its loss is not divided by the vocabulary's size? And what does
-    distillation add, where both students begin with layers copied from the teacher?"""
-    yield "kd", "kd-released"
-    for strategy in args.strategies:
-        if strategy.endswith(COPIED) and strategy != CONTROL:
-            yield strategy, CONTROL
-
-
-def control_line(strategy, control, where, row):
-    """Such a pair's verdict and difference."""
-    mean, half = row["difference"], row["difference_half"]
-    words = verdict(mean, half, row["p"], row["pairs"]).replace("scratch", control)
-    return f"- {strategy} against {control}, {where}: {words} ({plus_minus(mean, half)} points)"
+    """A line for each pair of students that isolates one cause, where both were run."""
+    rows = findings.controls_of(args, outcomes)
+    for row in rows:
+        words = row["verdict"].replace("scratch", row["control"])
+        yield (f"- {row['strategy']} against {row['control']}, "
+               f"{data_setting(row['unique_tokens'])}, {cli.flops(row['flops'])} FLOPs: {words} "
+               f"({plus_minus(row['difference'], row['difference_half'])} points)")
+    if len(rows) > 1:
+        yield ""
+        yield f"These {len(rows)} verdicts are a family of their own (Holm)."
 
 
 # --------------------------------------------------------------------------------------------------

@@ -112,6 +112,15 @@ def test_a_student_with_copied_layers_is_compared_with_those_layers_alone(tmp_pa
     assert "- scratch-copied against" not in text
 
 
+@pytest.mark.parametrize("ahead, words", [
+    (["tinybert", "kd-copied"], "distil with tinybert or kd-copied"),
+    (["scratch-copied"], "begin with layers copied from it (scratch-copied)"),
+    (["kd", "scratch-copied"],
+     "distil with kd or begin with layers copied from it (scratch-copied)")])
+def test_copied_layers_are_no_distillation(ahead, words):
+    assert report.advice(ahead) == words
+
+
 def test_one_seed_gets_no_verdict_and_no_multiplier(tmp_path, no_figures):
     text = report_of(make_study(tmp_path, seeds=1))
     assert "one seed: no verdict (10.0 points)." in text
