@@ -280,7 +280,6 @@ def surroundings(tmp_path_factory):
         patch.setenv("ISOFLOP_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.chdir(ROOT)
-        patch.setattr(hardware, "peak", lambda *_: 1e11)
         patch.setattr(hardware, "measure_speed", lambda *_: 1e10)
         torch.set_num_threads(1)
         yield
