@@ -11,6 +11,7 @@ import statistics
 from importlib.metadata import version
 
 from plumbing import cli, disk
+from plumbing.options import COPIED
 
 from measure import skills
 from measure.statistics import MARGIN, break_even
@@ -135,13 +136,14 @@ def conclusion(args, pooled):
 
 def advice(ahead):
     """What to do with a teacher, where these strategies are ahead of scratch."""
-    distilled = [strategy for strategy in ahead if strategy != findings.ONLY_COPIED]
+    copied = [strategy for strategy in ahead if strategy.endswith(COPIED)]
+    distilled = [strategy for strategy in ahead if strategy not in copied]
     parts = []
     if distilled:
         parts.append(f"distil with {listed(distilled, 'or')}")
-    if findings.ONLY_COPIED in ahead:
-        parts.append(f"begin with layers copied from it ({findings.ONLY_COPIED})")
-    return listed(parts, "or")
+    if copied:
+        parts.append(f"begin with layers copied from it ({', '.join(copied)})")
+    return ", or ".join(parts)
 
 
 def price_of_teacher(args):
