@@ -145,7 +145,8 @@ def pool(args, folders):
             owners[student] = cell.folder
             outcomes[cell] = {"record": record, "results": results}
     for folder in unscored:
-        cli.say(f"not scored on all tasks, left out: {folder}")
+        words = f"not scored on all tasks, left out: {folder}"
+        cli.say(handin.renamed(words, args.collect, folders))
     args.teacher = teacher_words(teachers)
     args.settings = {**first, "teacher": str(args.teacher)}
     return outcomes

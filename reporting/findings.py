@@ -10,6 +10,7 @@ import statistics
 
 from plumbing import disk
 from plumbing.cli import UserError
+from plumbing.options import COPIED
 
 from measure import skills
 from measure.scores import headline_part, score_of
@@ -28,7 +29,7 @@ from measure.statistics import (
 from reporting.card import left_plateau_at, on_plateau
 from reporting.handin import LEFT_PLATEAU
 
-ONLY_COPIED = "scratch-copied"  # layers of the teacher are all that it gets of it
+ONLY_COPIED = "scratch" + COPIED  # layers of the teacher are all that it gets of it
 
 # --------------------------------------------------------------------------------------------------
 # The students
@@ -162,8 +163,8 @@ def with_verdicts(rows):
 
 
 def controls_of(args, outcomes):
-    """Rows of the differences between students that isolate one cause, paired by seed, where both
-    were run: `control` is what `strategy` is compared with."""
+    """Rows of the differences between students and what they should beat, paired by seed, where
+    both were run: `control` is what `strategy` is compared with."""
     rows = []
     for strategy, control in pairs_of_controls(args.strategies):
         for unique in args.unique_tokens:
@@ -179,10 +180,11 @@ def controls_of(args, outcomes):
 
 def pairs_of_controls(strategies):
     """Is KD better where its loss is not divided by the vocabulary's size? And does distilling give
-    more than to copy layers of the teacher, which costs nothing?"""
+    more than to copy layers of the teacher, which costs nothing? (What copied layers give beside
+    scratch is said elsewhere.)"""
     yield "kd", "kd-released"
     for strategy in strategies:
-        if strategy not in ("scratch", ONLY_COPIED, "kd-released"):
+        if strategy not in ("scratch", ONLY_COPIED):
             yield strategy, ONLY_COPIED
 
 

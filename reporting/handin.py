@@ -27,13 +27,13 @@ def pack(folder, settings, students, teacher=None):
     scored."""
     contents = {"compare.json": disk.json_text(settings)}
     for student, record in sorted(students.items()):
-        contents[f"cells/{student.name}/run.json"] = disk.json_text(record)
+        contents[f"cells/{student.name}/run.json"] = disk.json_text(without_place(record))
         scores = student / "glue.json"
         if scores.exists():
             contents[f"cells/{student.name}/glue.json"] = disk.read_text(scores)
     if teacher:
         record, folder_of_scores = teacher
-        contents[f"{SCORES}/run.json"] = disk.json_text(record)
+        contents[f"{SCORES}/run.json"] = disk.json_text(without_place(record))
         contents[f"{SCORES}/glue.json"] = disk.read_text(folder_of_scores / "glue.json")
 
     def write(path):
@@ -41,6 +41,12 @@ def pack(folder, settings, students, teacher=None):
             for name, text in contents.items():
                 archive.writestr(zipfile.ZipInfo(name, LONG_AGO), text, zipfile.ZIP_DEFLATED)
     disk.replace(folder / NAME, write)
+
+
+def without_place(record):
+    """A record without the folder in which its teacher lay: that names the owner's home, and
+    compare.json says what the teacher was called."""
+    return {key: value for key, value in record.items() if key != "teacher"}
 
 
 @contextlib.contextmanager
@@ -54,10 +60,15 @@ def opened(paths):
         try:
             yield folders
         except UserError as failure:
-            words = str(failure)
-            for path, folder in zip(paths, folders):
-                words = words.replace(str(folder), str(path))
-            raise UserError(words) from None
+            raise UserError(renamed(str(failure), paths, folders)) from None
+
+
+def renamed(words, paths, folders):
+    """Words in which a zip is named, and not the folder in which its files lie meanwhile."""
+    for path, folder in zip(paths, folders):
+        if Path(path).is_file():
+            words = words.replace(str(folder), str(path))
+    return words
 
 
 def unpacked(path, stack):

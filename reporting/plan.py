@@ -2,10 +2,10 @@
 
     plan.describe(args, grid)    # lines; the last one names what is not on this disk
 """
-from plumbing import cli, disk
+from plumbing import cli, disk, options
 
-from reporting import cells
-from reporting.price import FINE_TUNING_SPEED, LAPTOP_CORES, LAPTOP_RATE, START, Prices
+from reporting import cells, price
+from reporting.price import FINE_TUNING_SPEED, LAPTOP_CORES, LAPTOP_RATE, START
 from reporting.words import data_setting, listed, spell
 
 H100_RATE = 3e14  # FLOP/s in pretraining
@@ -14,7 +14,7 @@ H100_RATE = 3e14  # FLOP/s in pretraining
 def describe(args, grid):
     """The comparison, its cost in FLOPs and in time, and what it needs that is not here: text."""
     tasks, why_not = cells.tasks_here(args)
-    prices, phases = Prices(args, tasks), cells.phases_of(args, grid)
+    prices, phases = price.Prices(args, tasks), cells.phases_of(args, grid)
     work = prices.total(cell for cells_of_phase in phases for cell in cells_of_phase)
     seconds = prices.seconds_on_cores(phases, LAPTOP_RATE, LAPTOP_CORES)
     return "\n".join([
@@ -31,11 +31,13 @@ def what_is_made(args, grid):
                          for values, one, many in kinds)
     settings = listed([data_setting(tokens) for tokens in args.unique_tokens])
     budgets = listed([spell(C) for C in args.budgets])
-    size, tasks = args.model, listed(args.tasks.split(","))
+    size, times = args.model, price.fine_tunings(args)
+    tasks = "all its tasks" if args.tasks == "all" else listed(args.tasks.split(","))
+    often = "once each" if times == 1 else f"{times} times each"
     yield f"{cli.counted(len(grid), 'student')}: {product}"
     yield f"grid        {', '.join(args.strategies)}; {budgets} FLOPs; {settings}"
     yield (f"student     BERT {size} ({size.L} layers, {size.h} wide), trained on {args.data}, "
-           f"then fine-tuned on {tasks}, {cli.counted(args.glue_seeds, 'time')} each")
+           f"then fine-tuned on {tasks}, {often}")
     yield f"teacher     {teachers(args)}"
 
 
@@ -45,10 +47,11 @@ def teachers(args):
         size = args.teacher_model
         return (f"BERT {size} ({size.L} layers, {size.h} wide), which is trained first, with "
                 f"{cli.flops(args.teacher_flops)} FLOPs")
-    if not args.head_teacher:
+    readers = [name for name in args.strategies if cells.reads_predictions(args, name)]
+    if not (args.head_teacher and readers):
         return f"{args.teacher}, whose own training is not counted here"
-    return (f"{args.teacher}, and for kd, which reads predictions, {args.head_teacher}; their own "
-            "training is not counted here")
+    return (f"{args.teacher}, and for predictions ({', '.join(readers)}) {args.head_teacher}; "
+            "their own training is not counted here")
 
 
 def what_it_costs(args, work, why_not):
@@ -76,12 +79,16 @@ def how_long(work, seconds, why_not):
 
 
 def what_is_missing(args):
-    """A line on the teachers, the text and the tasks that are not on this disk, or none."""
-    needed = {"teacher": args.teacher, "teacher with a head": args.head_teacher,
-              "text": args.data, "tasks": args.glue_data}
-    absent = [f"{name} ({what})" for what, name in needed.items()
+    """Lines on the teachers, the text and the tasks that are no file and no folder here, or none.
+    Their names may be on the hub: no network is asked."""
+    names = [(args.teacher, "teacher"), (args.head_teacher, "teacher with a head"),
+             *((text, "text") for text in options.words_of(args.data, "--data")),
+             (args.glue_data, "tasks")]
+    absent = [f"{name} ({what})" for name, what in names
               if name and name != "stories" and not disk.path_of(name).exists()]
     if absent:
         yield f"not here    {', '.join(absent)}"
-        yield ("            What has such a name on the hub is downloaded; docs/clusters.md says "
-               'under "Real text" how to make the rest.')
+        yield "            A name on the hub, like owner/name, is downloaded when the study begins."
+    if args.head_teacher and not disk.path_of(args.head_teacher).exists():
+        yield ('            docs/clusters.md says under "Real text" how a teacher gets a head, and '
+               "which folders are needed.")

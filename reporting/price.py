@@ -118,6 +118,12 @@ def tokens_of(example, pieces):
 # The cells of a comparison
 
 
+def fine_tunings(args):
+    """How often a student is fine-tuned on a task: settings of the grid x seeds."""
+    grid = options.GRIDS[args.glue_grid]
+    return len(grid["lr"]) * len(grid["batch_size"]) * args.glue_seeds
+
+
 class Prices:
     """What the cells of a comparison cost. tasks: those that students are scored on, or None where
     they are not here. Then fine-tuning is not counted."""
@@ -168,10 +174,9 @@ class Prices:
         """FLOPs of all fine-tunings of a cell's model: tasks x settings of the grid x seeds."""
         args = self.args
         grid = options.GRIDS[args.glue_grid]
-        fine_tunings = len(grid["lr"]) * len(grid["batch_size"]) * args.glue_seeds
         # A cell without a budget scores the teacher.
         size = args.model if cell.flops else args.teacher_model
-        return fine_tunings * sum(
+        return fine_tunings(args) * sum(
             fine_tuning_flops(size, lengths, len(task.labels or (1,)), grid["epochs"])
             for task, lengths in self.lengths)
 

@@ -11,7 +11,6 @@ import statistics
 from importlib.metadata import version
 
 from plumbing import cli, disk
-from plumbing.options import COPIED
 
 from measure import skills
 from measure.statistics import MARGIN, break_even
@@ -82,14 +81,15 @@ def results_csv(outcomes):
 # The answer
 
 
-def answer(args, pooled):
-    """The answer in a sentence for each data setting, and one on what it means."""
+def answer(args, pooled, beside):
+    """The answer in a sentence for each data setting, and one on what it means. pooled, beside:
+    rows of findings.pooled_of and of findings.controls_of."""
     sentences = []
     for unique in args.unique_tokens:
         own = [row for row in pooled if row["unique_tokens"] == unique]
         if own:
             sentences.append(f"With {data_setting(unique)}, {listed(clauses(own))}.")
-    return [*sentences, conclusion(args, pooled)]
+    return [*sentences, conclusion(args, pooled, beside)]
 
 
 def clauses(rows):
@@ -122,28 +122,36 @@ def clause(row):
     return None
 
 
-def conclusion(args, pooled):
+def conclusion(args, pooled, beside):
     """What the verdicts mean for somebody who has a budget."""
     ahead = list(dict.fromkeys(row["strategy"] for row in pooled
                                if row["verdict"].startswith("ahead")))
     if ahead:
-        return f"So, with a teacher at hand, {advice(ahead)}{price_of_teacher(args)}."
+        return f"So, with a teacher at hand, {advice(ahead, beside)}{price_of_teacher(args)}."
     if any(is_told_apart(row) or row["verdict"].startswith("equal") for row in pooled):
         return ("So nothing here speaks for distillation at these budgets: pretrain from scratch, "
                 "and save yourself the teacher.")
     return "More seeds are needed before this says what to do."
 
 
-def advice(ahead):
-    """What to do with a teacher, where these strategies are ahead of scratch."""
-    copied = [strategy for strategy in ahead if strategy.endswith(COPIED)]
-    distilled = [strategy for strategy in ahead if strategy not in copied]
-    parts = []
-    if distilled:
-        parts.append(f"distil with {listed(distilled, 'or')}")
-    if copied:
-        parts.append(f"begin with layers copied from it ({', '.join(copied)})")
-    return ", or ".join(parts)
+def advice(ahead, beside):
+    """What to do with a teacher, where these strategies are ahead of scratch. Where copied layers
+    alone are, too, distilling is advised only where it is ahead of them."""
+    if findings.ONLY_COPIED not in ahead:
+        return f"distil with {listed(ahead, 'or')}"
+    better = [strategy for strategy in ahead if beats(strategy, beside)]
+    copy = f"begin with layers copied from it ({findings.ONLY_COPIED})"
+    if better:
+        return (f"distil with {listed(better, 'or')}, or {copy}: no other is seen to give more "
+                "than those")
+    return f"{copy}: no distillation is seen to give more than those"
+
+
+def beats(strategy, beside):
+    """Whether a strategy is ahead of copied layers alone wherever both were run."""
+    verdicts = [row["verdict"] for row in beside
+                if (row["strategy"], row["control"]) == (strategy, findings.ONLY_COPIED)]
+    return bool(verdicts) and all(words.startswith("ahead") for words in verdicts)
 
 
 def price_of_teacher(args):
@@ -158,7 +166,7 @@ def price_of_teacher(args):
             "students")
 
 
-def answer_section(args, rows, pooled):
+def answer_section(args, rows, pooled, beside):
     """The first page: the sentences, and the figure that shows them."""
     seeds = max(row["seeds"] for row in rows)
     few = " **These are few: take it as a demonstration.**" if seeds < 6 else ""
@@ -166,7 +174,7 @@ def answer_section(args, rows, pooled):
     where = f"at {budgets} FLOPs"
     if len(args.budgets) > 1:
         where = f"as means over the budgets ({budgets} FLOPs)"
-    return [" ".join(answer(args, pooled)), "", "![differences to scratch](forest.png)", "",
+    return [" ".join(answer(args, pooled, beside)), "", "![differences to scratch](forest.png)", "",
             f"Points of the score, {where}, with 95% intervals (Student's t, paired by seed; "
             f"{cli.counted(seeds, 'student')} of each kind at each budget).{few} A verdict is "
             f"given where it holds after correction for all {len(pooled)} rows (Holm). *Equal* "
@@ -192,19 +200,17 @@ def p_words(row):
 # Budget by budget
 
 
-def budget_section(args, rows, outcomes):
+def budget_section(args, rows):
     """One line for each strategy, data setting and budget, and the curves. Of a single budget the
     answer has said all but what single students score."""
     if len(args.budgets) == 1:
-        return ["## Student by student", "", *controls(args, outcomes), "",
-                "![scores](scores.png)", ""]
+        return ["## Student by student", "", "![scores](scores.png)", ""]
     lines = [budget_line(row, args) for row in rows if row["strategy"] != "scratch"]
     n = sum(row["pairs"] > 1 for row in rows)
     note = []
     if n > 1:
         note = ["", f"The verdicts are corrected for all {n} of them (Holm)."]
-    return ["## Budget by budget", "", *lines, *note, "", *controls(args, outcomes), "",
-            "![scores](scores.png)", ""]
+    return ["## Budget by budget", "", *lines, *note, "", "![scores](scores.png)", ""]
 
 
 def budget_line(row, args):
@@ -243,17 +249,26 @@ def break_even_words(row, args):
             f"{n:,} students{bound}")
 
 
-def controls(args, outcomes):
-    """A line for each pair of students that isolates one cause, where both were run."""
-    rows = findings.controls_of(args, outcomes)
-    for row in rows:
-        words = row["verdict"].replace("scratch", row["control"])
-        yield (f"- {row['strategy']} against {row['control']}, "
-               f"{data_setting(row['unique_tokens'])}, {cli.flops(row['flops'])} FLOPs: {words} "
-               f"({plus_minus(row['difference'], row['difference_half'])} points)")
-    if len(rows) > 1:
-        yield ""
-        yield f"These {len(rows)} verdicts are a family of their own (Holm)."
+def controls_section(beside):
+    """A line for each student and the control that it should beat. Nothing where none was run."""
+    if not beside:
+        return []
+    lines = [control_line(row) for row in beside]
+    n = sum(row["pairs"] > 1 for row in beside)
+    if n > 1:
+        lines += ["", f"These verdicts are corrected for all {n} of them (Holm)."]
+    return ["## Against the controls", "",
+            f"`{findings.ONLY_COPIED}` begins with layers copied from the teacher and reads "
+            "nothing else of it: what is not ahead of it owes the teacher no more than layers. "
+            "`kd-released` divides KD's term by the size of the vocabulary.", "", *lines, ""]
+
+
+def control_line(row):
+    """A student, its control, the verdict and the difference."""
+    words = row["verdict"].replace("scratch", row["control"])
+    return (f"- {row['strategy']} against {row['control']}, "
+            f"{data_setting(row['unique_tokens'])}, {cli.flops(row['flops'])} FLOPs: {words} "
+            f"({plus_minus(row['difference'], row['difference_half'])} points)")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -326,12 +341,12 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
         cli.say("no cell is finished: there is nothing to report")
         return
     disk.write_file(args.out / "results.csv", results_csv(outcomes))
-    pooled = findings.pooled_of(args, rows)
+    pooled, beside = findings.pooled_of(args, rows), findings.controls_of(args, outcomes)
     draw_forest(pooled, args, args.out)
     draw_scores(rows, args, args.out, findings.levels_of(outcomes, teacher))
     draw_bill(rows, args, args.out)
-    lines = [*title(args, rows, cells, outcomes), *answer_section(args, rows, pooled),
-             *budget_section(args, rows, outcomes),
+    lines = [*title(args, rows, cells, outcomes), *answer_section(args, rows, pooled, beside),
+             *budget_section(args, rows), *controls_section(beside),
              *skills_section(args, findings.skills_of(args, outcomes)), *table_section(rows),
              *spread_section(args, outcomes), *rates_section(args, tried),
              *limits_section(args, rows, tried),
@@ -342,7 +357,7 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
         disk.write_file(args.out / "cells.txt", cells_text(teacher_cell, cells))
     hand_in(args, outcomes, teacher)
     print_rows(args, rows)
-    cli.say("\n" + "\n".join(answer(args, pooled)).replace("**", ""))
+    cli.say("\n" + "\n".join(answer(args, pooled, beside)).replace("**", ""))
     cli.say(f"report      {args.out / 'report.md'} (forest.png, scores.png, bill.png, results.csv, "
             "students.zip beside it)")
 
@@ -401,15 +416,24 @@ def limits_section(args, rows, tried):
     seeds = "1 seed: it does not show how much of a difference is luck."
     if args.seeds > 1:
         seeds = f"{args.seeds} seeds: differences smaller than the intervals are not seen."
-    is_chosen = tried or "=" in str(args.lr)
-    rates = "chosen per strategy" if is_chosen else "equal for all strategies"
     epochs = max(row["epochs"] for row in rows)
     return ["## What would change this", "",
             f"- {seeds}",
-            f"- One schedule, and learning rates {rates}.",
+            f"- One schedule, and learning rates {rates_in_words(args, tried)}.",
             "- Budgets at which students sit on the plateau (marked in the table) compare little "
             "but luck.",
             f"- Another teacher, other tasks, or more repetitions than {epochs:.3g} epochs.", ""]
+
+
+def rates_in_words(args, tried):
+    """For which strategies a learning rate was chosen."""
+    if not tried and "=" not in str(args.lr):
+        return "equal for all strategies"
+    given = [word.partition("=")[0] for word in str(args.lr).split(",")]
+    default = [] if tried else [strategy for strategy in args.strategies if strategy not in given]
+    if default:
+        return f"chosen per strategy (train.py's default for {listed(default)})"
+    return "chosen per strategy"
 
 
 def making_section(args, outcomes, command):

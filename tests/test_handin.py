@@ -5,7 +5,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from plumbing import options
+from plumbing import disk, options
 from plumbing.cli import UserError
 
 import pytest
@@ -88,6 +88,20 @@ def test_an_error_names_the_zip_and_not_where_its_files_lie_meanwhile(ann, tmp_p
     with pytest.raises(UserError) as refusal:  # the same students twice
         report_of(tmp_path / "twice", ann, path)
     assert f"{path}/cells/" in str(refusal.value) and f"{ann}/cells/" in str(refusal.value)
+
+
+def test_the_name_of_a_folder_is_left_as_it_is(tmp_path):
+    with pytest.raises(UserError, match="^anna/compare.json is damaged$"):
+        with handin.opened(["ann/"]):  # which is Path("ann"), and "ann" is in "anna"
+            raise UserError("anna/compare.json is damaged")
+
+
+def test_the_zip_does_not_say_where_the_teacher_lay(ann, tmp_path):
+    for run in Path(ann).glob("cells/*/run.json"):
+        disk.write_json(run, {**disk.read_json(run), "teacher": "/home/ann/teacher"})
+    report_of(tmp_path / "all", ann)
+    archive = zipfile.ZipFile(tmp_path / "all" / "students.zip")
+    assert not any(b"/home/ann" in archive.read(name) for name in archive.namelist())
 
 
 def test_the_unpacked_files_go_when_the_report_is_written(ann, tmp_path):

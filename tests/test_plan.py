@@ -24,7 +24,15 @@ def test_the_grid_is_named_value_by_value():
     assert words[0] == "16 students: 2 strategies x 2 budgets x 2 data settings x 2 seeds"
     assert line_of(words, "grid") == ("scratch, kd; 1.00e12 and 3.00e12 FLOPs; unlimited data and "
                                       "10,000 distinct tokens")
-    assert line_of(words, "student").startswith("BERT 2x128 (2 layers, 128 wide), trained on stor")
+    assert line_of(words, "student") == (
+        "BERT 2x128 (2 layers, 128 wide), trained on stories, then fine-tuned on acceptability and "
+        "paraphrase, once each")
+
+
+def test_a_student_is_fine_tuned_in_every_setting_of_the_grid():
+    # The paper's: 4 rates x 2 batch sizes, here with 3 seeds each.
+    words = plan_of("--glue-grid", "paper", "--glue-seeds", "3", "--tasks", "all")
+    assert line_of(words, "student").endswith("fine-tuned on all its tasks, 24 times each")
 
 
 def test_the_cost_of_a_grid_includes_a_teacher_that_is_trained():
@@ -37,8 +45,14 @@ def test_the_cost_of_a_grid_includes_a_teacher_that_is_trained():
 
 def test_the_training_of_a_teacher_that_exists_is_not_counted():
     words = plan_of("--teacher", "a/teacher", "--head-teacher", "a/head")
-    assert line_of(words, "teacher").startswith("a/teacher, and for kd, which reads predictions, a")
+    assert line_of(words, "teacher").startswith("a/teacher, and for predictions (kd) a/head; ")
     assert line_of(words, "cost").startswith("4.00e12 FLOPs of pretraining, the teacher's passes")
+
+
+def test_a_teacher_with_a_head_is_named_where_a_strategy_reads_predictions():
+    words = plan_of("--teacher", "a/teacher", "--head-teacher", "a/head", "--strategies",
+                    "scratch,tinybert")
+    assert line_of(words, "teacher") == "a/teacher, whose own training is not counted here"
 
 
 def test_the_cost_of_a_grid_includes_fine_tuning_and_every_program():
@@ -82,4 +96,6 @@ def test_teachers_text_and_tasks_that_are_not_on_this_disk_are_named(tmp_path):
     assert line_of(plan_of(*words), "not here") == f"{teacher} (teacher), {head}, {text} (text)"
     teacher.mkdir()
     assert line_of(plan_of(*words), "not here") == f"{head}, {text} (text)"
+    two = plan_of("--data", f"{text} {tmp_path}", "--teacher", f"{teacher}")
+    assert line_of(two, "not here") == f"{text} (text)"  # of two texts
     assert not any(line.startswith("not here") for line in plan_of())
