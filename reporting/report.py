@@ -129,9 +129,16 @@ def conclusion(args, pooled, beside):
     if ahead:
         return f"So, with a teacher at hand, {advice(ahead, beside)}{price_of_teacher(args)}."
     if any(is_told_apart(row) or row["verdict"].startswith("equal") for row in pooled):
-        return ("So nothing here speaks for distillation at these budgets: pretrain from scratch, "
-                "and save yourself the teacher.")
+        words = "So nothing here speaks for distillation at these budgets: pretrain from scratch, "
+        return f"{words}and save yourself the teacher.{still_open(pooled)}"
     return "More seeds are needed before this says what to do."
+
+
+def still_open(pooled):
+    """Which strategies could still turn out to be ahead, as a sentence. Nothing where none could."""
+    names = dict.fromkeys(row["strategy"] for row in pooled
+                          if row["verdict"].startswith("not told apart"))
+    return f" More seeds may tell {listed(list(names))} apart from it." if names else ""
 
 
 def advice(ahead, beside):
