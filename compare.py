@@ -1,7 +1,7 @@
 """The paper's experiment: at equal compute, from scratch or distilled, with unlimited and with
 repeated data?
 
-    python compare.py                    ten minutes: a teacher, 12 students, their scores, a report
+    python compare.py                    about ten minutes: a teacher, 12 students, unlimited data
     python compare.py --preset stories   the full study on the embedded world
     python compare.py --preset stories --list | tail -n +2 | parallel -j 8     after the first line
 

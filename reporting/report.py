@@ -135,7 +135,7 @@ def conclusion(args, pooled, beside):
 
 
 def still_open(pooled):
-    """Which strategies could still turn out to be ahead, as a sentence. Nothing where none could."""
+    """Which strategies may still turn out to be ahead, as a sentence, or nothing."""
     names = dict.fromkeys(row["strategy"] for row in pooled
                           if row["verdict"].startswith("not told apart"))
     return f" More seeds may tell {listed(list(names))} apart from it." if names else ""
