@@ -131,6 +131,8 @@ def conclusion(args, pooled, beside):
     if any(is_told_apart(row) or row["verdict"].startswith("equal") for row in pooled):
         words = "So nothing here speaks for distillation at these budgets: pretrain from scratch, "
         return f"{words}and save yourself the teacher.{still_open(pooled)}"
+    if not pooled:
+        return "Only scratch was run: there is nothing to compare it with."
     return "More seeds are needed before this says what to do."
 
 

@@ -181,6 +181,12 @@ def test_a_null_result_is_an_answer_too(tmp_path, no_figures):
     assert "More seeds" not in first_page
 
 
+def test_scratch_alone_is_compared_with_nothing(tmp_path, no_figures):
+    text = report_of(make_study(tmp_path, ("scratch",)))
+    assert "Only scratch was run: there is nothing to compare it with." in text
+    assert "More seeds are needed" not in text
+
+
 def test_what_may_still_be_ahead_is_named_beside_what_is_behind(tmp_path, no_figures):
     # tinybert loses 20 points with each seed; kd gains 20, 5 and 1 at one of two budgets.
     args, outcomes = make_study(tmp_path, ("scratch", "kd", "tinybert"), gain=0.0)
