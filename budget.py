@@ -46,7 +46,7 @@ from reporting import bills
 
 
 class Size(NamedTuple):
-    """The four sizes of an encoder, written `LxH`, `LxHhA` or `LxHhAfF`."""
+    """The sizes of an encoder. `4x312h12f1200` is 4 layers of width 312, 12 heads and f = 1200."""
     L: int  # num_hidden_layers
     h: int  # hidden_size
     A: int  # num_attention_heads

@@ -148,15 +148,15 @@ def tinybert_loss(student_hidden, teacher_hidden, student_scores, teacher_scores
 
     The hidden states include the embeddings' output, and the student's are already projected to
     the teacher's width. The attention scores are those before the softmax."""
-    # L = sum_{m=0..L_S} MSE(H_m W, H'_g(m)) + sum_{m=1..L_S} MSE(S_m, S'_g(m))
-    # with S = Q K^T / sqrt(d) and g(m) = m L' / L_S
+    # loss = sum_{m=0..L} MSE(H_m W, H'_g(m)) + sum_{m=1..L} MSE(S_m, S'_g(m))
+    # with S = Q K^T / sqrt(d) and g(m) = m L' / L
     pairs = [*zip(student_hidden, teacher_hidden, strict=True),
              *zip(student_scores, teacher_scores, strict=True)]
     return sum((to_fp32(own) - to_fp32(theirs)).square().mean() for own, theirs in pairs)
 
 
 def relation(x):
-    """X X^T / sqrt(d) in each head: (B, R, T, d) -> (B, R, T, T). The softmax comes later."""
+    """X X^T / sqrt(h/R) in each head: (B, R, T, h/R) -> (B, R, T, T). The softmax comes later."""
     return to_fp32(x @ x.transpose(2, 3)) / math.sqrt(x.shape[3])
 
 
@@ -167,10 +167,10 @@ def split(x, heads):
 
 
 def relations_loss(student, teacher):
-    """KL of the relations among positions, teacher || student: K tensors of (B, R, T, d) and K of
-    (B, R, T, d') -> scalar, the mean over heads, positions, sequences and the K relations."""
-    # L = 1/K sum_k 1/(B R T) sum_brt KL(softmax(X'_k X'_k^T / sqrt(d'))_brt
-    #                                    || softmax(X_k X_k^T / sqrt(d))_brt)
+    """KL of the relations among positions, teacher || student: n tensors of (B, R, T, h/R) and n of
+    (B, R, T, h'/R) -> scalar, the mean over heads, positions, sequences and the n relations."""
+    # L = 1/n sum_i 1/(B R T) sum_brt KL(softmax(X'_i X'_i^T / sqrt(h'/R))_brt
+    #                                    || softmax(X_i X_i^T / sqrt(h/R))_brt)
     losses = [kl(relation(X_T).log_softmax(dim=3), relation(X)).mean()  # teacher || student
               for X, X_T in zip(student, teacher, strict=True)]
     return sum(losses) / len(losses)
@@ -263,7 +263,7 @@ def kd_released(student, teacher, options):
 
 def tinybert(student, teacher, options):
     """TinyBERT's general distillation: student layer m learns from teacher layer
-    g(m) = m L_T / L_S, and the embeddings' output (layer 0) from the teacher's.
+    g(m) = m L' / L, and the embeddings' output (layer 0) from the teacher's.
 
     Both read the whole text, since their code masks none, and there is no MLM term. Where the
     widths differ one matrix serves all layers, as in their code; the paper writes W_h for the
@@ -304,7 +304,8 @@ def tinybert_released(student, teacher, options):
 
 
 def minilm(student, teacher, options):
-    """MiniLM v2: the student's last layer learns the relations of one teacher layer.
+    """MiniLM v2: the student's last layer learns the relations of one teacher layer, the last one
+    or, where the teacher is deeper than 12 layers, the one 7/8 of the way up.
 
     Both read the whole text, and there is no MLM term. The passes end at the queries, keys and
     values of the two layers: the output projection and the feed-forward of the student's last layer

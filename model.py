@@ -52,8 +52,8 @@ class BertConfig:
     def of(cls, size, **others):
         """The configuration of a `budget.Size`.
 
-        The first weights are drawn from N(0, 0.02 sqrt(768 / h)). That is BERT's 0.02 at h = 768;
-        at other widths it keeps h * std^2, and so the size of a layer's output, the same."""
+        The first weights have the deviation 0.02 sqrt(768 / h). That is BERT's 0.02 at h = 768; at
+        other widths it keeps h * std^2, and so the size of a layer's output, the same."""
         return cls(**{"num_hidden_layers": size.L, "hidden_size": size.h,
                       "num_attention_heads": size.A, "intermediate_size": size.f,
                       "initializer_range": 0.02 * math.sqrt(768 / size.h), **others})
@@ -91,7 +91,7 @@ class Layer(nn.Module):
         """Attention in each head: three of (B, A, T, d) -> (B, T, h), all heads joined.
 
         mask (B, 1, 1, T) is True where a token may be attended to; None allows all. S: the scores,
-        where they are computed already. Without them torch's fused kernel does all three products,
+        where they are computed already. Without them torch's fused kernel does both products,
         and keeps no T x T table. In training, dropout falls on the softmax."""
         # Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V
         dropout = self.attention_dropout if self.training else 0.0
@@ -166,10 +166,10 @@ class MlmHead(nn.Module):
 
 
 class Output(NamedTuple):
-    """What a forward pass gives. A field is None where the model lacks the part, or where nobody
-    asked for it."""
+    """What a forward pass gives. A tensor is None, and a dictionary is empty, where the model lacks
+    the part or where nobody asked for it."""
     last_hidden_state: Optional[torch.Tensor]   # (B, T, h)
-    hidden_states: tuple                        # L + 1 of (B, T, h), first the embeddings' output
+    hidden_states: tuple                        # (B, T, h) each: embeddings, then each layer run
     logits: Optional[torch.Tensor]              # (B, T, V), or (N, V) at N chosen positions
     pooler_output: Optional[torch.Tensor]       # (B, h)
     scores: Optional[dict] = None               # {layer: (B, A, T, T)}: Q K^T / sqrt(d), no mask
@@ -192,8 +192,8 @@ class Bert(nn.Module):
 
     @torch.no_grad()
     def initialise(self, part):
-        """Draws the weights of `part` from N(0, initializer_range). Biases become 0, and LayerNorm
-        becomes 1 and 0 (Devlin et al.'s code). The MLM head's own bias becomes 0, too."""
+        """Draws the weights of `part` with mean 0 and deviation initializer_range (Devlin et al.'s
+        code truncates them, too). Biases become 0, also the head's, and LayerNorm 1 and 0."""
         for module in part.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 module.weight.normal_(0.0, self.config.initializer_range)

@@ -84,7 +84,7 @@ class Learner(nn.Module):
         k, T = len(positions) // len(inputs), inputs.shape[1]
         mine = session.processes.rows(len(inputs))
         chunk = min(chunk, mine.stop - mine.start)
-        names, sums = [], 0.0  # the sums of each term times its number of labels, and of the labels
+        names, sums = [], 0.0  # sums: of each term times its labels, and last of the labels
         self.eval()
         with torch.no_grad(), session.autocast():
             for i in range(mine.start, mine.stop, chunk):
@@ -120,7 +120,7 @@ def adamw(module, betas=(0.9, 0.999), weight_decay=0.01):
 def learning_rate(step, steps, peak, warmup):
     """Linear warmup over the first share `warmup` of the steps, then linear decay, to zero after
     the last one."""
-    # lr(s) = peak min((s + 1) / (w + 1), (S - s) / (S - w)), with w = warmup S of S steps
+    # lr = peak min((step + 1) / (w + 1), (steps - step) / (steps - w)), with w = warmup * steps
     w = warmup * steps
     up = (step + 1) / (w + 1)
     down = (steps - step) / (steps - w) if steps > w else 1.0
@@ -167,7 +167,8 @@ def masked_batch(corpus, seed, step, batch_size, device):
 
 
 def dropout_seed(seed, step, rank):
-    """The seed of a step's dropout in one process: 32 bits, since on a CPU torch reads no more."""
+    """The seed of a step's dropout in one process: 32 bits, since on a CPU torch reads no more.
+    The key ends in 1 + rank: for numpy (seed, step, 0) is (seed, step), the key of the masks."""
     return int(data.generator(seed, step, 1 + rank).integers(2 ** 32))
 
 
