@@ -77,8 +77,27 @@ def paired_p_value(differences):
     return t_p_value(mean / (s / math.sqrt(n)), n - 1)
 
 
+def equal_p_value(differences):
+    """The p-value of being equal: were the true mean MARGIN or more away from 0, how probable would
+    it be to see one as near to 0 as this? None for a single difference.
+
+    It is twice that of the two one-sided tests (Schuirmann 1987), and so below 5% exactly where the
+    whole 95% interval lies within MARGIN of 0."""
+    n, mean = len(differences), statistics.mean(differences)
+    if n == 1:
+        return None
+    s, room = statistics.stdev(differences), MARGIN - abs(mean)
+    if room <= 0 or s == 0:
+        return 1.0 if room <= 0 else 0.0
+    # t = (MARGIN - |mean|) / (s / sqrt(n)), with n - 1 degrees of freedom
+    return t_p_value(room / (s / math.sqrt(n)), n - 1)
+
+
 # --------------------------------------------------------------------------------------------------
 # Counts: how many students have a skill
+
+
+LEAST_PAIRS = 6  # 2 / 2^6 = 0.031, and 2 / 2^5 = 0.063
 
 
 def wilson(k, n):
@@ -97,7 +116,7 @@ def mcnemar_exact(pairs):
     """The p-value of McNemar's exact test. pairs: [(has the skill, its partner has it)].
 
     Only pairs that differ count. Did the skill not depend on which of the two it is, each of them
-    would be a coin's toss."""
+    would be a coin's toss. With fewer than LEAST_PAIRS of them no result has a p-value below 5%."""
     first = sum(one and not other for one, other in pairs)
     second = sum(other and not one for one, other in pairs)
     n = first + second
@@ -136,17 +155,17 @@ def holm(p_values):
     return corrected
 
 
-def verdict(mean, half, p, n):
-    """In words, what the differences to scratch of n seeds say. mean, half: from `interval`; p: the
-    p-value, corrected where it is one of several.
+def verdict(mean, p, equal_p, n):
+    """In words, what the differences to scratch of n seeds say. p, equal_p: from `paired_p_value`
+    and `equal_p_value`, corrected where there are several differences.
 
-    Students are equal where the whole interval lies within MARGIN of 0: then a null result is
+    Students are equal where a difference as large as MARGIN is ruled out: then a null result is
     shown, and not only missed."""
-    if half is None:
+    if p is None:
         return "one seed: no verdict"
     if p < LEVEL:
         return "ahead of scratch" if mean > 0 else "behind scratch"
-    if abs(mean) + half <= MARGIN:
+    if equal_p < LEVEL:
         return f"equal to scratch within {MARGIN:g} points"
     return f"not told apart from scratch with {n} seeds"
 
@@ -156,15 +175,14 @@ def verdict(mean, half, p, n):
 
 
 def shares_of_spread(means, variances, k):
-    """(standard deviation between students, standard deviation between fine-tunings of one
-    student), by an analysis of variance.
+    """(variance between students, variance between fine-tunings of one student), by an analysis of
+    variance. The first is an estimate, and may be negative where the truth is near 0.
 
     means, variances: for each student those of the scores of its k fine-tunings. A student's mean
-    has the variance between^2 + within^2 / k."""
-    # within^2 = the mean of the variances;  between^2 = Var(means) - within^2 / k
+    has the variance between + within / k."""
+    # within = the mean of the variances;  between = Var(means) - within / k
     within = statistics.mean(variances)
-    between = statistics.variance(means) - within / k
-    return math.sqrt(max(0.0, between)), math.sqrt(within)
+    return statistics.variance(means) - within / k, within
 
 
 # --------------------------------------------------------------------------------------------------

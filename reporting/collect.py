@@ -111,7 +111,11 @@ def write(args):
 
 def write_pooled(args, folders):
     """The report of the comparisons in these folders, whose names are those in --collect."""
-    outcomes = pool(args, folders)
+    take_settings(args, folders)
+    outcomes, unscored = pool(args, folders)
+    for folder in unscored:
+        words = f"not scored on all tasks, left out: {folder}"
+        cli.say(handin.renamed(words, args.collect, folders))
     check_pool(outcomes)
     describe(args, outcomes)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -122,17 +126,24 @@ def write_pooled(args, folders):
                  teacher=scored_teacher(args, folders))
 
 
+def take_settings(args, folders):
+    """Makes the comparisons' common settings those of `args`. Raises UserError where two of them
+    are about something else."""
+    settings = [settings_of(folder) for folder in folders]
+    for name, own in zip(args.collect, settings):
+        check_equal(args.collect[0], settings[0], name, own)
+    adopt(args, settings[0])
+    teachers = {own.get("teacher") for own in settings}
+    args.teacher = teacher_words({None if name == "None" else name for name in teachers})
+    args.settings = {**settings[0], "teacher": str(args.teacher)}
+
+
 def pool(args, folders):
-    """{Cell: outcome} of all the comparisons' students, and their common settings as those of
-    `args`. Raises UserError where two comparisons, or two students, do not go together."""
-    first, outcomes, owners, teachers, unscored = None, {}, {}, set(), []
-    for name, folder in zip(args.collect, folders):
-        settings, students = settings_of(folder), students_of(folder)
-        first = first or settings
-        check_equal(args.collect[0], first, name, settings)
-        adopt(args, settings)
-        teachers.add(None if settings.get("teacher") == "None" else settings.get("teacher"))
-        for cell, (record, kept) in students.items():
+    """({Cell: outcome} of all the comparisons' students, folders of those that are not scored on
+    all tasks). Raises UserError where two of them are the same student."""
+    outcomes, owners, unscored = {}, {}, []
+    for folder in folders:
+        for cell, (record, kept) in students_of(folder).items():
             student = cell[:5]  # all but its place
             if student in owners:
                 raise UserError(f"{cell.folder} and {owners[student]} are the same student: give "
@@ -144,12 +155,7 @@ def pool(args, folders):
                 continue
             owners[student] = cell.folder
             outcomes[cell] = {"record": record, "results": results}
-    for folder in unscored:
-        words = f"not scored on all tasks, left out: {folder}"
-        cli.say(handin.renamed(words, args.collect, folders))
-    args.teacher = teacher_words(teachers)
-    args.settings = {**first, "teacher": str(args.teacher)}
-    return outcomes
+    return outcomes, unscored
 
 
 def scored_teacher(args, folders):

@@ -144,7 +144,7 @@ def draw_difference(ax, y, row):
     ax.errorbar([row["difference"]], [y], xerr=row["difference_half"], color=colour, marker=marker,
                 markersize=8 if is_resolved else 6, linewidth=2.5 if is_resolved else 1.2,
                 capsize=3, markerfacecolor=colour if is_resolved else "white")
-    words = plus_minus(row["difference"], row["difference_half"])
+    words = f"{plus_minus(row['difference'], row['difference_half'])} (n = {row['pairs']})"
     ax.text(1.01, y, words, transform=ax.get_yaxis_transform(), fontsize=9, va="center",
             fontweight=weight_of(row))
 

@@ -15,8 +15,10 @@ from plumbing.options import COPIED
 from measure import skills
 from measure.scores import headline_part, score_of
 from measure.statistics import (
+    LEAST_PAIRS,
     LEVEL,
     compute_multiplier,
+    equal_p_value,
     fisher_exact,
     holm,
     interval,
@@ -137,28 +139,34 @@ def compared_columns(row, scratch, curve):
     """What a row says of its difference to scratch. scratch: {seed: points} of the same data and
     budget; curve: as in compute_multiplier."""
     is_scratch = row["strategy"] == "scratch"
-    differences = [] if is_scratch else paired(row["by_seed"], scratch)
-    multiplier = None
-    if curve and not is_scratch:
-        multiplier = compute_multiplier(curve, row["flops"], row["score"])
-    return {**difference_columns(differences), "multiplier": multiplier}
+    columns = difference_columns([] if is_scratch else paired(row["by_seed"], scratch))
+    columns["multiplier"] = None
+    if columns["pairs"] and len(curve) > 1:
+        # Scratch's mean plus the paired difference, and not the mean of the strategy's own seeds:
+        # these may be other ones than scratch's.
+        score = dict(curve)[row["flops"]] + columns["difference"]
+        columns["multiplier"] = compute_multiplier(curve, row["flops"], score)
+    return columns
 
 
 def difference_columns(differences):
-    """The mean of some paired differences, its interval and its p-value."""
-    columns = {"pairs": len(differences), "difference": None, "difference_half": None, "p": None}
+    """The mean of some paired differences, its interval and its two p-values."""
+    columns = {"pairs": len(differences), "difference": None, "difference_half": None, "p": None,
+               "equal_p": None}
     if differences:
         mean, half = interval(differences)
-        columns |= {"difference": mean, "difference_half": half, "p": paired_p_value(differences)}
+        columns |= {"difference": mean, "difference_half": half, "p": paired_p_value(differences),
+                    "equal_p": equal_p_value(differences)}
     return columns
 
 
 def with_verdicts(rows):
-    """The rows with a verdict each. Their p-values are one family."""
-    for row, p in zip(rows, holm([row["p"] for row in rows])):
+    """The rows with a verdict each. They are one family, whose p-values are corrected together."""
+    corrected = zip(holm([row["p"] for row in rows]), holm([row["equal_p"] for row in rows]))
+    for row, (p, equal_p) in zip(rows, corrected):
         row["corrected_p"], row["verdict"] = p, ""
-        if row["difference"] is not None:
-            row["verdict"] = verdict(row["difference"], row["difference_half"], p, row["pairs"])
+        if row["pairs"]:
+            row["verdict"] = verdict(row["difference"], p, equal_p, row["pairs"])
     return rows
 
 
@@ -224,29 +232,31 @@ def guessing_score(result):
 
 def pooled_of(args, rows):
     """One row for each data setting and strategy: its difference to scratch, where a seed's value
-    is the mean over the budgets. Seeds that lack a budget are left out."""
+    is the mean over the budgets that both have. Seeds that lack one of these are left out."""
     pooled = []
     for unique in args.unique_tokens:
+        scratch = by_budget(rows, unique, "scratch")
         for strategy in args.strategies:
-            if strategy == "scratch":
-                continue
-            own = [row for row in rows
-                   if (row["unique_tokens"], row["strategy"]) == (unique, strategy)]
-            budgets = [row["flops"] for row in own]
-            scratch = [row for row in rows if row["unique_tokens"] == unique
-                       and row["strategy"] == "scratch" and row["flops"] in budgets]
-            if len(scratch) < len(own) or not own:
-                continue
-            differences = paired(mean_over_budgets(own), mean_over_budgets(scratch))
-            pooled.append({"unique_tokens": unique, "strategy": strategy, "budgets": budgets,
-                           **difference_columns(differences)})
+            own = by_budget(rows, unique, strategy)
+            budgets = [C for C in own if C in scratch]
+            if strategy != "scratch" and budgets:
+                differences = paired(mean_over(budgets, own), mean_over(budgets, scratch))
+                pooled.append({"unique_tokens": unique, "strategy": strategy, "budgets": budgets,
+                               **difference_columns(differences)})
     return with_verdicts([row for row in pooled if row["pairs"]])
 
 
-def mean_over_budgets(rows):
-    """{seed: its mean score over the rows}, of the seeds that are in every row."""
-    seeds = [seed for seed in rows[0]["by_seed"] if all(seed in row["by_seed"] for row in rows)]
-    return {seed: statistics.mean(row["by_seed"][seed] for row in rows) for seed in seeds}
+def by_budget(rows, unique_tokens, strategy):
+    """{FLOPs: {seed: points}} of one strategy and data setting."""
+    return {row["flops"]: row["by_seed"] for row in rows
+            if (row["unique_tokens"], row["strategy"]) == (unique_tokens, strategy)}
+
+
+def mean_over(budgets, points):
+    """{seed: its mean score over the budgets}, of the seeds that have them all. points: {FLOPs:
+    {seed: points}}."""
+    seeds = [seed for seed in points[budgets[0]] if all(seed in points[C] for C in budgets)]
+    return {seed: statistics.mean(points[C][seed] for C in budgets) for seed in seeds}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -255,10 +265,8 @@ def mean_over_budgets(rows):
 
 def skills_of(args, outcomes):
     """One row for each data setting, budget, strategy and embedded task: how many students have
-    the skill, with Wilson's interval, and whether scratch has it as often. Empty for other tasks.
-
-    Where all students have a partner from scratch of the same seed the test is McNemar's, else
-    Fisher's."""
+    the skill, with Wilson's interval, and whether scratch has it as often. No rows for other
+    tasks."""
     rows = []
     for unique in args.unique_tokens:
         for C in args.budgets:
@@ -269,9 +277,9 @@ def skills_of(args, outcomes):
                     has, others = having(task, students), having(task, scratch)
                     k, n = sum(has.values()), len(has)
                     row = {"unique_tokens": unique, "flops": C, "strategy": strategy, "task": task,
-                           "k": k, "n": n, "interval": wilson(k, n), "p": None}
+                           "k": k, "n": n, "interval": wilson(k, n), "p": None, "test": None}
                     if strategy != "scratch" and others:
-                        row["p"] = skill_p_value(has, others)
+                        row["p"], row["test"] = skill_test(has, others)
                     rows.append(row)
     for row, p in zip(rows, holm([row["p"] for row in rows])):
         row["corrected_p"] = p
@@ -291,11 +299,17 @@ def having(task, students):
             for seed, outcome in students.items()}
 
 
-def skill_p_value(has, others):
-    """The p-value of one skill of two kinds of students, {seed: whether it has it} each."""
-    if has.keys() == others.keys():
-        return mcnemar_exact([(has[seed], others[seed]) for seed in has])
-    return fisher_exact(sum(has.values()), len(has), sum(others.values()), len(others))
+def skill_test(has, others):
+    """(p-value, name of the test) for one skill of two kinds of students, {seed: whether it has it}
+    each. It is McNemar's for the pairs of one seed, and Fisher's where no seed has both. Pairs that
+    are too few for any verdict are not tested: (None, None)."""
+    pairs = [(has[seed], others[seed]) for seed in has if seed in others]
+    if not pairs:
+        p = fisher_exact(sum(has.values()), len(has), sum(others.values()), len(others))
+        return p, "Fisher"
+    if len(pairs) < LEAST_PAIRS:
+        return None, None
+    return mcnemar_exact(pairs), "McNemar"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -303,30 +317,28 @@ def skill_p_value(has, others):
 
 
 def spread_of(args, outcomes):
-    """(between students, between fine-tunings of one student): standard deviations of a task's
-    score in points, over all kinds of students and tasks. None with one fine-tuning each."""
-    between, within = [], []
+    """(between students, between fine-tunings of one student): variances of a task's score in
+    squared points, means over all kinds of students and tasks. None with one fine-tuning each, or
+    where all scores are equal."""
+    shares, weights = [], []
     for unique in args.unique_tokens:
         for C in args.budgets:
             for strategy in args.strategies:
                 students = students_of(args, outcomes, unique, C, strategy).values()
                 for results in zip(*(outcome["results"].values() for outcome in students)):
                     if len(results) > 1 and results[0]["seeds"] > 1:
-                        shares = spread_of_task(results)
-                        between.append(shares[0])
-                        within.append(shares[1])
-    if not between:
+                        shares.append(spread_of_task(results))
+                        weights.append(len(results) - 1)  # degrees of freedom
+    if not any(between or within for between, within in shares):
         return None
-    return root_mean_square(between), root_mean_square(within)
+    between, within = (sum(w * share for w, share in zip(weights, part)) / sum(weights)
+                       for part in zip(*shares))
+    return max(0.0, between), within
 
 
 def spread_of_task(results):
-    """The two standard deviations of one kind of students on one task."""
+    """The two variances of one kind of students on one task."""
     scores = [result["score"][headline_part(result)] for result in results]
     return shares_of_spread([100 * mean for mean, _ in scores],
                             [(100 * deviation) ** 2 for _, deviation in scores],
                             results[0]["seeds"])
-
-
-def root_mean_square(values):
-    return statistics.mean(value ** 2 for value in values) ** 0.5

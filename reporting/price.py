@@ -13,6 +13,7 @@ A budget is spent to the integer (budget.py). What stands around it is an estima
 The numbers were measured on two cores (docs/LOG.md).
 """
 import heapq
+import random
 import re
 import statistics
 from pathlib import Path
@@ -101,7 +102,8 @@ def lengths_of(task, longest, pieces=1.0):
     lengths = {}
     for part in ("train", *task.scored):
         examples = task.parts[part]
-        sample = examples[::max(1, len(examples) // SAMPLE)]
+        # Drawn by chance: long and short texts may take turns in a file.
+        sample = random.Random(0).sample(examples, min(SAMPLE, len(examples)))
         counts = [min(longest, tokens_of(example, pieces)) for example in sample]
         lengths[part] = len(examples), round(statistics.mean(counts))
     return lengths

@@ -1,20 +1,19 @@
-"""report.md: the answer in three sentences and one figure, and what it rests on.
+"""report.md: the answer (reporting/answer.py), and what it rests on.
 
 `compare.py` runs the cells, reporting/findings.py makes numbers of what they left behind, and this
 file puts them into words.
 """
 import csv
 import io
-import platform
 import shlex
 import statistics
-from importlib.metadata import version
 
 from plumbing import cli, disk
+from plumbing.options import COPIED
 
 from measure import skills
-from measure.statistics import MARGIN, break_even
-from reporting import findings, handin
+from measure.statistics import LEAST_PAIRS, break_even
+from reporting import answer, findings, handin
 from reporting.figures import draw_bill, draw_forest, draw_scores
 from reporting.findings import is_told_apart
 from reporting.words import data_setting, listed, plus_minus, spell
@@ -25,9 +24,11 @@ from reporting.words import data_setting, listed, plus_minus, spell
 
 def rows_table(rows, tasks):
     """The rows as a table of Markdown."""
-    heads = ["data", "FLOPs", "strategy", "tokens", "epochs", "MLM loss", "left the plateau",
-             *tasks, "score",
-             "to scratch", "verdict", "compute multiplier"]
+    heads = ["data", "FLOPs", "strategy", "tokens", "epochs", "MLM loss",
+             "training below 0.9 unigram", *tasks, "score", "to scratch", "verdict"]
+    has_multipliers = any(row["multiplier"] for row in rows)
+    if has_multipliers:
+        heads.append("compute multiplier")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in rows:
         loss = plus_minus(row["val_loss"], None, 3) or "no head"
@@ -36,16 +37,20 @@ def rows_table(rows, tasks):
                   loss + (" (plateau)" if row["plateau"] else ""), exit_words(row),
                   *(f"{row['tasks'][task]:.1f}" for task in tasks),
                   plus_minus(row["score"], row["half"]),
-                  plus_minus(row["difference"], row["difference_half"]), row["verdict"],
-                  multiplier_words(row)]
+                  plus_minus(row["difference"], row["difference_half"]), row["verdict"]]
+        if has_multipliers:
+            values.append(multiplier_words(row))
         lines.append(f"| {' | '.join(values)} |")
     return "\n".join(lines)
 
 
 def exit_words(row):
-    """'8.1e+11 (11 of 12)': the median FLOPs at which students left the plateau, and how many."""
-    if row["exit"] is None:
+    """'8.1e+11 (11 of 12)': the median FLOPs at which students left the plateau, and how many.
+    Nothing where they have no head."""
+    if not row["loss_by_seed"]:
         return ""
+    if row["exit"] is None:
+        return f"none of {row['seeds']}"
     return f"{cli.flops(row['exit'])} ({row['exits']} of {row['seeds']})"
 
 
@@ -78,134 +83,6 @@ def results_csv(outcomes):
 
 
 # --------------------------------------------------------------------------------------------------
-# The answer
-
-
-def answer(args, pooled, beside):
-    """The answer in a sentence for each data setting, and one on what it means. pooled, beside:
-    rows of findings.pooled_of and of findings.controls_of."""
-    sentences = []
-    for unique in args.unique_tokens:
-        own = [row for row in pooled if row["unique_tokens"] == unique]
-        if own:
-            sentences.append(f"With {data_setting(unique)}, {listed(clauses(own))}.")
-    return [*sentences, conclusion(args, pooled, beside)]
-
-
-def clauses(rows):
-    """What the pooled differences of a data setting say, as parts of a sentence: a part for each
-    that is resolved, and one for all others."""
-    parts, unresolved = [], []
-    for row in rows:
-        if part := clause(row):
-            parts.append(part)
-        else:
-            difference = plus_minus(row["difference"], row["difference_half"])
-            unresolved.append(f"{row['strategy']} ({difference})")
-    if unresolved:
-        verb = "is" if len(unresolved) == 1 else "are"
-        parts.append(f"{listed(unresolved)} {verb} not told apart from scratch")
-    return parts
-
-
-def clause(row):
-    """What one pooled difference says, where it is resolved. None where it is not."""
-    points = plus_minus(abs(row["difference"]), row["difference_half"])
-    if row["verdict"].startswith("ahead"):
-        return f"**{row['strategy']} scores {points} points more than scratch**"
-    if row["verdict"].startswith("behind"):
-        return f"**{row['strategy']} scores {points} points less than scratch**"
-    difference = plus_minus(row["difference"], row["difference_half"])
-    if row["verdict"].startswith("equal"):
-        return (f"**{row['strategy']} and scratch are equal within {MARGIN:g} points** "
-                f"({difference})")
-    return None
-
-
-def conclusion(args, pooled, beside):
-    """What the verdicts mean for somebody who has a budget."""
-    ahead = list(dict.fromkeys(row["strategy"] for row in pooled
-                               if row["verdict"].startswith("ahead")))
-    if ahead:
-        return f"So, with a teacher at hand, {advice(ahead, beside)}{price_of_teacher(args)}."
-    if any(is_told_apart(row) or row["verdict"].startswith("equal") for row in pooled):
-        words = "So nothing here speaks for distillation at these budgets: pretrain from scratch, "
-        return f"{words}and save yourself the teacher.{still_open(pooled)}"
-    if not pooled:
-        return "Only scratch was run: there is nothing to compare it with."
-    return "More seeds are needed before this says what to do."
-
-
-def still_open(pooled):
-    """Which strategies may still turn out to be ahead, as a sentence, or nothing."""
-    names = dict.fromkeys(row["strategy"] for row in pooled
-                          if row["verdict"].startswith("not told apart"))
-    return f" More seeds may tell {listed(list(names))} apart from it." if names else ""
-
-
-def advice(ahead, beside):
-    """What to do with a teacher, where these strategies are ahead of scratch. Where copied layers
-    alone are, too, distilling is advised only where it is ahead of them."""
-    if findings.ONLY_COPIED not in ahead:
-        return f"distil with {listed(ahead, 'or')}"
-    better = [strategy for strategy in ahead if beats(strategy, beside)]
-    copy = f"begin with layers copied from it ({findings.ONLY_COPIED})"
-    if better:
-        return (f"distil with {listed(better, 'or')}, or {copy}: no other is seen to give more "
-                "than those")
-    return f"{copy}: no distillation is seen to give more than those"
-
-
-def beats(strategy, beside):
-    """Whether a strategy is ahead of copied layers alone wherever both were run."""
-    verdicts = [row["verdict"] for row in beside
-                if (row["strategy"], row["control"]) == (strategy, findings.ONLY_COPIED)]
-    return bool(verdicts) and all(words.startswith("ahead") for words in verdicts)
-
-
-def price_of_teacher(args):
-    """What the conclusion says of the teacher's price: nothing where it is not known."""
-    if not args.teacher_flops:
-        return ""
-    if len(args.budgets) > 1:
-        return (f"; if you have to train the teacher first ({cli.flops(args.teacher_flops)} "
-                "FLOPs), the table says how many students pay for it")
-    students = args.teacher_flops / args.budgets[0]
-    return (f"; if you have to train the teacher first, that costs as much as {students:,.0f} "
-            "students")
-
-
-def answer_section(args, rows, pooled, beside):
-    """The first page: the sentences, and the figure that shows them."""
-    seeds = max(row["seeds"] for row in rows)
-    few = " **These are few: take it as a demonstration.**" if seeds < 6 else ""
-    budgets = listed([cli.flops(C) for C in args.budgets])
-    where = f"at {budgets} FLOPs"
-    if len(args.budgets) > 1:
-        where = f"as means over the budgets ({budgets} FLOPs)"
-    return [" ".join(answer(args, pooled, beside)), "", "![differences to scratch](forest.png)", "",
-            f"Points of the score, {where}, with 95% intervals (Student's t, paired by seed; "
-            f"{cli.counted(seeds, 'student')} of each kind at each budget).{few} A verdict is "
-            f"given where it holds after correction for all {len(pooled)} rows (Holm). *Equal* "
-            f"means that the whole interval lies within {MARGIN:g} points of zero.", "",
-            *[pooled_line(row) for row in pooled], ""]
-
-
-def pooled_line(row):
-    difference = plus_minus(row["difference"], row["difference_half"])
-    return (f"- **{row['strategy']}, {data_setting(row['unique_tokens'])}**: {row['verdict']} "
-            f"({difference} points{p_words(row)})")
-
-
-def p_words(row):
-    """The corrected p-value, in words."""
-    p = row["corrected_p"]
-    if p is None:
-        return ""
-    return "; p < 0.001" if p < 0.001 else f"; p = {p:.2g}"
-
-
-# --------------------------------------------------------------------------------------------------
 # Budget by budget
 
 
@@ -228,10 +105,10 @@ def budget_line(row, args):
     text = f"- **{row['strategy']}, {data}, {C} FLOPs**: {row['verdict']}"
     if row["difference"] is not None:
         text += f" ({plus_minus(row['difference'], row['difference_half'])} points)"
-    if row["multiplier"] is None:
-        return f"{text}; no scratch student to compare with."
+    if not row["pairs"]:
+        return f"{text}no student from scratch to compare with."
     # A multiplier within the noise says nothing, and a curve of one point has none.
-    if len(args.budgets) < 2 or not is_told_apart(row):
+    if not row["multiplier"] or not is_told_apart(row):
         return f"{text}."
     return f"{text}; {budget_words(*row['multiplier'])}{break_even_words(row, args)}."
 
@@ -268,8 +145,9 @@ def controls_section(beside):
         lines += ["", f"These verdicts are corrected for all {n} of them (Holm)."]
     return ["## Against the controls", "",
             f"`{findings.ONLY_COPIED}` begins with layers copied from the teacher and reads "
-            "nothing else of it: what is not ahead of it owes the teacher no more than layers. "
-            "`kd-released` divides KD's term by the size of the vocabulary.", "", *lines, ""]
+            "nothing else of it. A distillation that is not ahead of it is not shown to give more "
+            "than this copy, which costs nothing. `kd-released` divides KD's term by the size of "
+            "the vocabulary.", "", *lines, ""]
 
 
 def control_line(row):
@@ -299,14 +177,29 @@ def skills_section(args, rows):
                  *(skill_words(own[task]) for task in tasks)]
         lines.append(f"| {' | '.join(cells)} |")
     bounds = listed([f"{task} {skills.threshold(task):.0f}" for task in tasks])
-    n = sum(row["p"] is not None for row in rows)
     return ["## Skills", "",
             "A score on these tasks is a switch: a student can do the task, or is right as often "
             "as a coin. So here is how many students have the skill, with Wilson's 95% interval of "
-            "the share in percent. A student has it whose score lies half way from an untrained "
-            f"network to the teacher of the gate (points above the majority answer: {bounds}). "
-            f"Bold: another share than scratch's, by McNemar's exact test of the pairs, corrected "
-            f"for all {n} comparisons (Holm).", "", *lines, ""]
+            "the share in percent. A student has it where its score lies beyond half of the way "
+            "from an untrained network to the teacher of the gate (points above the majority "
+            f"answer: {bounds}).{test_words(rows)}", "", *lines, ""]
+
+
+def test_words(rows):
+    """How the shares were compared with scratch's. Nothing where scratch is alone."""
+    tests = [row["test"] for row in rows if row["strategy"] != "scratch"]
+    names = {"McNemar": "McNemar's exact test of the pairs",
+             "Fisher": "Fisher's exact test where no seed has both"}
+    used = [words for test, words in names.items() if test in tests]
+    sentences = []
+    if used:
+        n = sum(test is not None for test in tests)
+        sentences = [f" Bold: another share than scratch's, by {listed(used)}, corrected for "
+                     f"{cli.counted(n, 'comparison')} (Holm)."]
+    if None in tests:
+        sentences.append(f" Fewer than {LEAST_PAIRS} pairs are not compared: they cannot tell two "
+                         "shares apart.")
+    return "".join(sentences)
 
 
 def skill_words(row):
@@ -325,12 +218,12 @@ def spread_section(args, outcomes):
         return []
     between, within = spread
     k = args.glue_seeds
-    share = 100 * (within ** 2 / k) / (between ** 2 + within ** 2 / k)
+    share = 100 * (within / k) / (between + within / k)
     return ["## Where the spread comes from", "",
-            f"Two students that differ in their seed alone have scores on a task that differ with "
-            f"a standard deviation of {between:.1f} points, and two fine-tunings of one student "
-            f"with {within:.1f}. A student's score is the mean of {k} fine-tunings, so fine-tuning "
-            f"is {share:.0f}% of the variance.", ""]
+            "On a task, fine-tunings of one student have a standard deviation of "
+            f"{within ** 0.5:.1f} points. Students that differ in their seed alone have one of "
+            f"{between ** 0.5:.1f}, with the noise of fine-tuning taken out. A student's score is "
+            f"the mean of {k} fine-tunings, so fine-tuning is {share:.0f}% of its variance.", ""]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -351,12 +244,14 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
         return
     disk.write_file(args.out / "results.csv", results_csv(outcomes))
     pooled, beside = findings.pooled_of(args, rows), findings.controls_of(args, outcomes)
-    draw_forest(pooled, args, args.out)
+    if pooled:
+        draw_forest(pooled, args, args.out)
     draw_scores(rows, args, args.out, findings.levels_of(outcomes, teacher))
     draw_bill(rows, args, args.out)
-    lines = [*title(args, rows, cells, outcomes), *answer_section(args, rows, pooled, beside),
+    lines = [*title(args, rows, cells, outcomes), *answer.section(args, rows, pooled, beside),
              *budget_section(args, rows), *controls_section(beside),
-             *skills_section(args, findings.skills_of(args, outcomes)), *table_section(rows),
+             *skills_section(args, findings.skills_of(args, outcomes)),
+             *table_section(args, rows),
              *spread_section(args, outcomes), *rates_section(args, tried),
              *limits_section(args, rows, tried),
              *making_section(args, outcomes, command),
@@ -366,9 +261,9 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
         disk.write_file(args.out / "cells.txt", cells_text(teacher_cell, cells))
     hand_in(args, outcomes, teacher)
     print_rows(args, rows)
-    cli.say("\n" + "\n".join(answer(args, pooled, beside)).replace("**", ""))
-    cli.say(f"report      {args.out / 'report.md'} (forest.png, scores.png, bill.png, results.csv, "
-            "students.zip beside it)")
+    cli.say("\n" + "\n".join(answer.answer(args, rows, pooled, beside)).replace("**", ""))
+    cli.say(f"report      {args.out / 'report.md'} ({'forest.png, ' if pooled else ''}scores.png, "
+            "bill.png, results.csv, students.zip beside it)")
 
 
 def hand_in(args, outcomes, teacher):
@@ -386,26 +281,57 @@ def title(args, rows, cells, outcomes):
     return ["# From scratch or distilled, at equal compute?", "",
             f"Student BERT {args.model}, teacher BERT {args.teacher_model} ({teacher}), "
             f"text: {args.data}, tasks: {', '.join(rows[0]['tasks'])}. All students see the same "
-            "blocks and masks in the same order, begin with the same weights for a seed, and are "
-            "fine-tuned alike. A distilled one pays for its teacher's forward passes. "
-            f"{len(outcomes)} of {len(cells)} cells.", ""]
+            f"blocks and masks in the same order, {first_weights(args)}, and are fine-tuned alike. "
+            "A distilled one pays for its teacher's forward passes. "
+            f"{numbers(rows, cells, outcomes)}", ""]
 
 
-def table_section(rows):
+def first_weights(args):
+    """What the students begin with."""
+    words = "begin with the same weights for a seed"
+    copied = [strategy for strategy in args.strategies if strategy.endswith(COPIED)]
+    if copied:
+        words += f" (those of {listed(copied)} with layers of the teacher)"
+    return words
+
+
+def numbers(rows, cells, outcomes):
+    """How many students there are, of how many, and how many of each kind."""
+    seeds = sorted({row["seeds"] for row in rows})
+    each = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    missing = f" of {len(cells)}" if len(outcomes) < len(cells) else ""
+    return f"{len(outcomes)}{missing} students, {each} of a kind."
+
+
+def table_section(args, rows):
     return ["## Table", "",
             "Scores in points, mean over seeds ± half of the 95% interval (Student's t). `to "
-            "scratch`: mean of the differences paired by seed. `compute multiplier`: how many "
-            "times the budget scratch needs for the same score, read off scratch's own curve. It "
-            "is given where the two are told apart. > and < say that scratch reaches the score "
-            "beyond the budgets that were measured, if at all. `left the plateau`: the median "
-            "FLOPs at which the training loss fell below 0.9 of the unigram loss, and how many "
-            "students got there.", "",
+            "scratch`: mean of the differences, over the seeds that both have. `(plateau)`: the "
+            "validation loss of a student ended less than a tenth below the unigram loss. "
+            "`training below 0.9 unigram`: the median FLOPs at which a training loss fell below "
+            f"0.9 of the unigram loss, and how many did.{multiplier_note(rows)}", "",
             rows_table(rows, list(rows[0]["tasks"])), "",
             "Where the teacher exists already, or serves many students, you need not pay for its "
-            "training. Where you do pay, the break-even says how many students it takes to pay "
-            "off. Busbridge et al. 2025 (Distillation Scaling Laws) find: distil when a teacher "
-            "exists or serves several students, else train from scratch.", "",
+            f"training.{break_even_note(args)} Busbridge et al. 2025 (Distillation Scaling Laws) "
+            "find: distil when a teacher exists or serves several students, else train from "
+            "scratch.", "",
             "## The bill", "", "![bill](bill.png)", ""]
+
+
+def multiplier_note(rows):
+    """What the table's last column is, where there is one."""
+    if not any(row["multiplier"] for row in rows):
+        return ""
+    return (" `compute multiplier`: how many times the budget scratch needs for the same score, "
+            "read off scratch's own curve. It is given where the two are told apart. > and < say "
+            "that scratch reaches the score beyond the budgets that were measured, if at all.")
+
+
+def break_even_note(args):
+    """Where to read when a teacher pays off. A single budget has no curve to tell it from."""
+    if len(args.budgets) == 1 or not args.teacher_flops:
+        return ""
+    return ' Where you do pay, "Budget by budget" says from how many students on it pays off.'
 
 
 def rates_section(args, tried):
@@ -426,12 +352,15 @@ def limits_section(args, rows, tried):
     if args.seeds > 1:
         seeds = f"{args.seeds} seeds: differences smaller than the intervals are not seen."
     epochs = max(row["epochs"] for row in rows)
+    repetitions = "repeated data: here no token was read twice."
+    if epochs > 1:
+        repetitions = f"more repetitions than {epochs:.3g} epochs."
     return ["## What would change this", "",
             f"- {seeds}",
             f"- One schedule, and learning rates {rates_in_words(args, tried)}.",
             "- Budgets at which students sit on the plateau (marked in the table) compare little "
             "but luck.",
-            f"- Another teacher, other tasks, or more repetitions than {epochs:.3g} epochs.", ""]
+            f"- Another teacher, other tasks, or {repetitions}", ""]
 
 
 def rates_in_words(args, tried):
@@ -455,9 +384,19 @@ def making_section(args, outcomes, command):
     return ["## How it was made", "", "```bash", command or command_of(args), "```", "",
             f"T = {settings['seq_len']}, B = {settings['batch_size']}, lr {settings['lr']:.3g} "
             f"(scratch), betas {settings['betas']}, {settings['dtype']}. Seconds of pretraining "
-            f"and of fine-tuning a cell: {', '.join(seconds_of(args, outcomes))}. Python "
-            f"{platform.python_version()}, torch {version('torch')}; {record['machine']}, "
-            f"{record['threads']} threads a cell.{lines}", ""]
+            f"and of fine-tuning a cell: {', '.join(seconds_of(args, outcomes))}. "
+            f"{'; '.join(machines_of(outcomes))}.{lines}", ""]
+
+
+def machines_of(outcomes):
+    """What the students were trained with and on, in words, each way once."""
+    ways = {}
+    for outcome in outcomes.values():
+        record = outcome["record"]
+        versions = record["versions"]
+        ways[f"Python {versions['python']}, torch {versions['torch']}, {record['machine']}, "
+             f"{cli.counted(record['threads'], 'thread')} a cell"] = True
+    return sorted(ways)
 
 
 def seconds_of(args, outcomes):

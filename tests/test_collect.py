@@ -24,7 +24,8 @@ def run_record(strategy, seed):
     bill = {"student_forward": 1, "student_backward": 2, "teacher_forward": 0, "loss": 0}
     return {"finished": True, "val_loss": 2.0, "unigram_loss": 4.0, "neighbour_loss": 1.3,
             "tokens": 10 ** 6, "epochs": 0.0, "seconds": 9.0, "flops_spent": 10 ** 12 - 5,
-            "bill": bill, "machine": "m", "threads": 1, "settings": settings}
+            "bill": bill, "machine": "m", "threads": 1, "settings": settings,
+            "versions": {"python": "3.11.7", "torch": "2.13.0"}}
 
 
 def fine_tunings(task, accuracy, seed=0):
@@ -168,8 +169,8 @@ def test_two_fine_tunings_of_each_student_say_where_the_spread_comes_from(hand_i
     text, _ = collect_into(tmp_path / "all", ann)
     # Fine-tunings at 50 and 50, and at 60 and 50: students' means are 50 and 55. The variance of
     # two fine-tunings is the mean of 0 and 50. Of the means' variance, 12.5, all is fine-tuning's.
-    assert "and two fine-tunings of one student with 5.0" in text
-    assert "mean of 2 fine-tunings, so fine-tuning is 100% of the variance" in text
+    assert "fine-tunings of one student have a standard deviation of 5.0 points" in text
+    assert "mean of 2 fine-tunings, so fine-tuning is 100% of its variance" in text
 
 
 def test_a_student_that_is_not_scored_is_left_out_and_named(hand_in, tmp_path, capsys):

@@ -45,10 +45,24 @@ def test_a_seed_without_a_student_from_scratch_has_no_pair(study):
 
 
 def test_the_multiplier_is_read_off_scratchs_curve(study):
-    # Scratch has 43 points at 1e12 and 63 at 1e13, in the mean; kd has 53.1 at 1e12.
+    # Scratch has 43 points at 1e12 and 63 at 1e13, in the mean; kd has 10.1 more at 1e12.
     row = row_of(study, "kd", 10 ** 12)
     assert row["multiplier"] == ("=", pytest.approx(10 ** (10.1 / 20)))
     assert row_of(study, "scratch", 10 ** 12)["multiplier"] is None
+
+
+def test_the_multiplier_agrees_with_the_verdict_where_one_kind_has_fewer_seeds(study):
+    args, outcomes = study
+    for cell in [cell for cell in outcomes if cell.strategy == "kd" and cell.seed > 0]:
+        del outcomes[cell]
+    # The one student of kd has 50 points: 10 more than its partner, 7 more than scratch's mean.
+    assert row_of(study, "kd", 10 ** 12)["multiplier"] == ("=", pytest.approx(10 ** (10 / 20)))
+
+
+def test_one_budget_has_no_multiplier(study):
+    args, outcomes = study
+    args.budgets = [10 ** 12]
+    assert row_of(study, "kd", 10 ** 12)["multiplier"] is None
 
 
 def test_students_without_an_mlm_head_have_no_loss(study):
@@ -93,10 +107,21 @@ def test_the_pooled_difference_is_that_of_each_seeds_mean_over_the_budgets(study
 
 def test_a_seed_that_lacks_a_budget_is_left_out_of_the_pooled_difference(study):
     args, outcomes = study
-    cell = next(cell for cell in outcomes if cell.strategy == "kd" and cell.seed == 1)
+    cell = next(cell for cell in outcomes if cell.strategy == "kd" and cell.seed == 2
+                and cell.flops == 10 ** 13)
     del outcomes[cell]
     pooled = findings.pooled_of(args, findings.rows_of(args, outcomes))[0]
-    assert pooled["pairs"] == 2 and pooled["difference"] == pytest.approx(5.05)
+    # Seeds 0 and 1 have 10.0 and 10.1 points at the smaller budget. Seed 2 has 10.2 there alone.
+    assert pooled["pairs"] == 2 and pooled["difference"] == pytest.approx(5.025)
+
+
+def test_budgets_that_scratch_lacks_are_left_out_of_the_pooled_difference(study):
+    args, outcomes = study
+    for cell in [cell for cell in outcomes if cell.strategy == "scratch"
+                 and cell.flops == 10 ** 13]:
+        del outcomes[cell]
+    pooled = findings.pooled_of(args, findings.rows_of(args, outcomes))[0]
+    assert pooled["budgets"] == [10 ** 12] and pooled["difference"] == pytest.approx(10.1)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -123,12 +148,25 @@ def test_skills_are_counted_and_compared_by_the_pairs_that_differ(tmp_path):
 
 
 def test_students_without_partners_are_compared_by_fishers_test(tmp_path):
-    args, outcomes = make_study(tmp_path, seeds=6)
-    for cell in [cell for cell in outcomes if cell.strategy == "kd" and cell.seed == 0]:
+    args, outcomes = make_study(tmp_path, seeds=11)
+    for cell in [cell for cell in outcomes if (cell.strategy == "kd") == (cell.seed < 6)]:
         del outcomes[cell]
     with_skills(outcomes, lambda cell: cell.strategy == "kd")
     kd = next(row for row in findings.skills_of(args, outcomes) if row["strategy"] == "kd")
     assert kd["p"] == pytest.approx(scipy.stats.fisher_exact([[5, 0], [0, 6]]).pvalue)
+    assert kd["test"] == "Fisher"
+
+
+def test_pairs_that_are_too_few_for_any_verdict_are_no_part_of_the_family(tmp_path):
+    args, outcomes = make_study(tmp_path, seeds=6)
+    for cell in [cell for cell in outcomes if cell.strategy == "kd" and cell.seed == 0
+                 and cell.unique_tokens]:
+        del outcomes[cell]
+    with_skills(outcomes, lambda cell: cell.strategy == "kd")
+    kd = [row for row in findings.skills_of(args, outcomes) if row["strategy"] == "kd"]
+    assert [row["test"] for row in kd] == ["McNemar", "McNemar", None, None]
+    # Six pairs differ, all in one direction: 2 / 2^6, twice.
+    assert kd[0]["corrected_p"] == pytest.approx(2 * 2 / 2 ** 6) and not kd[2]["told_apart"]
 
 
 def test_tasks_of_glue_have_no_skills(study):
@@ -136,6 +174,33 @@ def test_tasks_of_glue_have_no_skills(study):
     for outcome in outcomes.values():
         outcome["results"] = {"rte": outcome["results"]["entailment"]}
     assert findings.skills_of(args, outcomes) == []
+
+
+# --------------------------------------------------------------------------------------------------
+# Where the spread comes from
+
+def test_kinds_of_many_students_count_more_for_the_spread(study):
+    args, outcomes = study
+    args.budgets, args.unique_tokens = [10 ** 12], [None]
+    for cell in [cell for cell in outcomes if cell.strategy == "kd" and cell.seed == 2]:
+        del outcomes[cell]
+    for cell, outcome in outcomes.items():
+        result = outcome["results"]["entailment"]
+        result["seeds"] = 2
+        result["score"]["test"] = [0.4 + 0.03 * cell.seed, 0.02 if cell.strategy == "scratch"
+                                   else 0.04]
+    # Three students from scratch: variance 9, of which 2^2 / 2 is fine-tuning. Two of kd: 4.5, of
+    # which 4^2 / 2. They have 2 degrees of freedom and 1.
+    between, within = findings.spread_of(args, outcomes)
+    assert between == pytest.approx((2 * (9 - 2) + (4.5 - 8)) / 3)
+    assert within == pytest.approx((2 * 4 + 16) / 3)
+
+
+def test_equal_scores_have_no_spread_to_split(study):
+    args, outcomes = study
+    for outcome in outcomes.values():
+        outcome["results"]["entailment"] |= {"seeds": 2, "score": {"test": [0.5, 0.0]}}
+    assert findings.spread_of(args, outcomes) is None
 
 
 # --------------------------------------------------------------------------------------------------

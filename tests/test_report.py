@@ -25,7 +25,8 @@ def outcome_of(strategy, C, seed, gain=KD_GAIN):
             "teacher_forward": 0 if strategy == "scratch" else 2}
     record = {"val_loss": 2.0 - score, "unigram_loss": 4.0, "neighbour_loss": 1.3,
               "tokens": 10 ** 6, "epochs": 0.0, "seconds": 9.0, "flops_spent": C - 5,
-              "settings": settings, "bill": bill, "machine": "m", "threads": 1}
+              "settings": settings, "bill": bill, "machine": "m", "threads": 1,
+              "versions": {"python": "3.11.7", "torch": "2.13.0"}}
     result = {"score": {"dev": [0.0, None], "test": [score, None]}, "seeds": 1,
               "majority": {"dev": {"accuracy": 0.5}, "test": {"accuracy": 0.5}},
               "metrics": {"test": {"accuracy": [score, None]}}, "seconds": 2.0}
@@ -123,21 +124,6 @@ def test_a_comparison_without_controls_has_no_section_on_them(study, no_figures)
     assert "Against the controls" not in report_of(study)
 
 
-@pytest.mark.parametrize("ahead, words", [
-    (["tinybert", "minilm"], "distil with tinybert or minilm"),
-    (["scratch-copied", "minilm"], "begin with layers copied from it (scratch-copied): no "
-     "distillation is seen to give more than those"),
-    (["tinybert", "minilm", "scratch-copied", "kd-copied"],
-     "distil with tinybert, or begin with layers copied from it (scratch-copied): no other is "
-     "seen to give more than those")])
-def test_distilling_is_advised_where_it_gives_more_than_copied_layers(ahead, words):
-    verdicts = {"tinybert": "ahead of scratch", "minilm": "behind scratch",
-                "kd-copied": "not told apart from scratch with 12 seeds"}
-    beside = [{"strategy": strategy, "control": "scratch-copied", "verdict": verdict}
-              for strategy, verdict in verdicts.items()]
-    assert report.advice(ahead, beside) == words
-
-
 def test_the_strategies_that_no_rate_was_chosen_for_are_named(tmp_path, no_figures):
     args, outcomes = make_study(tmp_path, ("scratch", "kd", "kd-released"))
     args.lr = "scratch=2e-3,kd=1e-3,tinybert=4e-3"
@@ -153,63 +139,68 @@ def test_one_seed_gets_no_verdict_and_no_multiplier(tmp_path, no_figures):
     assert "1 seed: it does not show how much of a difference is luck." in text
 
 
-def test_the_first_page_answers_in_three_sentences(study, no_figures):
-    # kd is ahead by 10.1 points at one of two budgets: in the mean over both by 5.0, 5.05, 5.1.
-    first_page = report_of(study).split("![differences")[0]
-    assert ("With unlimited data, **kd scores 5.0 ± 0.1 points more than scratch**. "
-            "With 20,000 distinct tokens, **kd scores 5.0 ± 0.1 points more than scratch**. "
-            "So, with a teacher at hand, distil with kd; if you have to train the teacher first "
-            "(1.00e14 FLOPs), the table says how many students pay for it.") in first_page
-
-
-def test_a_comparison_at_one_budget_says_the_teachers_price_in_students(tmp_path, no_figures):
-    args, outcomes = make_study(tmp_path)
-    args.budgets = args.budgets[:1]
-    cheap = {cell: outcome for cell, outcome in outcomes.items() if cell.flops == 10 ** 12}
-    text = report_of((args, cheap))
-    # A teacher of 1e14 FLOPs, and students of 1e12.
-    assert "train the teacher first, that costs as much as 100 students." in text
-    assert "Points of the score, at 1.00e12 FLOPs, with" in text
-    assert text.count("ahead of scratch (10.1 ± 0.2 points") == 2  # on each data setting, once
-
-
-def test_a_null_result_is_an_answer_too(tmp_path, no_figures):
-    args, outcomes = make_study(tmp_path, gain=0.0)
-    first_page = report_of((args, outcomes)).split("![differences")[0]
-    assert "**kd and scratch are equal within 3 points** (0.0 ± 0.0)" in first_page
-    assert "So nothing here speaks for distillation at these budgets" in first_page
-    assert "More seeds" not in first_page
-
-
-def test_scratch_alone_is_compared_with_nothing(tmp_path, no_figures):
-    text = report_of(make_study(tmp_path, ("scratch",)))
-    assert "Only scratch was run: there is nothing to compare it with." in text
-    assert "More seeds are needed" not in text
-
-
-def test_what_may_still_be_ahead_is_named_beside_what_is_behind(tmp_path, no_figures):
-    # tinybert loses 20 points with each seed; kd gains 20, 5 and 1 at one of two budgets.
-    args, outcomes = make_study(tmp_path, ("scratch", "kd", "tinybert"), gain=0.0)
-    for cell, outcome in outcomes.items():
-        score = outcome["results"]["entailment"]["score"]["test"]
-        if cell.strategy == "tinybert":
-            score[0] -= 0.2
-        if cell.strategy == "kd" and cell.flops == 10 ** 12:
-            score[0] += (0.2, 0.05, 0.01)[cell.seed]
-    first_page = report_of((args, outcomes)).split("![differences")[0]
-    assert "save yourself the teacher. More seeds may tell kd apart from it." in first_page
-
-
-def test_what_is_not_resolved_asks_for_more_seeds(tmp_path, no_figures):
-    text = report_of(make_study(tmp_path, seeds=1))
-    assert "With unlimited data, kd (5.0) is not told apart from scratch." in text
-    assert "More seeds are needed" in text
-
-
 def test_the_skills_are_counted(study, no_figures):
     # Seeds 0, 1 and 2 from scratch have 60, 63, 66 points at the larger budget, below 75.4; kd has
     # 50 to 56 at the smaller one.
-    assert "| unlimited data | 1.00e13 | scratch | 0 of 3 [0, 56] |" in report_of(study)
+    text = report_of(study)
+    assert "| unlimited data | 1.00e13 | scratch | 0 of 3 [0, 56] |" in text
+    assert "Fewer than 6 pairs are not compared: they cannot tell two shares apart." in text
+
+
+@pytest.mark.parametrize("tests, words", [
+    (("McNemar", "McNemar"), " Bold: another share than scratch's, by McNemar's exact test of the "
+     "pairs, corrected for 2 comparisons (Holm)."),
+    (("Fisher",), " Bold: another share than scratch's, by Fisher's exact test where no seed has "
+     "both, corrected for 1 comparison (Holm)."), ((), "")])
+def test_the_test_of_the_skills_is_the_one_that_was_made(tests, words):
+    rows = [{"strategy": "kd", "test": test} for test in tests]
+    assert report.test_words([{"strategy": "scratch", "test": None}, *rows]) == words
+
+
+def test_the_exits_from_the_plateau_are_a_median_of_those_that_left_it():
+    row = {"loss_by_seed": {0: 1.0, 1: 1.0, 2: 4.0}, "seeds": 3, "exits": 2, "exit": 8.1e11}
+    assert report.exit_words(row) == "8.10e11 (2 of 3)"
+    assert report.exit_words({**row, "exits": 0, "exit": None}) == "none of 3"
+    assert report.exit_words({**row, "loss_by_seed": {}}) == ""  # no head
+
+
+def test_a_multiplier_is_shown_where_the_two_are_told_apart_alone(tmp_path, no_figures):
+    text = report_of(make_study(tmp_path))
+    told_apart, not_told = [line for line in text.splitlines()
+                            if line.startswith("| unlimited data") and "| kd |" in line
+                            and "scratch" in line]
+    assert told_apart.endswith("| ahead of scratch | 3.2 |")
+    assert not_told.endswith("| equal to scratch within 3 points |  |")
+
+
+def test_kinds_with_fewer_students_are_counted(tmp_path, no_figures):
+    args, outcomes = make_study(tmp_path)
+    assert "24 students, 3 of a kind." in report_of((args, outcomes))
+    cells = list(outcomes)
+    del outcomes[next(cell for cell in outcomes if cell.strategy == "kd")]
+    report.write(args, None, cells, outcomes, [], {})
+    assert "23 of 24 students, 2 to 3 of a kind." in (args.out / "report.md").read_text()
+
+
+def test_those_that_begin_with_layers_of_the_teacher_are_named(tmp_path, no_figures):
+    words = "begin with the same weights for a seed"
+    assert f"{words} (those of scratch-copied with layers of the teacher), and" in report_of(
+        make_study(tmp_path, ("scratch", "scratch-copied")))
+    assert f"{words}, and" in report_of(make_study(tmp_path))
+
+
+def test_repeated_data_are_told_from_data_that_no_student_read_twice(tmp_path, no_figures):
+    args, outcomes = make_study(tmp_path)
+    assert "or repeated data: here no token was read twice." in report_of((args, outcomes))
+    next(iter(outcomes.values()))["record"]["epochs"] = 240.4
+    assert "or more repetitions than 240 epochs." in report_of((args, outcomes))
+
+
+def test_students_of_different_machines_name_them_all(tmp_path, no_figures):
+    args, outcomes = make_study(tmp_path)
+    next(iter(outcomes.values()))["record"]["machine"] = "another"
+    assert ("Python 3.11.7, torch 2.13.0, another, 1 thread a cell; Python 3.11.7, torch 2.13.0, "
+            "m, 1 thread a cell.") in report_of((args, outcomes))
 
 
 def test_the_spread_is_said_where_students_were_fine_tuned_more_than_once(study, no_figures):
@@ -222,8 +213,9 @@ def test_the_spread_is_said_where_students_were_fine_tuned_more_than_once(study,
         result["score"]["test"][1] = 0.02
     # Seeds differ by 3 points: their variance is 9, of which 2^2 / 2 is fine-tuning.
     text = report_of((args, outcomes))
-    assert "standard deviation of 2.6 points, and two fine-tunings of one student with 2.0" in text
-    assert "fine-tuning is 22% of the variance" in text
+    assert "one student have a standard deviation of 2.0 points. Students that" in text
+    assert "have one of 2.6, with the noise of fine-tuning taken out" in text
+    assert "fine-tuning is 22% of its variance" in text
 
 
 def test_the_rates_that_were_tried_are_in_the_report(study, no_figures):

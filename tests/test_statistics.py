@@ -35,6 +35,22 @@ def test_the_paired_test_is_scipys(seed):
     assert statistics.paired_p_value((student - scratch).tolist()) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_test_of_equality_is_scipys_two_one_sided_tests(seed):
+    differences = np.random.default_rng(seed).normal(1.0, 1.5, size=4 + seed).tolist()
+    p_values = [scipy.stats.ttest_1samp(differences, bound, alternative=side).pvalue
+                for bound, side in ((-3, "greater"), (3, "less"))]
+    assert statistics.equal_p_value(differences) == pytest.approx(2 * max(p_values))
+    mean, half = statistics.interval(differences)
+    assert (statistics.equal_p_value(differences) < 0.05) == (abs(mean) + half < 3)
+
+
+def test_differences_beyond_the_margin_are_not_equal():
+    assert statistics.equal_p_value([3.1, 3.2]) == 1.0 and statistics.equal_p_value([4, 4]) == 1.0
+    assert statistics.equal_p_value([1.0, 1.0]) == 0.0
+    assert statistics.equal_p_value([1.0]) is None
+
+
 def test_equal_differences_are_certain_and_one_difference_is_no_test():
     assert statistics.paired_p_value([0.0, 0.0]) == 1.0
     assert statistics.paired_p_value([2.0, 2.0]) == 0.0
@@ -95,23 +111,39 @@ def test_a_verdict_is_given_where_the_paired_t_test_finds_a_difference(seed):
     student = scratch + rng.normal(2.0, 1.5, size=4)
     differences = (student - scratch).tolist()
     p = statistics.paired_p_value(differences)
-    words = statistics.verdict(*statistics.interval(differences), p, 4)
+    words = statistics.verdict(np.mean(differences), p, 1.0, 4)
     is_significant = scipy.stats.ttest_rel(student, scratch).pvalue < 0.05
     is_higher = student.mean() > scratch.mean()
     assert (words == "ahead of scratch") == (is_significant and is_higher)
     assert (words == "behind scratch") == (is_significant and not is_higher)
 
 
-@pytest.mark.parametrize("mean, half, p, n, words", [
+@pytest.mark.parametrize("mean, p, equal_p, n, words", [
     (3.0, None, None, 1, "one seed: no verdict"),
-    (-3.0, 1.0, 0.001, 5, "behind scratch"),
-    (3.0, 1.0, 0.001, 5, "ahead of scratch"),
-    (3.0, 1.0, 0.08, 5, "not told apart from scratch with 5 seeds"),   # once it is corrected
-    (1.0, 1.9, 0.3, 12, "equal to scratch within 3 points"),
-    (1.0, 2.1, 0.3, 12, "not told apart from scratch with 12 seeds"),
-    (0.0, 0.0, 1.0, 3, "equal to scratch within 3 points")])
-def test_the_verdicts_words(mean, half, p, n, words):
-    assert statistics.verdict(mean, half, p, n) == words
+    (-3.0, 0.001, 1.0, 5, "behind scratch"),
+    (3.0, 0.001, 1.0, 5, "ahead of scratch"),
+    (1.0, 0.001, 0.001, 5, "ahead of scratch"),  # by little, and surely
+    (3.0, 0.08, 1.0, 5, "not told apart from scratch with 5 seeds"),
+    (1.0, 0.3, 0.04, 12, "equal to scratch within 3 points"),
+    (1.0, 0.3, 0.06, 12, "not told apart from scratch with 12 seeds")])
+def test_the_verdicts_words(mean, p, equal_p, n, words):
+    assert statistics.verdict(mean, p, equal_p, n) == words
+
+
+@pytest.mark.slow
+def test_equal_is_seldom_said_of_six_kinds_that_differ_by_the_margin():
+    rng, studies = np.random.default_rng(0), 2000
+    wrong = 0
+    for _ in range(studies):
+        rows = rng.normal(3.0, 2.0, size=(6, 12)).tolist()
+        corrected = statistics.holm([statistics.equal_p_value(row) for row in rows])
+        wrong += any(p < 0.05 for p in corrected)
+    assert wrong / studies < 0.05
+
+
+def test_so_few_pairs_can_never_be_told_apart_by_mcnemars_test():
+    n = statistics.LEAST_PAIRS
+    assert scipy.stats.binomtest(n, n).pvalue < 0.05 < scipy.stats.binomtest(n - 1, n - 1).pvalue
 
 
 @pytest.mark.slow
@@ -156,13 +188,16 @@ def test_the_spread_is_split_into_pretraining_and_fine_tuning():
     groups = students + rng.normal(0, 3, size=(4000, 2))
     means, variances = groups.mean(1).tolist(), groups.var(1, ddof=1).tolist()
     between, within = statistics.shares_of_spread(means, variances, 2)
-    assert (between, within) == pytest.approx((6, 3), rel=0.05)
+    assert (between, within) == pytest.approx((6 ** 2, 3 ** 2), rel=0.1)
 
 
-def test_where_fine_tuning_is_all_of_the_spread_nothing_is_left_for_pretraining():
-    # Fine-tunings 1 and 3, 3 and 1, 0 and 4
-    between, within = statistics.shares_of_spread([2.0, 2.0, 2.0], [2.0, 2.0, 8.0], 2)
-    assert between == 0 and within == pytest.approx(2)
+def test_where_fine_tuning_is_all_of_the_spread_the_estimate_for_pretraining_is_0_in_the_mean():
+    rng = np.random.default_rng(0)
+    groups = 60 + rng.normal(0, 3, size=(2000, 4, 2))  # studies of four students
+    between = [statistics.shares_of_spread(group.mean(1).tolist(),
+                                           group.var(1, ddof=1).tolist(), 2)[0]
+               for group in groups]
+    assert min(between) < 0 and np.mean(between) == pytest.approx(0, abs=0.4)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -1,0 +1,191 @@
+"""The answer, which is the first page of report.md: a sentence for each data setting, one on what
+they mean for somebody who has a budget, and a figure.
+
+The sentences follow from the verdicts of reporting/findings.py.
+"""
+from plumbing import cli
+
+from measure.statistics import MARGIN
+from reporting import findings
+from reporting.findings import is_told_apart
+from reporting.words import data_setting, listed, plus_minus
+
+FEW = 6  # pairs, below which a difference is a demonstration
+
+# --------------------------------------------------------------------------------------------------
+# What was found
+
+
+def answer(args, rows, pooled, beside):
+    """The answer in a sentence for each data setting, and one on what it means. rows, pooled,
+    beside: of findings.rows_of, pooled_of and controls_of."""
+    sentences = []
+    for unique in args.unique_tokens:
+        own = of_setting(pooled, unique)
+        if own:
+            sentences.append(f"With {data_setting(unique)}, {listed(clauses(own))}.")
+    return [*sentences, conclusion(args, rows, pooled, beside)]
+
+
+def of_setting(rows, unique_tokens):
+    """The rows of one data setting."""
+    return [row for row in rows if row["unique_tokens"] == unique_tokens]
+
+
+def clauses(rows):
+    """What the pooled differences of a data setting say, as parts of a sentence: a part for each
+    that is resolved, and one for all others."""
+    parts, unresolved = [], []
+    for row in rows:
+        if part := clause(row):
+            parts.append(part)
+        else:
+            difference = plus_minus(row["difference"], row["difference_half"])
+            unresolved.append(f"{row['strategy']} ({difference})")
+    if unresolved:
+        verb = "is" if len(unresolved) == 1 else "are"
+        parts.append(f"{listed(unresolved)} {verb} not told apart from scratch")
+    return parts
+
+
+def clause(row):
+    """What one pooled difference says, where it is resolved. None where it is not."""
+    points = plus_minus(abs(row["difference"]), row["difference_half"])
+    if row["verdict"].startswith("ahead"):
+        return f"**{row['strategy']} scores {points} points more than scratch**"
+    if row["verdict"].startswith("behind"):
+        return f"**{row['strategy']} scores {points} points less than scratch**"
+    difference = plus_minus(row["difference"], row["difference_half"])
+    if row["verdict"].startswith("equal"):
+        return (f"**{row['strategy']} and scratch are equal within {MARGIN:g} points** "
+                f"({difference})")
+    return None
+
+
+# --------------------------------------------------------------------------------------------------
+# What it means
+
+
+def conclusion(args, rows, pooled, beside):
+    """What the verdicts mean for somebody who has a budget. Data settings with the same advice
+    share it."""
+    if not pooled:
+        return nothing_to_compare(rows)
+    settings = {}  # {advice: the data settings that it is for}
+    for unique in args.unique_tokens:
+        own = of_setting(pooled, unique)
+        if own:
+            words = advice(own, of_setting(beside, unique))
+            settings.setdefault(words, []).append(data_setting(unique))
+    if len(settings) == 1:
+        [words] = settings
+    else:
+        words = "; ".join(f"with {listed(names)}, {words}" for words, names in settings.items())
+    is_any_ahead = any(row["verdict"].startswith("ahead") for row in pooled)
+    return f"So, {words}.{price_of_teacher(args) if is_any_ahead else ''}"
+
+
+def nothing_to_compare(rows):
+    """Why no student has a difference to scratch."""
+    if all(row["strategy"] == "scratch" for row in rows):
+        return "Only scratch was run: there is nothing to compare it with."
+    return ("No student has a partner from scratch with the same seed, data and budget: there is "
+            "nothing to compare.")
+
+
+def advice(rows, beside):
+    """What to do in one data setting. rows: its pooled differences; beside: its rows of
+    controls."""
+    ahead = [row["strategy"] for row in rows if row["verdict"].startswith("ahead")]
+    if ahead:
+        return f"if you have a teacher, {what_to_distil(ahead, beside)}"
+    still_open = [row["strategy"] for row in rows
+                  if not is_told_apart(row) and not row["verdict"].startswith("equal")]
+    if not still_open:
+        return "pretrain from scratch, and save yourself the teacher"
+    if len(still_open) == len(rows):
+        return "more seeds are needed before this says what to do"
+    others = [row["strategy"] for row in rows if row["strategy"] not in still_open]
+    return (f"nothing here speaks for {listed(others, 'or')}, and {listed(still_open)} "
+            f"{'is' if len(still_open) == 1 else 'are'} still open")
+
+
+def what_to_distil(ahead, beside):
+    """What to do with a teacher, where these strategies are ahead of scratch. Where copied layers
+    alone are, too, distilling is advised only where it is ahead of them."""
+    if findings.ONLY_COPIED not in ahead:
+        return f"distil with {listed(ahead, 'or')}"
+    better = [strategy for strategy in ahead if beats(strategy, beside)]
+    copy = f"begin with layers copied from it ({findings.ONLY_COPIED})"
+    if better:
+        return (f"distil with {listed(better, 'or')}, or {copy}: no other is seen to give more "
+                "than those")
+    return f"{copy}: no distillation is seen to give more than those"
+
+
+def beats(strategy, beside):
+    """Whether a strategy is ahead of copied layers alone at every budget at which both were run."""
+    verdicts = [row["verdict"] for row in beside
+                if (row["strategy"], row["control"]) == (strategy, findings.ONLY_COPIED)]
+    return bool(verdicts) and all(words.startswith("ahead") for words in verdicts)
+
+
+def price_of_teacher(args):
+    """A sentence on the teacher's price, or nothing where it is not known."""
+    if not args.teacher_flops:
+        return ""
+    prices = [f"{args.teacher_flops / C:,.0f} students" for C in args.budgets]
+    if len(args.budgets) > 1:
+        prices = [f"{price} of {cli.flops(C)}" for price, C in zip(prices, args.budgets)]
+    return f" To train the teacher first costs as much as {listed(prices, 'or')}."
+
+
+# --------------------------------------------------------------------------------------------------
+# The first page
+
+
+def section(args, rows, pooled, beside):
+    """The sentences, and the figure that shows them."""
+    sentences = " ".join(answer(args, rows, pooled, beside))
+    if not pooled:
+        return [sentences, ""]
+    return [sentences, "", "![differences to scratch](forest.png)", "",
+            f"Points of the score, {where(args)}, with 95% intervals (Student's t, paired by seed; "
+            f"n is the number of pairs).{few(pooled)} A verdict is given where it holds after "
+            f"correction for all {len(pooled)} rows (Holm). *Equal* means that the whole interval "
+            f"lies within {MARGIN:g} points of zero, and is corrected alike.", "",
+            *[pooled_line(row, args) for row in pooled], ""]
+
+
+def where(args):
+    """At which budgets the students are compared."""
+    budgets = f"{listed([cli.flops(C) for C in args.budgets])} FLOPs"
+    return f"as means over the budgets ({budgets})" if len(args.budgets) > 1 else f"at {budgets}"
+
+
+def few(pooled):
+    """A warning where differences rest on few pairs."""
+    pairs = [row["pairs"] for row in pooled]
+    if min(pairs) >= FEW:
+        return ""
+    if max(pairs) < FEW:
+        return " **These are few: take it as a demonstration.**"
+    return f" **Fewer than {FEW} pairs are a demonstration.**"
+
+
+def pooled_line(row, args):
+    """One row of the figure in words."""
+    difference = plus_minus(row["difference"], row["difference_half"])
+    budgets = ""
+    if len(row["budgets"]) < len(args.budgets):
+        budgets = f", {listed([cli.flops(C) for C in row['budgets']])} FLOPs alone"
+    return (f"- **{row['strategy']}, {data_setting(row['unique_tokens'])}{budgets}**: "
+            f"{row['verdict']} ({difference} points; n = {row['pairs']}{p_words(row)})")
+
+
+def p_words(row):
+    """The corrected p-value, in words."""
+    p = row["corrected_p"]
+    if p is None:
+        return ""
+    return "; p < 0.001" if p < 0.001 else f"; p = {p:.2g}"
