@@ -3,7 +3,7 @@ repeated data?
 
     python compare.py                    about ten minutes: a teacher, 12 students, unlimited data
     python compare.py --preset stories   the full study on the embedded world
-    python compare.py --preset stories --list | tail -n +2 | parallel -j 8     after the first line
+    python compare.py --preset stories --list       its lines of shell, for many machines
 
 The experiment is a grid: strategies x budgets x data settings x seeds. Each cell is one student,
 one line of shell: a `train.py` and a `glue.py` (reporting/cells.py). All but the strategy is equal,

@@ -6,7 +6,8 @@ A matrix product (m x k)(k x n) costs 2 m n k floating-point operations (FLOPs).
 and each of them is a sum of k products, which takes k multiplications and k additions. Everything
 else is free by convention: softmax, GELU, LayerNorm, biases.
 
-A block has these sizes:
+Here a block is a layer of the encoder. In exercise 3, and wherever text is read, a block is a row
+of T tokens. The block has these sizes:
 
     T  tokens in the sequence
     h  hidden size               cut into A heads of d = h / A

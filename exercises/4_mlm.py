@@ -2,13 +2,12 @@
 
 Read first: exercise 3, and the docstring at the top of distill.py.
 
-At each of N masked positions the model gives a score z_nv to each of V words. The loss is its mean
-surprise at the words y_n that stood there:
+At each of N positions the model gives a score z_nv to each of V words. At M of them there is a word
+y_n to guess; the others have the label -100. The loss is the mean surprise over these M:
 
-    L = 1/N sum_n -log softmax(z_n)[y_n]          log softmax(z)[y] = z_y - log sum_v exp z_v
+    L = 1/M sum_n -log softmax(z_n)[y_n]          log softmax(z)[y] = z_y - log sum_v exp z_v
 
-A position with the label -100 has no word to guess. It counts neither in the sum nor in N. If no
-position has a label, the loss is 0.
+If M is 0, the loss is 0.
 
 Scores may be as large as 10,000, where exp overflows; use torch's logsumexp. Scores may be bf16;
 turn these into fp32 before you compute, but leave float64 as it is.

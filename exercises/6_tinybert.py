@@ -1,7 +1,7 @@
 """Exercise 6. Learning from the teacher's layers. (35 minutes)
 
-Read first: Jiao et al. 2020 (TinyBERT), section 3.1 and equations 7 to 9. Read `tinybert` in
-distill.py only after you have tried.
+Read first: Jiao et al. 2020 (TinyBERT), section 3.1 and equations 7 to 9. Read `tinybert_loss`
+and `tinybert` in distill.py only after you have tried.
 
 A student of L_S layers imitates a teacher of L_T = n L_S layers. The student's layer m learns from
 the teacher's layer g(m) = m L_T / L_S. Layers are counted from 1, so the last learns from the last.

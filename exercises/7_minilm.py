@@ -1,7 +1,7 @@
 """Exercise 7. Learning which positions belong together. (40 minutes)
 
-Read first: Wang et al. 2021 (MiniLM v2), section 3 and equations 5 to 8. Read `split` and
-`relation` in distill.py only after you have tried.
+Read first: Wang et al. 2021 (MiniLM v2), section 3 and equations 5 to 8. Read `relation`,
+`split`, `relations_loss` and `minilm_loss` in distill.py only after you have tried.
 
 Student and teacher may differ in their width and in their number of heads. Both have the same T
 positions, and so the student can learn how these relate. Take the queries X of one layer, all heads

@@ -4,13 +4,13 @@ Read first: `interval` and `compute_multiplier` in measure/statistics.py, their 
 stop 12 of TUTORIAL.md, "The experiment".
 
 Two strategies spent the same C FLOPs, each with the seeds 1 to n. Students of one seed began with
-the same weights and saw the same batches, so their scores rise and fall together. Compare them pair
-by pair. Of the differences x_i = student_i - scratch_i compute
+the same weights and read the same blocks in the same order, though not equally many. So their
+scores rise and fall together. Compare them pair by pair. Of the differences x_i = student_i - scratch_i compute
 
     mean        m = 1/n sum_i x_i
     interval    m +- t_{0.975, n-1} s / sqrt(n)         s^2 = 1/(n - 1) sum_i (x_i - m)^2
 
-`t_975(df)` is Student's t for df degrees of freedom.
+`t_975(df)` is the 97.5% point of Student's t distribution with df degrees of freedom.
 
 How much compute is that difference worth? `curve` holds scratch's mean scores at several budgets,
 [(FLOPs, score), ...], and both rise. Between two neighbouring points the score is a straight line
