@@ -25,24 +25,7 @@ from plumbing.teacher import fetch
 
 import torch
 
-import budget
-from reporting import cells, collect, plan, report
-from reporting.words import spell
-
-SMALLEST_V = 201  # the vocabulary of stories; a larger one makes a step dearer
-
-
-def check_pairs(args, grid):
-    """Raises UserError where a strategy does not fit the pair, or a budget is below one step: now,
-    and not after an hour."""
-    for cell in grid[:len(args.strategies)]:  # every strategy, at the smallest budget
-        training = options.train(cell.commands[0][1:])
-        lesson = cells.lesson_of(args, cell.strategy)
-        step = budget.step_flops(args.model, SMALLEST_V, training.seq_len, training.batch_size,
-                                 lesson, args.teacher_model)
-        if cell.flops < step:
-            raise UserError(f"--budgets {spell(cell.flops)} is below one step of {cell.strategy}, "
-                            f"which costs {cli.flops(step)} at least: raise it")
+from reporting import cells, collect, plan, preflight, report
 
 
 def run(args, teacher, teacher_cell):
@@ -79,13 +62,14 @@ def main():
         args.jobs = 1 if torch.cuda.is_available() else cells.cores()
     teacher, teacher_cell = cells.teacher_of(args)
     grid = cells.grid(args, teacher, args.rates)
-    check_pairs(args, grid)
+    preflight.check_pairs(args, grid)
     if args.list:
         return cells.print_list(args, teacher_cell, grid)
     cli.say(plan.describe(args, grid))
     if args.dry_run:
         return
     cells.tasks_of(args)  # a task that is not there is said before anything runs
+    preflight.check_inputs(args, grid)
     args.out.mkdir(parents=True, exist_ok=True)
     cells.check_folder(args)
     with disk.locked(args.out / "lock", "compares in the same folder") as args.lock:

@@ -5,7 +5,8 @@ stop 12 of TUTORIAL.md, "The experiment".
 
 Two strategies spent the same C FLOPs, each with the seeds 1 to n. Students of one seed began with
 the same weights and read the same blocks in the same order, though not equally many. So their
-scores rise and fall together. Compare them pair by pair. Of the differences x_i = student_i - scratch_i compute
+scores rise and fall together. Compare them pair by pair. Of the differences
+x_i = student_i - scratch_i compute
 
     mean        m = 1/n sum_i x_i
     interval    m +- t_{0.975, n-1} s / sqrt(n)         s^2 = 1/(n - 1) sum_i (x_i - m)^2

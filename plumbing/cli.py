@@ -112,16 +112,28 @@ def one_line(failure):
 class Parser(argparse.ArgumentParser):
     """An argparse parser that raises UserError, so that its errors look like all others.
 
-    Options cannot be abbreviated, and the description and the epilog keep their line breaks."""
+    Options cannot be abbreviated, and the description and the epilog keep their line breaks.
 
-    def __init__(self, **options):
+    verbatim: options whose value is a text of other options, which may begin with --."""
+
+    def __init__(self, verbatim=(), **options):
+        self.verbatim = verbatim
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
                          **options)
 
     def parse_args(self, argv=None, namespace=None):
-        words = sys.argv[1:] if argv is None else argv
+        words = self.joined(sys.argv[1:] if argv is None else argv)
         self.check_flags(words)
         return super().parse_args(words, namespace)
+
+    def joined(self, words):
+        """The words, each verbatim option and its value in one: argparse would take the value
+        `--paper` for an option of its own."""
+        joined, rest = [], iter(words)
+        for word in rest:
+            value = next(rest, None) if word in self.verbatim else None
+            joined.append(word if value is None else f"{word}={value}")
+        return joined
 
     def check_flags(self, words):
         """Raises UserError where a flag is unknown, and names the flag that is most like it.

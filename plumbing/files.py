@@ -194,7 +194,30 @@ def choose(paths):
                             "or .zip, compressed or not")
     if not listing.files:
         raise UserError(f"{', '.join(map(str, paths))} is empty")
+    check_copies(listing.files)
     return Chosen(listing.files, listing.remarks())
+
+
+def check_copies(files):
+    """Raises UserError where one text is there twice: compressed, or in a .zip, and as it is. By
+    their names: a.txt and a.txt.gz; b.txt, or a/b.txt, beside an a.zip that holds b.txt."""
+    met = {}
+    for file in sorted(files, key=lambda file: file.member is not None):  # .zip come last
+        places = [file.path]
+        if file.member is not None:
+            places = [file.path.parent / file.member, file.path.with_suffix("") / file.member]
+        for place in places:
+            name = without_compression(place)
+            other = met.get(name)
+            if other and (file.member is None or other.member is None):
+                raise UserError(f"{other} and {file} look like one text in two files, which would "
+                                "be read twice: remove one of them")
+        met.setdefault(without_compression(places[0]), file)
+
+
+def without_compression(path):
+    """A path without the ending that says how the file is compressed: a.txt.gz is a.txt."""
+    return path.with_suffix("") if path.suffix.lower() in (*COMPRESSED, ".zst") else path
 
 
 def common_folder(paths):

@@ -33,7 +33,8 @@ def train(argv=None):
     add_distillation(parser)
     add_machine(parser)
     add = parser.add_argument
-    add("--out", metavar="FOLDER", help="default: runs/ and a name made of the settings")
+    add("--out", type=place, metavar="FOLDER",
+        help="default: runs/ and a name made of the settings")
     add("--dry-run", action="store_true", help="print the plan and stop")
     args = parser.parse_args(argv)
     if args.paper:
@@ -46,9 +47,16 @@ def train(argv=None):
     small_batch = 32 if args.data == ["stories"] else 64
     args.seq_len = args.seq_len or (32 if small else 128)
     args.batch_size = args.batch_size or (small_batch if small else 256)
+    check_text(args)
     check_distillation(args)
     check_start(args)
     return args
+
+
+def place(text):
+    """The name of a file or folder, with the home folder for `~`, or a hub id. Raises UserError
+    where it is empty, as the variable in --teacher "$TEACHER" may be."""
+    return str(disk.path_of(text))
 
 
 # The setting of Bui et al. 2024, where it differs from the defaults. Their distilled students have
@@ -69,7 +77,7 @@ def add_learning(parser):
     add = parser.add_argument
     add("--strategy", default="scratch", choices=list(distill.STRATEGIES), metavar="NAME",
         help=f"how the student learns: {', '.join(distill.STRATEGIES)} (default: %(default)s)")
-    add("--teacher", metavar="NAME",
+    add("--teacher", type=place, metavar="NAME",
         help="a run's folder, a BERT's folder or a hub id; the student takes its tokenizer")
     add("--flops", type=cli.number, required=True, metavar="C",
         help="the budget, like 1e13 or 2.5e15; never exceeded")
@@ -85,7 +93,7 @@ def add_text(parser):
         "split: wikimedia/wikipedia:20231101.en")
     add("--text-column", metavar="NAME",
         help="the column that holds the text, where it is not 'text' or the only one")
-    add("--tokenizer", metavar="NAME",
+    add("--tokenizer", type=place, metavar="NAME",
         help="a tokenizer.json or vocab.txt, a folder or a hub id (default: made from the text)")
     add("--vocab-size", type=whole(6, 10 ** 6), metavar="V",
         help="word pieces of a tokenizer made from the text (default: 8192)")
@@ -109,7 +117,7 @@ def add_optimizer(parser):
     add("--warmup", type=real(0, 1), metavar="w",
         help="share of the steps in which the rate rises (default: 0.06)")
     add("--dropout", type=real(0, 0.9), metavar="p", help="default: 0")
-    add("--start-from", metavar="NAME",
+    add("--start-from", type=place, metavar="NAME",
         help="begin with the weights of a finished run, a BERT's folder or a hub id; the student "
         "takes its size and its tokenizer, and the schedule begins anew")
     add("--init-range", type=real(1e-9, 10), metavar="s",
@@ -149,6 +157,21 @@ def add_machine(parser):
         help="blocks that a pass computes at once (default: what fits into memory)")
     add("--compile", default="auto", choices=["auto", "on", "off"],
         help="torch.compile of the layers; auto: on a GPU, for runs beyond ten minutes")
+
+
+def check_text(args):
+    """Raises UserError where stories have a column. Notes where a folder has their name."""
+    if args.data == ["stories"] and args.text_column:
+        raise UserError("--text-column is for files of rows, and --data is stories: leave it out")
+    if args.data == ["stories"]:
+        note_stories()
+
+
+def note_stories():
+    """Says that stories is the embedded world, where a folder of that name is here."""
+    if Path("stories").exists():
+        cli.say_once("--data stories is the embedded world; for the folder of that name that is "
+                     "here write ./stories")
 
 
 def check_distillation(args):
@@ -213,7 +236,7 @@ def glue(argv=None):
         description="Fine-tune a BERT on GLUE or on the embedded world's tasks, and score it.",
         epilog=GLUE_EXAMPLES)
     add, whole = parser.add_argument, cli.whole
-    add("model", nargs="*", help="a run's folder, a BERT's folder or a hub id")
+    add("model", nargs="*", type=place, help="a run's folder, a BERT's folder or a hub id")
     add("--data", default="stories", metavar="DATA",
         help="stories (default), a folder with GLUE's files (the official download's, the hub's or "
         "save_to_disk's), the folder of one task, or a hub id: nyu-mll/glue")
@@ -233,7 +256,8 @@ def glue(argv=None):
     add("--dtype", default="auto", choices=["auto", "fp32", "bf16"],
         help="auto: bf16 autocast where the hardware has it")
     add("--device", default="auto", metavar="D", help="auto (default), cpu, cuda, cuda:1, mps")
-    add("--out", metavar="FOLDER", help="where glue.json goes (default: the model's folder)")
+    add("--out", type=place, metavar="FOLDER",
+        help="where glue.json goes (default: the model's folder)")
     add("--predict", action="store_true",
         help="also write the leaderboard's submission, glue-submission.zip")
     add("--gate", action="store_true", help="is a program of its own: python -m tools.gate")
@@ -244,6 +268,8 @@ def glue(argv=None):
         raise UserError(f"one model at a time, not {len(args.model)}" if args.model else
                         "say which model to score: python glue.py runs/student")
     is_embedded = args.data == "stories"
+    if is_embedded:
+        note_stories()
     if args.predict and is_embedded:
         raise UserError("--predict writes the leaderboard's files, and the embedded tasks have no "
                         "leaderboard: give GLUE's files with --data")
@@ -298,6 +324,9 @@ COPIED = "-copied"
 STUDENTS = [*distill.STRATEGIES, *(name + COPIED for name in distill.STRATEGIES)]
 # The options of train.py that make one strategy, and may differ from that of scratch.
 ONLY_DISTILLED = ("--mlm-finish", "--init", "--temperature", "--relation-heads", "--teacher-layer")
+# The options of train.py that make one student, and have an option of compare.py's own.
+OF_A_CELL = ("--strategy", "--flops", "--model", "--data", "--seed", "--unique-tokens", "--teacher",
+             "--tokenizer", "--init", "--out", "--dry-run")
 # The options of glue.py that compare.py has no option of its own for.
 MORE_OF_GLUE = ("--pool", "--seq-len", "--dtype", "--device")
 
@@ -306,11 +335,14 @@ def compare(argv=None):
     """The options of compare.py, with those of the preset where none are given."""
     parser = cli.Parser(
         description="From scratch or distilled, at equal compute: grid, table, figure, report.",
-        epilog=COMPARE_EXAMPLES)
+        epilog=COMPARE_EXAMPLES,
+        verbatim=("--train-options", "--distil-options", "--glue-options"))
     add_grid(parser)
     add_scoring(parser)
     add_running(parser)
     args = parser.parse_args(argv)
+    if args.lr and args.lr_grid:
+        raise UserError("--lr gives the learning rates and --lr-grid tries some: leave one out")
     take_from_teacher(args)
     preset = {**NO_PRESET, **PRESETS[args.preset]}
     if args.lr_grid:  # it chooses the rates
@@ -323,6 +355,7 @@ def compare(argv=None):
             setattr(args, name, budget.size(value) if is_size else value)
     read_lists(args)
     check_comparison(args)
+    check_more_options(args)
     args.glue_grid = args.glue_grid or ("stories-short" if args.glue_data == "stories" else "quick")
     args.out = Path(args.out or ("runs/collected" if args.collect else
                                  f"runs/compare-{args.preset}"))
@@ -346,10 +379,10 @@ def add_grid(parser):
         help="their seeds count from here (default: 0): a class takes 0, 10, 20, ...")
     add("--model", type=budget.size, metavar="LxH",
         help="the student: layers x width, and heads where they are not 64 wide: 2x192h12")
-    add("--teacher", metavar="NAME",
+    add("--teacher", type=place, metavar="NAME",
         help="a teacher that exists: a run's folder, a BERT's folder or a hub id (default: one is "
         "trained)")
-    add("--head-teacher", metavar="NAME",
+    add("--head-teacher", type=place, metavar="NAME",
         help="another teacher, of the same size, for the strategies that read predictions (kd): "
         "where --teacher is an encoder without a head for masked words")
     add("--teacher-model", type=budget.size, metavar="LxH", help="size of a teacher to train")
@@ -385,7 +418,7 @@ def add_running(parser):
     add = parser.add_argument
     add("--jobs", type=cli.whole(1, 1000), metavar="N",
         help="cells at once (default: one a core, each with one thread; one where there is a GPU)")
-    add("--out", metavar="FOLDER", help="default: runs/compare-PRESET")
+    add("--out", type=place, metavar="FOLDER", help="default: runs/compare-PRESET")
     add("--collect", nargs="+", metavar="FOLDER",
         help="run nothing: one report from many comparisons' folders, each with seeds of its own")
     add("--list", action="store_true", help="print the cells as lines of shell, and stop")
@@ -396,7 +429,8 @@ def take_from_teacher(args):
     """What the folder of a teacher that exists says of it: its training's FLOPs, and its size."""
     if not args.teacher:
         return
-    record, config = Path(args.teacher) / "run.json", Path(args.teacher) / "config.json"
+    folder = Path(args.teacher)
+    record, config = folder / "run.json", folder / "config.json"
     if args.teacher_flops is None:  # of a teacher that is no run nothing is charged
         spent = disk.optional_json(record)
         before = spent.get("flops_before") or 0  # of the run that it began with (--start-from)
@@ -406,7 +440,7 @@ def take_from_teacher(args):
         from plumbing.huggingface import read_config
 
         from model import BertConfig
-        args.teacher_model = read_config(Path(args.teacher), BertConfig).size
+        args.teacher_model = read_config(folder, BertConfig).size
 
 
 def read_lists(args):
@@ -459,8 +493,23 @@ def check_comparison(args):
         raise UserError("--head-teacher is for a --teacher that has no head: give that one, too")
     if "scratch" not in args.strategies:
         raise UserError("--strategies has no scratch, and there is nothing to compare with: add it")
+    if args.teacher is None:
+        cheapest_step = budget.step_flops(args.teacher_model, 200, 32, 1)
+        if args.teacher_flops < 1000 * cheapest_step:
+            raise UserError(f"--teacher-flops {cli.flops(args.teacher_flops)} is no training for a "
+                            f"teacher of {args.teacher_model}: raise it, or name one with "
+                            "--teacher")
+
+
+def check_more_options(args):
+    """Raises UserError where --train-options, --distil-options or --glue-options hold what is not
+    theirs."""
+    for word in words_of(args.train_options, "--train-options"):
+        if word.split("=")[0] in OF_A_CELL:
+            raise UserError(f"--train-options {word}: each student has its own; compare.py's "
+                            "options say which (--help)")
     for word in words_of(args.distil_options, "--distil-options"):
-        if word.startswith("--") and word not in ONLY_DISTILLED:
+        if word.startswith("--") and word.split("=")[0] not in ONLY_DISTILLED:
             raise UserError(f"--distil-options {word}: that would make more than the strategy "
                             "differ; put it into --train-options, for all")
     more = words_of(args.glue_options, "--glue-options")
@@ -468,12 +517,6 @@ def check_comparison(args):
         if word.startswith("--") and word.split("=")[0] not in MORE_OF_GLUE:
             raise UserError(f"--glue-options {word} is none of {', '.join(MORE_OF_GLUE)}")
     glue(["student", *more])  # raises what is wrong with their values
-    if args.teacher is None:
-        cheapest_step = budget.step_flops(args.teacher_model, 200, 32, 1)
-        if args.teacher_flops < 1000 * cheapest_step:
-            raise UserError(f"--teacher-flops {cli.flops(args.teacher_flops)} is no training for a "
-                            f"teacher of {args.teacher_model}: raise it, or name one with "
-                            "--teacher")
 
 
 def words_of(text, flag):

@@ -17,6 +17,8 @@ from plumbing.files import readable
 
 BEGINNING = 2 ** 20   # bytes, by which a file of text is judged
 CHARACTERS = 2 ** 20  # that are read at once
+LONGEST = 100         # lines of a paragraph, in the mean of a text
+EMPTY_LINE = re.compile(r"\n[^\S\n]*\n")
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"  # of Arrow
 ROWS = 1000            # of Parquet and Arrow, that are converted at once
 FIRST_ROWS = 1000      # by which the columns of other files are judged
@@ -232,7 +234,7 @@ def arrow_reader(stream):
 
 def seekable(stream):
     """The stream, or a copy in memory where it cannot be read from its end."""
-    is_plain = isinstance(stream, io.BufferedReader)
+    is_plain = isinstance(stream, io.BufferedReader) and stream.seekable()
     return stream if is_plain else io.BytesIO(stream.read())
 
 
@@ -252,8 +254,8 @@ def numbered(name, batches):
 
 
 def documents(file):
-    """The documents of a file of text: paragraphs where its beginning has empty lines, else lines.
-    Raises UserError where it is not text."""
+    """The documents of a file of text: paragraphs where has_paragraphs says so, else lines. Raises
+    UserError where it is not text."""
     with readable(file):
         with file.open() as stream:
             beginning = stream.read(BEGINNING)
@@ -261,18 +263,29 @@ def documents(file):
             raise UserError(f"{file} is not text: it holds NUL bytes (text is read as UTF-8)")
         with file.open() as stream:
             lines = io.TextIOWrapper(stream, encoding="utf-8-sig")
-            if re.search(rb"\S[ \t]*\r?\n\r?\n", beginning):
+            if has_paragraphs(beginning):
                 yield from paragraphs(lines)
             else:
                 for line in lines:
                     yield line.rstrip("\n")
 
 
+def has_paragraphs(beginning):
+    """Whether the documents of a text are what stands between empty lines, and not its lines.
+
+    They are where an empty line follows at least one in LONGEST lines. So a text with a document a
+    line may have an empty line somewhere, or at its end."""
+    text = re.sub(r"\r\n?", "\n", beginning.decode("utf-8", "ignore")).strip()
+    lines = [bool(line.strip()) for line in text.split("\n")]
+    ends = sum(line and not following for line, following in zip(lines, lines[1:]))
+    return ends > 0 and LONGEST * ends >= sum(lines)
+
+
 def paragraphs(lines):
     """What stands between empty lines, a few characters at a time: a text may be larger than
-    memory."""
+    memory. A line of white space is empty, too."""
     rest = ""
     while characters := lines.read(CHARACTERS):
-        *whole, rest = (rest + characters).split("\n\n")
+        *whole, rest = EMPTY_LINE.split(rest + characters)
         yield from whole
     yield rest

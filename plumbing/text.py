@@ -17,7 +17,7 @@ from plumbing.cli import UserError, one_line
 from plumbing.vocabulary import train_wordpiece
 from plumbing.wordpiece import SPECIAL, tokenizer_from
 
-READER = 2  # the version of the rules by which files become documents
+READER = 3  # the version of the rules by which files become documents
 
 
 def open_source(data, text_column=None):
@@ -124,6 +124,7 @@ class FileSource(Source):
         self.has_validation = bool(self.files["validation"])
         if remark := self.remark(chosen.left_out):
             cli.say(remark)
+        self.check_column(chosen.files)
         of_rows = [file for part in ("train", "validation") for file in self.files[part]
                    if file.kind != "text"]
         if of_rows and not self.column:
@@ -132,6 +133,12 @@ class FileSource(Source):
             self.column = text_column_of(of_rows, is_mixed)
         self.key = ["files", READER, [[part, file.key] for part in ("train", "validation")
                                       for file in self.files[part]]]
+
+    def check_column(self, chosen):
+        """Raises UserError where a column is named, and no file has columns."""
+        if self.column and all(file.kind == "text" for file in chosen):
+            raise UserError(f"--text-column {self.column}: {self.name} holds text and no rows: "
+                            "leave it out")
 
     def remark(self, left_out):
         """One line on what names decided and what was left out, or None."""

@@ -57,7 +57,7 @@ def cached(source, tokenizer):
 
     It is built under a lock, for which a second process waits, and renamed into place when it is
     whole. Its name is a fingerprint of everything that the tokens depend on."""
-    key = [1, source.key, getattr(source, "column", None), tokenizer.to_str()]
+    key = [2, source.key, getattr(source, "column", None), tokenizer.to_str()]
     folder = disk.cache_folder() / f"tokens-{disk.fingerprint(key)}"
     with disk.locked(folder.with_suffix(".lock"), "tokenizes the same text"):
         if folder.exists() and is_whole(folder):
@@ -86,7 +86,8 @@ def build(source, tokenizer, folder):
                         "it, or leave it out, for stories without end")
     vocabulary = wordpiece.vocabulary_of(tokenizer)
     dtype = "uint16" if vocabulary.size <= 2 ** 16 else "uint32"
-    tokens, words, unknown = {"train": 0, "validation": 0}, 0, 0
+    tokens, documents = {"train": 0, "validation": 0}, {"train": 0, "validation": 0}
+    unknown = 0
     files = {part: open(folder / f"{part}.bin", "wb") for part in tokens}
     digests = {part: hashlib.sha256() for part in tokens}
     with progress.bar(None, " tokens", f"tokenizing {source.name}", unit_scale=True,
@@ -95,22 +96,23 @@ def build(source, tokenizer, folder):
             files[part].write(ids.tobytes())
             digests[part].update(ids.tobytes())
             tokens[part] += len(ids)
-            words += int((ids != vocabulary.sep).sum())  # a [SEP] ends each document
+            documents[part] += int((ids == vocabulary.sep).sum())  # it ends each document
             unknown += int((ids == vocabulary.unk).sum())
             bar.update(len(ids))
     for file in files.values():
         file.flush()
         os.fsync(file.fileno())
         file.close()
-    check_amounts(source.name, tokens, words, unknown)
+    check_amounts(source.name, tokens, documents, unknown)
     sha256 = {part: digest.hexdigest() for part, digest in digests.items()}
     disk.write_json(folder / "info.json", {"source": source.name, "dtype": dtype, "tokens": tokens,
-                                           "sha256": sha256})
+                                           "documents": documents, "sha256": sha256})
 
 
-def check_amounts(name, tokens, words, unknown):
+def check_amounts(name, tokens, documents, unknown):
     """Raises UserError where one part is empty, or the tokenizer does not know most words."""
     total = sum(tokens.values())
+    words = total - sum(documents.values())  # all but the [SEP] at the ends
     if min(tokens.values()) == 0:
         amount = "no text" if total == 0 else "a single document"
         raise UserError(f"{name} has {amount}: validation text is held out by document, so at "

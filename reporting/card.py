@@ -64,6 +64,7 @@ def plan_text(args, student, model, corpus, teacher, start, session, validation,
     lines += [
         f"text        {corpus.name}, {amount(corpus)}; {corpus.vocabulary.size:,} words "
         "and word pieces",
+        *documents_lines(corpus),
         f"a step      {B} blocks of {T} tokens, {masked} masked in each: "
         f"{plan.flops_per_step:,} FLOPs{price_of_teacher(args, student, V)}",
         f"budget      {cli.flops(args.flops)} FLOPs = {plan.steps:,} steps{finish_words(plan)} = "
@@ -138,6 +139,25 @@ def amount(corpus):
     if corpus.unique is None:
         return "without end, none seen twice"
     return f"{corpus.unique:,} tokens"
+
+
+LARGE_SHARE = 0.1  # of a text that is held out
+
+
+def documents_lines(corpus):
+    """How much of the text is held out, and how many documents it has: here one sees whether lines
+    or paragraphs were taken for documents. Nothing for stories without end."""
+    if corpus.unique is None:
+        return []
+    tokens, documents = corpus.info["tokens"], corpus.info["documents"]
+    share = tokens["validation"] / sum(tokens.values())
+    lines = [f"documents   {documents['train']:,} to train on, {documents['validation']:,} held "
+             f"out for validation: {share:.1%} of the tokens"]
+    if share > LARGE_SHARE:
+        lines += ["            That is much. Where no file is called validation, documents are "
+                  "held out whole: empty lines between paragraphs, or a document on each line, "
+                  "make more of them"]
+    return lines
 
 
 def price_of_teacher(args, student, V):

@@ -208,9 +208,11 @@ def check_folder(args):
 
 
 def claim_folder(args):
-    """Makes --out the folder of this comparison. Raises UserError where it holds another one."""
+    """Makes --out the folder of this comparison. Raises UserError where it holds another one of
+    which anything was begun."""
     path, fixed = args.out / "compare.json", {key: str(getattr(args, key)) for key in FIXED}
-    if path.exists():
+    is_begun = any(any(args.out.glob(files)) for files in ("teacher/*", "cells/*/*"))
+    if path.exists() and is_begun:
         old = {**LATER, **disk.read_json(path)}
         different = [f"{key} was {old.get(key)} and is now {value}"
                      for key, value in fixed.items() if old.get(key) != value]

@@ -11,6 +11,7 @@ What must be equal is what the comparison is about: EQUAL.
 """
 import re
 import shlex
+from pathlib import Path
 
 from plumbing import cli, disk, gluejson, options, runs
 from plumbing.cli import UserError
@@ -105,6 +106,9 @@ def write(args):
     if (args.out / "compare.json").exists():
         raise UserError(f"--out {args.out} is a comparison of its own, with a report of its own: "
                         "choose another folder")
+    if (args.out / handin.NAME).resolve() in [Path(path).resolve() for path in args.collect]:
+        raise UserError(f"--out {args.out} would write over {args.out / handin.NAME}, which is "
+                        "collected: choose another folder")
     with handin.opened(args.collect) as folders:
         write_pooled(args, folders)
 

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 from plumbing import disk
-from plumbing.cli import UserError
+from plumbing.cli import UserError, one_line
 
 NAME = "students.zip"
 LEFT_PLATEAU = "left_plateau_at"  # the FLOPs at which a student left the plateau, or None
@@ -77,12 +77,17 @@ def unpacked(path, stack):
     try:
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)  # it leaves out what would lie outside of the folder
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError) as failure:
-        raise UserError(f"--collect {path} is no whole zip ({failure}): give the {NAME} that a "
-                        "comparison wrote, or its folder") from None
-    inside = [folder, *sorted(entry for entry in folder.iterdir() if entry.is_dir())]
-    for place in inside:  # whoever zips a folder by hand has its name in the zip, too
-        if (place / "compare.json").exists():
-            return place
-    raise UserError(f"--collect {path} holds no comparison (no compare.json): give the {NAME} that "
-                    "a comparison wrote, or its folder")
+    except Exception as failure:  # every compression has classes of its own; it may be encrypted
+        raise UserError(f"--collect {path} cannot be unpacked ({type(failure).__name__}: "
+                        f"{one_line(failure)}): give the {NAME} that a comparison wrote, or its "
+                        "folder") from None
+    # Whoever zips a folder by hand has its name in the zip, too.
+    places = sorted(found.parent for found in folder.rglob("compare.json"))
+    if not places:
+        raise UserError(f"--collect {path} holds no comparison (no compare.json): give the {NAME} "
+                        "that a comparison wrote, or its folder")
+    if len(places) > 1:
+        names = ", ".join(str(place.relative_to(folder)) for place in places)
+        raise UserError(f"--collect {path} holds {len(places)} comparisons ({names}): unpack it, "
+                        "and give each folder")
+    return places[0]

@@ -43,15 +43,16 @@ def what_is_made(args, grid):
 
 def teachers(args):
     """Which teacher serves which strategy, and who trains it."""
+    size = args.teacher_model
+    described = f"BERT {size} ({size.L} layers, {size.h} wide)"
     if not args.teacher:
-        size = args.teacher_model
-        return (f"BERT {size} ({size.L} layers, {size.h} wide), which is trained first, with "
+        return (f"{described}, which is trained first, with "
                 f"{cli.flops(args.teacher_flops)} FLOPs")
     readers = [name for name in args.strategies if cells.reads_predictions(args, name)]
     if not (args.head_teacher and readers):
-        return f"{args.teacher}, whose own training is not counted here"
-    return (f"{args.teacher}, and for predictions ({', '.join(readers)}) {args.head_teacher}; "
-            "their own training is not counted here")
+        return f"{args.teacher}, a {described}, whose own training is not counted here"
+    return (f"{args.teacher}, a {described}, and for predictions ({', '.join(readers)}) "
+            f"{args.head_teacher}; their own training is not counted here")
 
 
 def what_it_costs(args, work, why_not):

@@ -187,10 +187,20 @@ def test_students_of_an_edited_text_are_not_compared(comparison):
 # --------------------------------------------------------------------------------------------------
 # The folder
 
-def test_a_folder_holds_one_comparison(comparison):
+def test_a_folder_of_which_nothing_was_begun_takes_the_corrected_command(comparison):
     args, _ = comparison
+    args.data = "bokks.txt"
+    cells.claim_folder(args)
+    args.data = "books.txt"
+    cells.claim_folder(args)
+    assert disk.read_json(args.out / "compare.json")["data"] == "books.txt"
+
+
+def test_a_folder_holds_one_comparison(comparison):
+    args, cell = comparison
     cells.claim_folder(args)
     cells.claim_folder(args)  # the same one again
+    leave_record(cell)
     args.teacher_flops += 1
     with pytest.raises(UserError, match="holds another comparison .teacher_flops was"):
         cells.claim_folder(args)
@@ -203,6 +213,7 @@ def test_the_options_of_glue_are_part_of_the_command_and_of_what_is_compared(tmp
     scoring = options.glue(cell.commands[1][1:])
     assert (scoring.dtype, scoring.pool) == ("fp32", "cls")
     cells.claim_folder(args)
+    leave_record(cell)
     with pytest.raises(UserError, match="glue_options was --dtype fp32 --pool cls and is now"):
         cells.claim_folder(options.compare(argv[:2]))
 

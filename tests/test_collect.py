@@ -146,6 +146,15 @@ def test_a_comparisons_own_report_is_not_written_over(hand_in, tmp_path):
         collect_into(tmp_path / "ann", ann)
 
 
+def test_a_zip_that_is_collected_is_not_written_over(hand_in, tmp_path, monkeypatch):
+    collect_into(tmp_path / "all", hand_in("ann", {("scratch", 10): 0.5}))
+    monkeypatch.chdir(tmp_path / "all")
+    before = Path("students.zip").read_bytes()
+    with pytest.raises(UserError, match="would write over students.zip, which is collected"):
+        collect_into(Path("."), "students.zip")
+    assert Path("students.zip").read_bytes() == before
+
+
 def edit(path, change):
     record = disk.read_json(path)
     change(record)

@@ -136,7 +136,7 @@ def test_cells_are_lines_of_shell_teachers_first(tiny):
 def test_the_papers_study_has_a_price(tmp_path):
     status, out, err = run({"--preset": "paper"}, tmp_path / "out", "--dry-run")
     assert status == 0 and "16 students" in out and "8.40e19 FLOPs" in out and "H100" in out
-    assert "bert-base-uncased, whose own training is not counted" in out
+    assert "bert-base-uncased, a BERT 12x768 (12 layers, 768 wide), whose own training" in out
 
 
 @pytest.mark.parametrize("option, value, message", [

@@ -29,6 +29,29 @@ def chosen(*paths):
 
 
 # --------------------------------------------------------------------------------------------------
+# One text in two files
+
+@pytest.mark.parametrize("names", [("a.txt", "a.txt.gz"), ("a.txt.gz", "a.txt.zst"),
+                                   ("a.txt", "a.zip"), ("a/a.txt", "a.zip"), ("a.txt.xz", "a.zip")])
+def test_a_text_that_is_there_twice_is_refused(tmp_path, names):
+    touch(tmp_path, *names)
+    if "a.zip" in names:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr("a.txt", "hello")
+    with pytest.raises(UserError, match="look like one text in two files") as refusal:
+        files.choose([tmp_path])
+    assert all(str(tmp_path / name) in str(refusal.value) for name in names)
+
+
+def test_texts_of_equal_names_in_different_places_are_different_texts(tmp_path):
+    touch(tmp_path, "one/a.txt", "two/a.txt.gz")
+    for name in ("b.zip", "c.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("a.txt", name)
+    assert len(files.choose([tmp_path]).files) == 4
+
+
+# --------------------------------------------------------------------------------------------------
 # Names
 
 @pytest.mark.parametrize("name", ["book [1].txt", "what?.txt", "all*.txt", "a::b.txt", "{a,b}.txt",

@@ -76,10 +76,35 @@ def test_a_file_that_is_no_comparison_ends_in_one_line(tmp_path):
     (tmp_path / "text.zip").write_text("no zip")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("notes.txt", "hello")
-    for name, message in (("text.zip", "is no whole zip"), ("other.zip", "holds no comparison")):
+    for name, message in (("text.zip", "cannot be unpacked"), ("other.zip", "holds no comparison")):
         with pytest.raises(UserError, match=f"{name} {message}"):
             with handin.opened([tmp_path / name]):
                 pass
+
+
+def test_a_zip_with_one_damaged_bit_ends_in_one_line_or_gives_what_it_held(ann, tmp_path):
+    report_of(tmp_path / "all", ann)
+    whole = (tmp_path / "all" / "students.zip").read_bytes()
+    damaged = tmp_path / "damaged.zip"
+    refused = 0
+    for place in range(40, len(whole), len(whole) // 60):
+        damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+        try:
+            with handin.opened([damaged]):
+                pass
+        except UserError as refusal:
+            refused += 1
+            assert str(damaged) in str(refusal)
+    assert refused > 30
+
+
+def test_two_comparisons_in_one_zip_are_refused_by_their_names(hand_in, tmp_path):  # noqa: F811
+    for name, seed in (("ann", 10), ("ben", 20)):
+        hand_in(name, {("scratch", seed): 0.5})
+    zipped = shutil.make_archive(str(tmp_path / "class"), "zip", tmp_path)
+    with pytest.raises(UserError, match=r"class.zip holds 2 comparisons \(ann, ben\): unpack it"):
+        with handin.opened([zipped]):
+            pass
 
 
 def test_an_error_names_the_zip_and_not_where_its_files_lie_meanwhile(ann, tmp_path):

@@ -21,6 +21,50 @@ def test_a_preset_names_only_what_there_is(preset):
     assert args.glue_grid in options.GRIDS
 
 
+@pytest.mark.parametrize("option", ["--teacher", "--start-from", "--tokenizer", "--out"])
+def test_an_empty_name_is_refused_as_an_unset_variable_gives_it(option):
+    with pytest.raises(UserError, match='an empty name, ""'):
+        options.train(["--flops", "1e9", option, ""])
+
+
+def test_the_home_folder_is_meant_by_a_tilde_also_behind_an_equals_sign(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    args = options.train(["--flops", "1e9", "--out=~/run", "--strategy", "kd", "--teacher=~/t"])
+    assert (args.out, args.teacher) == ("/home/ann/run", "/home/ann/t")
+    assert options.glue(["~/run"]).model == ["/home/ann/run"]
+    assert options.glue(["owner/name"]).model == ["owner/name"]
+
+
+def test_a_column_of_stories_is_refused():
+    with pytest.raises(UserError, match="--text-column is for files of rows"):
+        options.train(["--flops", "1e9", "--text-column", "text"])
+
+
+def test_a_folder_called_stories_is_not_the_embedded_world(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options.train(["--flops", "1e9"])
+    assert capsys.readouterr().out == ""
+    (tmp_path / "stories").mkdir()
+    options.train(["--flops", "1e9"])
+    assert "for the folder of that name that is here write ./stories" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--train-options", "--paper"], ["--train-options=--paper"]])
+def test_an_options_text_may_begin_with_an_option(words):
+    assert options.compare(words).train_options == "--paper"
+
+
+@pytest.mark.parametrize("word", ["--seed 7", "--flops=1e11", "--unique-tokens 1e5", "--out x"])
+def test_what_makes_one_student_is_no_option_of_all(word):
+    with pytest.raises(UserError, match="each student has its own"):
+        options.compare(["--train-options", word])
+
+
+def test_rates_are_given_or_tried():
+    with pytest.raises(UserError, match="--lr gives the learning rates and --lr-grid tries some"):
+        options.compare(["--lr", "1e-3", "--lr-grid", "2e-3,4e-3"])
+
+
 def test_what_is_given_counts_more_than_the_preset():
     args = options.compare(["--preset", "stories", "--seeds", "5", "--budgets", "3e12,1e12,3e12"])
     assert args.seeds == 5 and args.budgets == [10 ** 12, 3 * 10 ** 12]

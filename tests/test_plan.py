@@ -45,14 +45,16 @@ def test_the_cost_of_a_grid_includes_a_teacher_that_is_trained():
 
 def test_the_training_of_a_teacher_that_exists_is_not_counted():
     words = plan_of("--teacher", "a/teacher", "--head-teacher", "a/head")
-    assert line_of(words, "teacher").startswith("a/teacher, and for predictions (kd) a/head; ")
+    assert line_of(words, "teacher").startswith(
+        "a/teacher, a BERT 4x128 (4 layers, 128 wide), and for predictions (kd) a/head; ")
     assert line_of(words, "cost").startswith("4.00e12 FLOPs of pretraining, the teacher's passes")
 
 
 def test_a_teacher_with_a_head_is_named_where_a_strategy_reads_predictions():
     words = plan_of("--teacher", "a/teacher", "--head-teacher", "a/head", "--strategies",
                     "scratch,tinybert")
-    assert line_of(words, "teacher") == "a/teacher, whose own training is not counted here"
+    assert line_of(words, "teacher") == (
+        "a/teacher, a BERT 4x128 (4 layers, 128 wide), whose own training is not counted here")
 
 
 def test_the_cost_of_a_grid_includes_fine_tuning_and_every_program():

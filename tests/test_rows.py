@@ -174,6 +174,24 @@ def test_text_is_cut_at_empty_lines_where_it_has_some_else_at_each_line(tmp_path
     assert list(rows.documents(file_of(tmp_path / "a.txt", content))) == documents
 
 
+LINES = [f"document {i}" for i in range(400)]
+
+
+@pytest.mark.parametrize("content", [
+    "\n".join(LINES), "\n".join(LINES) + "\n\n", "\n\n" + "\n".join(LINES),
+    "\n".join([*LINES[:50], "", *LINES[50:]]), "\r".join([*LINES[:50], " ", *LINES[50:]])])
+def test_an_empty_line_somewhere_does_not_make_one_document_of_many_lines(tmp_path, content):
+    documents = rows.documents(file_of(tmp_path / "a.txt", content))
+    assert [text for text in documents if text.strip()] == LINES
+
+
+@pytest.mark.parametrize("end", ["\n\n", "\n \t\n", "\r\n\r\n", "\r\r", "\n\u00a0\n"])
+def test_a_line_of_white_space_is_empty_whatever_ends_it(tmp_path, end):
+    content = end.join(f"paragraph {i}\nof two lines" for i in range(40))
+    documents = list(rows.documents(file_of(tmp_path / "a.txt", content)))
+    assert documents == [f"paragraph {i}\nof two lines" for i in range(40)]
+
+
 def test_a_paragraph_is_whole_wherever_the_reader_pauses(tmp_path, monkeypatch):
     content = "\n\n".join(f"paragraph {i}\nof two lines" for i in range(40))
     for characters in (1, 2, 3, 7, 1000):

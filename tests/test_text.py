@@ -163,6 +163,12 @@ def test_a_wrong_column_is_answered_with_the_columns_that_there_are(tmp_path):
         read(tmp_path / "a.csv", column="body")
 
 
+def test_a_column_of_files_without_columns_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("one\ntwo\n")
+    with pytest.raises(UserError, match="--text-column body: .* holds text and no rows"):
+        text.open_source([str(tmp_path)], "body")
+
+
 def test_a_folder_of_text_and_rows_is_read_whole(tmp_path):
     write(tmp_path / "a.csv", DOCUMENTS[:10])
     write(tmp_path / "b.jsonl", DOCUMENTS[10:20])

@@ -1,0 +1,58 @@
+"""What a comparison needs is there, and fits together: checked before anything is trained.
+
+An hour later the same mistake would be found by a cell, and each of the others would have it, too.
+"""
+from plumbing import cli, options, text, wordpiece
+from plumbing.cli import UserError
+from plumbing.huggingface import read_config
+from plumbing.options import COPIED
+from plumbing.teacher import fetch
+
+import budget
+import distill
+from model import BertConfig
+from reporting.words import spell
+
+SMALLEST_V = 201  # the vocabulary of stories; a larger one makes a step dearer
+
+
+def check_pairs(args, grid):
+    """Raises UserError where a strategy does not fit the pair of models or its own options, or a
+    budget is below one step."""
+    for cell in grid[:len(args.strategies)]:  # every strategy, at the smallest budget
+        training = options.train(cell.commands[0][1:])
+        chosen = distill.Options(training.temperature, training.relation_heads,
+                                 training.teacher_layer)
+        lesson = distill.lesson(cell.strategy.removesuffix(COPIED), args.model,
+                                args.teacher_model, chosen)
+        step = budget.step_flops(args.model, SMALLEST_V, training.seq_len, training.batch_size,
+                                 lesson, args.teacher_model)
+        if cell.flops < step:
+            raise UserError(f"--budgets {spell(cell.flops)} is below one step of {cell.strategy}, "
+                            f"which costs {cli.flops(step)} at least: raise it")
+
+
+def check_inputs(args, grid):
+    """Raises UserError where the text or a teacher is not there, or a teacher is not what the grid
+    takes it for. What lies on the hub is downloaded."""
+    training = options.train(grid[0].commands[0][1:])
+    if args.data != "stories":
+        text.open_source(training.data, training.text_column)
+    folders = [teacher_folder(option, name, args.teacher_model)
+               for option, name in (("--teacher", args.teacher),
+                                    ("--head-teacher", args.head_teacher)) if name]
+    words = [wordpiece.load_tokenizer(str(folder)).get_vocab() for folder in folders]
+    if words and words[0] != words[-1]:
+        raise UserError(f"--teacher {args.teacher} and --head-teacher {args.head_teacher} have "
+                        "different words, and their students could not be compared: choose two "
+                        "with one tokenizer")
+
+
+def teacher_folder(option, name, size):
+    """The folder of a teacher that should have this size. option: what names it."""
+    folder = fetch(name, f"{option} ")
+    own = read_config(folder, BertConfig).size
+    if own != size:
+        raise UserError(f"{option} {name} is a BERT {own}, and the comparison takes it for one of "
+                        f"{size}: give --teacher-model {own}, or another {option}")
+    return folder
