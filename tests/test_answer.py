@@ -113,6 +113,16 @@ def test_distilling_is_advised_where_it_gives_more_than_copied_layers(ahead, wor
     assert answer.what_to_distil(ahead, beside) == words
 
 
+def test_copied_layers_are_compared_in_the_data_setting_that_the_advice_is_for(tmp_path):
+    args, outcomes = make_study(tmp_path, ("scratch", "kd", "scratch-copied"), gain=0.0)
+    change(outcomes, (5.0, 5.1, 5.2), strategy="scratch-copied")
+    change(outcomes, (8.0, 8.2, 8.1), strategy="kd", unique_tokens=None)
+    change(outcomes, (2.0, 2.1, 2.2), strategy="kd", unique_tokens=20000)
+    page = section_of(args, outcomes)
+    assert "with unlimited data, if you have a teacher, distil with kd, or begin with" in page
+    assert "with 20,000 distinct tokens, if you have a teacher, begin with layers copied" in page
+
+
 def test_what_beats_copied_layers_at_one_budget_alone_does_not_beat_them():
     beside = [{"strategy": "kd", "control": "scratch-copied", "verdict": verdict}
               for verdict in ("ahead of scratch", "not told apart from scratch with 3 seeds")]

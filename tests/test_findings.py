@@ -83,6 +83,28 @@ def test_one_student_on_the_plateau_marks_the_row(study):
     assert not row_of(study, "kd", 10 ** 13)["plateau"]
 
 
+def test_the_exit_from_the_plateau_is_the_median_of_the_students_that_left_it(tmp_path):
+    args, outcomes = make_study(tmp_path, seeds=4)
+    exits = iter((1e11, 2e11, 9e11, None))
+    for cell, outcome in outcomes.items():
+        if (cell.strategy, cell.flops, cell.unique_tokens) == ("kd", 10 ** 12, None):
+            outcome["record"]["left_plateau_at"] = next(exits)
+    row = row_of((args, outcomes), "kd", 10 ** 12)
+    assert (row["exit"], row["exits"]) == (2e11, 3)
+
+
+def test_equality_is_corrected_for_how_many_are_given(tmp_path):
+    # Differences of -1.6 and 3.9 points in turns: by SciPy's two one-sided tests 2 p = 0.047.
+    args, outcomes = make_study(tmp_path, seeds=12, gain=0.0)
+    for cell, outcome in outcomes.items():
+        if cell.strategy == "kd":
+            gain = -0.016 if cell.seed % 2 else 0.039
+            outcome["results"]["entailment"]["score"]["test"][0] += gain
+    assert row_of((args, outcomes), "kd", 10 ** 12)["verdict"].startswith("not told apart")
+    args.budgets, args.unique_tokens = [10 ** 12], [None]  # one verdict instead of four
+    assert row_of((args, outcomes), "kd", 10 ** 12)["verdict"].startswith("equal")
+
+
 def test_verdicts_are_corrected_for_how_many_are_given(study):
     rows = [row for row in findings.rows_of(*study) if row["strategy"] == "kd"]
     differences = [10.0, 10.1, 10.2]
