@@ -226,6 +226,14 @@ def guessing_score(result):
     return statistics.mean(majority.values())
 
 
+def silent_tasks(rows, outcomes):
+    """The tasks on which no kind of students has a mean of a point more than guessing: a difference
+    there is one between ways to guess."""
+    results = next(iter(outcomes.values()))["results"]
+    return [task for task, result in results.items()
+            if max(row["tasks"][task] for row in rows) < 100 * guessing_score(result) + 1]
+
+
 # --------------------------------------------------------------------------------------------------
 # The difference to scratch over all budgets of a data setting
 

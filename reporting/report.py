@@ -253,7 +253,7 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
              *skills_section(args, findings.skills_of(args, outcomes)),
              *table_section(args, rows),
              *spread_section(args, outcomes), *rates_section(args, tried),
-             *limits_section(args, rows, tried),
+             *limits_section(args, rows, tried, findings.silent_tasks(rows, outcomes)),
              *making_section(args, outcomes, command),
              *failures_section(failed)]
     disk.write_file(args.out / "report.md", "\n".join(lines))
@@ -346,8 +346,8 @@ def rates_section(args, tried):
             "| strategy | rate | development score |", "|---|---|---|", *lines, ""]
 
 
-def limits_section(args, rows, tried):
-    """What the comparison cannot say."""
+def limits_section(args, rows, tried, silent):
+    """What the comparison cannot say. silent: of findings.silent_tasks."""
     seeds = "1 seed: it does not show how much of a difference is luck."
     if args.seeds > 1:
         seeds = f"{args.seeds} seeds: differences smaller than the intervals are not seen."
@@ -357,10 +357,19 @@ def limits_section(args, rows, tried):
         repetitions = f"more repetitions than {epochs:.3g} epochs."
     return ["## What would change this", "",
             f"- {seeds}",
+            *silent_lines(silent),
             f"- One schedule, and learning rates {rates_in_words(args, tried)}.",
             "- Budgets at which students sit on the plateau (marked in the table) compare little "
             "but luck.",
             f"- Another teacher, other tasks, or {repetitions}", ""]
+
+
+def silent_lines(tasks):
+    """What is said of tasks that no kind of students can do."""
+    if not tasks:
+        return []
+    return [f"- {listed(tasks)}: no kind of students has a mean of a point more than guessing. A "
+            "difference there is one between ways to guess."]
 
 
 def rates_in_words(args, tried):

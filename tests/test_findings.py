@@ -237,6 +237,15 @@ def test_the_levels_are_guessing_the_unigram_loss_and_the_teacher(study):
     assert levels["score"]["teacher"] == 40.0 and levels["val_loss"]["teacher"] == 1.6
 
 
+def test_a_task_that_no_kind_can_do_is_named(study):
+    args, outcomes = study
+    rows = findings.rows_of(args, outcomes)
+    assert findings.silent_tasks(rows, outcomes) == []  # 63 points of 50
+    for outcome in outcomes.values():
+        outcome["results"]["entailment"]["majority"]["test"]["accuracy"] = 0.63
+    assert findings.silent_tasks(rows, outcomes) == ["entailment"]
+
+
 @pytest.mark.parametrize("majority, score", [
     ({"accuracy": 0.6}, 0.6), ({"accuracy": 0.684, "f1": 0.812}, 0.748),  # MRPC: most are "yes"
     ({"accuracy": 0.5, "f1": 0.0}, 0.5), ({"matthews": 0.0}, 0.0)])

@@ -189,6 +189,15 @@ def test_those_that_begin_with_layers_of_the_teacher_are_named(tmp_path, no_figu
     assert f"{words}, and" in report_of(make_study(tmp_path))
 
 
+def test_tasks_that_no_kind_can_do_are_named_in_the_report(tmp_path, no_figures):
+    args, outcomes = make_study(tmp_path)
+    assert "no kind of students" not in report_of((args, outcomes))
+    for outcome in outcomes.values():
+        outcome["results"]["entailment"]["majority"]["test"]["accuracy"] = 0.7
+    assert "- entailment: no kind of students has a mean of a point more than guessing." in \
+        report_of((args, outcomes))
+
+
 def test_repeated_data_are_told_from_data_that_no_student_read_twice(tmp_path, no_figures):
     args, outcomes = make_study(tmp_path)
     assert "or repeated data: here no token was read twice." in report_of((args, outcomes))
