@@ -134,10 +134,17 @@ def price_of_teacher(args):
     """A sentence on the teacher's price, or nothing where it is not known."""
     if not args.teacher_flops:
         return ""
-    prices = [f"{args.teacher_flops / C:,.0f} students" for C in args.budgets]
+    prices = [in_students(args.teacher_flops / C) for C in args.budgets]
     if len(args.budgets) > 1:
         prices = [f"{price} of {cli.flops(C)}" for price, C in zip(prices, args.budgets)]
     return f" To train the teacher first costs as much as {listed(prices, 'or')}."
+
+
+def in_students(ratio):
+    """A number of students in words: "33 students", "0.3 of a student"."""
+    if ratio < 1:
+        return f"{ratio:.1g} of a student"
+    return cli.counted(round(ratio), "student")
 
 
 # --------------------------------------------------------------------------------------------------

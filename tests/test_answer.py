@@ -47,6 +47,12 @@ def test_one_budget_says_the_teachers_price_in_students(tmp_path):
     assert "Points of the score, at 1.00e12 FLOPs, with" in page
 
 
+@pytest.mark.parametrize("ratio, words", [(33.3, "33 students"), (1.2, "1 student"),
+                                          (1234.0, "1,234 students"), (0.3, "0.3 of a student")])
+def test_the_teachers_price_in_words(ratio, words):
+    assert answer.in_students(ratio) == words
+
+
 def test_a_strategy_is_advised_where_it_is_ahead_and_nowhere_else(tmp_path):
     args, outcomes = make_study(tmp_path, gain=0.0)
     change(outcomes, (5.0, 5.1, 5.2), strategy="kd", unique_tokens=None)
