@@ -65,6 +65,7 @@ def main():
     preflight.check_pairs(args, grid)
     if args.list:
         return cells.print_list(args, teacher_cell, grid)
+    options.note_stories(args.data)
     cli.say(plan.describe(args, grid))
     if args.dry_run:
         return

@@ -307,6 +307,7 @@ def zero_shot(name):
 
 def main():
     args = options.glue()
+    options.note_stories(args.data)
     name = args.model[0]
     folder = Path(args.out or gluejson.folder_of(name))
     cli.say(tables.scores_table(score(args, name, folder)))

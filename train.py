@@ -289,6 +289,7 @@ def validation_of(corpus, device):
 
 def main():
     args = options.train()
+    options.note_stories(args.data)
     runs.check_out(args.out)
     with Session(args.device, args.dtype) as session:  # processes, device, precision
         teacher, start = teachers.load(args)  # start: whose weights the student begins with

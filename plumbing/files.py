@@ -211,7 +211,8 @@ def check_copies(files):
             other = met.get(name)
             if other and (file.member is None or other.member is None):
                 raise UserError(f"{other} and {file} look like one text in two files, which would "
-                                "be read twice: remove one of them")
+                                "be read twice: remove one of them, or rename it if it is another "
+                                "text")
         met.setdefault(without_compression(places[0]), file)
 
 

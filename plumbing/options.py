@@ -160,16 +160,15 @@ def add_machine(parser):
 
 
 def check_text(args):
-    """Raises UserError where stories have a column. Notes where a folder has their name."""
+    """Raises UserError where stories have a column."""
     if args.data == ["stories"] and args.text_column:
         raise UserError("--text-column is for files of rows, and --data is stories: leave it out")
-    if args.data == ["stories"]:
-        note_stories()
 
 
-def note_stories():
-    """Says that stories is the embedded world, where a folder of that name is here."""
-    if Path("stories").exists():
+def note_stories(data):
+    """Says that stories is the embedded world, where a folder of that name is here. data: of
+    --data, a name or a list of names."""
+    if data in ("stories", ["stories"]) and Path("stories").exists():
         cli.say_once("--data stories is the embedded world; for the folder of that name that is "
                      "here write ./stories")
 
@@ -268,8 +267,6 @@ def glue(argv=None):
         raise UserError(f"one model at a time, not {len(args.model)}" if args.model else
                         "say which model to score: python glue.py runs/student")
     is_embedded = args.data == "stories"
-    if is_embedded:
-        note_stories()
     if args.predict and is_embedded:
         raise UserError("--predict writes the leaderboard's files, and the embedded tasks have no "
                         "leaderboard: give GLUE's files with --data")
@@ -326,7 +323,7 @@ STUDENTS = [*distill.STRATEGIES, *(name + COPIED for name in distill.STRATEGIES)
 ONLY_DISTILLED = ("--mlm-finish", "--init", "--temperature", "--relation-heads", "--teacher-layer")
 # The options of train.py that make one student, and have an option of compare.py's own.
 OF_A_CELL = ("--strategy", "--flops", "--model", "--data", "--seed", "--unique-tokens", "--teacher",
-             "--tokenizer", "--init", "--out", "--dry-run")
+             "--init", "--out", "--dry-run")
 # The options of glue.py that compare.py has no option of its own for.
 MORE_OF_GLUE = ("--pool", "--seq-len", "--dtype", "--device")
 
@@ -341,8 +338,6 @@ def compare(argv=None):
     add_scoring(parser)
     add_running(parser)
     args = parser.parse_args(argv)
-    if args.lr and args.lr_grid:
-        raise UserError("--lr gives the learning rates and --lr-grid tries some: leave one out")
     take_from_teacher(args)
     preset = {**NO_PRESET, **PRESETS[args.preset]}
     if args.lr_grid:  # it chooses the rates
@@ -419,7 +414,7 @@ def add_running(parser):
     add("--jobs", type=cli.whole(1, 1000), metavar="N",
         help="cells at once (default: one a core, each with one thread; one where there is a GPU)")
     add("--out", type=place, metavar="FOLDER", help="default: runs/compare-PRESET")
-    add("--collect", nargs="+", metavar="FOLDER",
+    add("--collect", nargs="+", type=place, metavar="FOLDER",
         help="run nothing: one report from many comparisons' folders, each with seeds of its own")
     add("--list", action="store_true", help="print the cells as lines of shell, and stop")
     add("--dry-run", action="store_true", help="print the grid and its price, and stop")
@@ -506,8 +501,9 @@ def check_more_options(args):
     theirs."""
     for word in words_of(args.train_options, "--train-options"):
         if word.split("=")[0] in OF_A_CELL:
-            raise UserError(f"--train-options {word}: each student has its own; compare.py's "
-                            "options say which (--help)")
+            raise UserError(f"--train-options {word}: each student has its own, by an option of "
+                            "compare.py (--help); layers are copied by --strategies "
+                            "scratch-copied")
     for word in words_of(args.distil_options, "--distil-options"):
         if word.startswith("--") and word.split("=")[0] not in ONLY_DISTILLED:
             raise UserError(f"--distil-options {word}: that would make more than the strategy "

@@ -273,8 +273,8 @@ def documents(file):
 def has_paragraphs(beginning):
     """Whether the documents of a text are what stands between empty lines, and not its lines.
 
-    They are where an empty line follows at least one in LONGEST lines. So a text with a document a
-    line may have an empty line somewhere, or at its end."""
+    They are where an empty line follows at least one in LONGEST lines. A text of many lines, each a
+    document, may so have an empty line somewhere, and any text at its end."""
     text = re.sub(r"\r\n?", "\n", beginning.decode("utf-8", "ignore")).strip()
     lines = [bool(line.strip()) for line in text.split("\n")]
     ends = sum(line and not following for line, following in zip(lines, lines[1:]))

@@ -106,9 +106,10 @@ def check_same_settings(folder, old, new, finished=False):
     if different == {"words_sha256"}:
         raise UserError(f"{folder} holds a run with another tokenizer, which cuts this text alike "
                         "and numbers other words differently: choose another --out")
-    if different == {"text_sha256"}:
+    if "text_sha256" in different and different <= {"text_sha256", "words_sha256"}:
         raise UserError(f"{folder} holds a run on another text: the text was edited, or is cut by "
-                        "another tokenizer; choose another --out")
+                        "another tokenizer, or an earlier version of this program made other "
+                        "documents of it; choose another --out")
     if different <= {"teacher_sha256", "teacher_model"}:
         raise UserError(f"{folder} holds the student of another teacher, or the teacher was "
                         "changed: choose another --out")

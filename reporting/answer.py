@@ -141,10 +141,12 @@ def price_of_teacher(args):
 
 
 def in_students(ratio):
-    """A number of students in words: "33 students", "0.3 of a student"."""
+    """A number of students in words: "33 students", "1.4 students", "0.3 of a student"."""
+    if ratio < 0.01:
+        return "less than a hundredth of a student"
     if ratio < 1:
-        return f"{ratio:.1g} of a student"
-    return cli.counted(round(ratio), "student")
+        return f"{ratio:.2g} of a student"
+    return f"{ratio:.2g} students" if ratio < 10 else f"{ratio:,.0f} students"
 
 
 # --------------------------------------------------------------------------------------------------

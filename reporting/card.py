@@ -146,17 +146,20 @@ LARGE_SHARE = 0.1  # of a text that is held out
 
 def documents_lines(corpus):
     """How much of the text is held out, and how many documents it has: here one sees whether lines
-    or paragraphs were taken for documents. Nothing for stories without end."""
-    if corpus.unique is None:
+    or paragraphs were taken for documents. Nothing for stories."""
+    if corpus.name == "stories":
         return []
     tokens, documents = corpus.info["tokens"], corpus.info["documents"]
     share = tokens["validation"] / sum(tokens.values())
     lines = [f"documents   {documents['train']:,} to train on, {documents['validation']:,} held "
              f"out for validation: {share:.1%} of the tokens"]
+    if corpus.n < corpus.available:
+        lines += ["            (of the whole text, from which the tokens to train on are drawn)"]
     if share > LARGE_SHARE:
         lines += ["            That is much. Where no file is called validation, documents are "
-                  "held out whole: empty lines between paragraphs, or a document on each line, "
-                  "make more of them"]
+                  "held out whole:",
+                  "            empty lines between paragraphs, or a document on each line, make "
+                  "more of them"]
     return lines
 
 

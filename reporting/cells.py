@@ -207,13 +207,20 @@ def check_folder(args):
         raise UserError(f"{args.out} holds other files, and no comparison: choose another --out")
 
 
+def is_begun(out):
+    """Whether a folder holds a comparison of which anything was made."""
+    made = ("teacher/*", "cells/*/*", f"{handin.SCORES}/glue.json", handin.NAME, "report.md")
+    return (out / "compare.json").exists() and any(any(out.glob(files)) for files in made)
+
+
 def claim_folder(args):
     """Makes --out the folder of this comparison. Raises UserError where it holds another one of
     which anything was begun."""
     path, fixed = args.out / "compare.json", {key: str(getattr(args, key)) for key in FIXED}
-    is_begun = any(any(args.out.glob(files)) for files in ("teacher/*", "cells/*/*"))
-    if path.exists() and is_begun:
+    if is_begun(args.out):
         old = {**LATER, **disk.read_json(path)}
+        for key in ("teacher", "head_teacher"):  # an earlier version kept them as they were typed
+            old[key] = options.place(old[key])
         different = [f"{key} was {old.get(key)} and is now {value}"
                      for key, value in fixed.items() if old.get(key) != value]
         if old != fixed:

@@ -137,7 +137,7 @@ def take_settings(args, folders):
     for name, own in zip(args.collect, settings):
         check_equal(args.collect[0], settings[0], name, own)
     adopt(args, settings[0])
-    teachers = {own.get("teacher") for own in settings}
+    teachers = {options.place(own.get("teacher", "None")) for own in settings}
     args.teacher = teacher_words({None if name == "None" else name for name in teachers})
     args.settings = {**settings[0], "teacher": str(args.teacher)}
 

@@ -11,14 +11,17 @@ from plumbing.teacher import fetch
 import budget
 import distill
 from model import BertConfig
+from reporting import cells
 from reporting.words import spell
 
 SMALLEST_V = 201  # the vocabulary of stories; a larger one makes a step dearer
 
 
 def check_pairs(args, grid):
-    """Raises UserError where a strategy does not fit the pair of models or its own options, or a
-    budget is below one step."""
+    """Raises UserError where a strategy does not fit the pair of models or its own options, where a
+    budget is below one step, or where the rates are given twice."""
+    if args.lr and args.lr_grid and not cells.is_begun(args.out):
+        raise UserError("--lr gives the learning rates and --lr-grid tries some: leave one out")
     for cell in grid[:len(args.strategies)]:  # every strategy, at the smallest budget
         training = options.train(cell.commands[0][1:])
         chosen = distill.Options(training.temperature, training.relation_heads,
@@ -36,9 +39,12 @@ def check_inputs(args, grid):
     """Raises UserError where the text or a teacher is not there, or a teacher is not what the grid
     takes it for. What lies on the hub is downloaded."""
     training = options.train(grid[0].commands[0][1:])
-    if args.data != "stories":
+    is_trained = all((cell.folder / "model.safetensors").exists() for cell in grid)
+    if args.data != "stories" and not is_trained:
         text.open_source(training.data, training.text_column)
-    folders = [teacher_folder(option, name, args.teacher_model)
+    # A comparison that was begun had its teacher, whatever was said of its size.
+    size = None if cells.is_begun(args.out) else args.teacher_model
+    folders = [teacher_folder(option, name, size)
                for option, name in (("--teacher", args.teacher),
                                     ("--head-teacher", args.head_teacher)) if name]
     words = [wordpiece.load_tokenizer(str(folder)).get_vocab() for folder in folders]
@@ -49,10 +55,10 @@ def check_inputs(args, grid):
 
 
 def teacher_folder(option, name, size):
-    """The folder of a teacher that should have this size. option: what names it."""
+    """The folder of a teacher that should have this size, or any (None). option: what names it."""
     folder = fetch(name, f"{option} ")
     own = read_config(folder, BertConfig).size
-    if own != size:
+    if size not in (None, own):
         raise UserError(f"{option} {name} is a BERT {own}, and the comparison takes it for one of "
                         f"{size}: give --teacher-model {own}, or another {option}")
     return folder

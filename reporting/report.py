@@ -246,6 +246,9 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
     pooled, beside = findings.pooled_of(args, rows), findings.controls_of(args, outcomes)
     if pooled:
         draw_forest(pooled, args, args.out)
+    else:  # an earlier report may have had one
+        for kind in ("png", "svg"):
+            (args.out / f"forest.{kind}").unlink(missing_ok=True)
     draw_scores(rows, args, args.out, findings.levels_of(outcomes, teacher))
     draw_bill(rows, args, args.out)
     lines = [*title(args, rows, cells, outcomes), *answer.section(args, rows, pooled, beside),

@@ -47,8 +47,9 @@ def test_one_budget_says_the_teachers_price_in_students(tmp_path):
     assert "Points of the score, at 1.00e12 FLOPs, with" in page
 
 
-@pytest.mark.parametrize("ratio, words", [(33.3, "33 students"), (1.2, "1 student"),
-                                          (1234.0, "1,234 students"), (0.3, "0.3 of a student")])
+@pytest.mark.parametrize("ratio, words", [
+    (33.3, "33 students"), (1.4, "1.4 students"), (1234.0, "1,234 students"),
+    (0.96, "0.96 of a student"), (3e-5, "less than a hundredth of a student")])
 def test_the_teachers_price_in_words(ratio, words):
     assert answer.in_students(ratio) == words
 

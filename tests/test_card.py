@@ -33,6 +33,23 @@ def test_a_run_that_knows_little_but_word_frequencies_is_told_so(unigram, neighb
     assert not plateau or "--seq-len" in words  # and what to do
 
 
+def corpus_of(train, validation, n=100, available=100, name="books"):
+    """A Corpus with so many tokens, all documents of ten."""
+    tokens = {"train": train, "validation": validation}
+    documents = {part: tokens[part] // 10 for part in tokens}
+    return SimpleNamespace(name=name, n=n, available=available,
+                           info={"tokens": tokens, "documents": documents})
+
+
+def test_the_plan_says_how_many_documents_there_are_and_how_much_is_held_out():
+    assert card.documents_lines(corpus_of(9900, 100)) == [
+        "documents   990 to train on, 10 held out for validation: 1.0% of the tokens"]
+    much = "\n".join(card.documents_lines(corpus_of(3000, 1000)))
+    assert "25.0% of the tokens" in much and "That is much." in much
+    assert "of the whole text" in card.documents_lines(corpus_of(9900, 100, n=10))[1]
+    assert card.documents_lines(corpus_of(1340, 8500, name="stories")) == []
+
+
 def test_the_way_to_both_neighbours_is_given_in_percent():
     assert "50% of the way" in card.verdict(record(5.0, 6.0, 4.0))
     assert "below that of knowing both" in card.verdict(record(3.9, 6.0, 4.0))

@@ -196,6 +196,28 @@ def test_a_folder_of_which_nothing_was_begun_takes_the_corrected_command(compari
     assert disk.read_json(args.out / "compare.json")["data"] == "books.txt"
 
 
+@pytest.mark.parametrize("made", ["students.zip", "report.md", "teacher-scores/glue.json"])
+def test_a_comparison_without_its_cells_is_not_written_over(comparison, made):
+    args, _ = comparison
+    cells.claim_folder(args)
+    path = args.out / made
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    args.glue_seeds += 1
+    with pytest.raises(UserError, match="holds another comparison .glue_seeds was"):
+        cells.claim_folder(args)
+
+
+@pytest.mark.parametrize("typed", ["runs/t/", "./runs/t", "runs//t"])
+def test_a_teacher_that_an_earlier_version_kept_as_it_was_typed_is_the_same(tmp_path, typed):
+    args = options.compare(["--out", str(tmp_path), "--teacher", "runs/t"])
+    cells.claim_folder(args)
+    (tmp_path / "report.md").touch()
+    settings = disk.read_json(tmp_path / "compare.json")
+    disk.write_json(tmp_path / "compare.json", {**settings, "teacher": typed})
+    cells.claim_folder(args)
+
+
 def test_a_folder_holds_one_comparison(comparison):
     args, cell = comparison
     cells.claim_folder(args)

@@ -42,10 +42,12 @@ def test_a_column_of_stories_is_refused():
 
 def test_a_folder_called_stories_is_not_the_embedded_world(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    options.train(["--flops", "1e9"])
+    options.note_stories("stories")
     assert capsys.readouterr().out == ""
     (tmp_path / "stories").mkdir()
-    options.train(["--flops", "1e9"])
+    options.note_stories(["./stories"])
+    assert capsys.readouterr().out == ""
+    options.note_stories(options.train(["--flops", "1e9"]).data)
     assert "for the folder of that name that is here write ./stories" in capsys.readouterr().out
 
 
@@ -58,11 +60,6 @@ def test_an_options_text_may_begin_with_an_option(words):
 def test_what_makes_one_student_is_no_option_of_all(word):
     with pytest.raises(UserError, match="each student has its own"):
         options.compare(["--train-options", word])
-
-
-def test_rates_are_given_or_tried():
-    with pytest.raises(UserError, match="--lr gives the learning rates and --lr-grid tries some"):
-        options.compare(["--lr", "1e-3", "--lr-grid", "2e-3,4e-3"])
 
 
 def test_what_is_given_counts_more_than_the_preset():

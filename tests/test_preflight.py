@@ -64,6 +64,38 @@ def test_an_option_that_a_strategy_does_not_use_is_said_for_all_its_students():
     check("--distil-options", "--mlm-finish 0.3")
 
 
+def test_rates_are_given_or_tried():
+    with pytest.raises(UserError, match="--lr gives the learning rates and --lr-grid tries some"):
+        check("--lr", "1e-3", "--lr-grid", "2e-3,4e-3")
+
+
+def finish(out, *words):
+    """Leaves the files of a comparison whose students are all trained."""
+    args = options.compare(["--strategies", "scratch,kd,tinybert", *words])
+    cells.claim_folder(args)
+    teacher, _ = cells.teacher_of(args)
+    for cell in cells.grid(args, teacher, args.rates):
+        cell.folder.mkdir(parents=True)
+        (cell.folder / "model.safetensors").touch()
+
+
+def test_a_comparison_whose_students_are_trained_needs_no_text(tmp_path):
+    words = ["--data", str(tmp_path / "gone.txt"), "--out", str(tmp_path / "out")]
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="no such file"):
+        check(*words)
+    finish(tmp_path / "out", *words)
+    check(*words)
+
+
+def test_a_comparison_that_was_begun_keeps_what_was_said_of_its_teachers_size(teacher, tmp_path):
+    words = ["--teacher", teacher("t", "4x128"), "--teacher-model", "6x128", "--out",
+             str(tmp_path / "out")]
+    (tmp_path / "out").mkdir()
+    finish(tmp_path / "out", *words)
+    check(*words)
+
+
 def test_a_budget_below_one_step_is_refused():
     # A step of a 2x128 on stories: 3 F B = 2,557,009,920 FLOPs (TUTORIAL.md, stop 1), and kd's
     # costs 4,248,207,360.
