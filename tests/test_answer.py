@@ -146,7 +146,7 @@ def test_each_line_says_how_many_pairs_it_rests_on_and_how_sure_it_is(tmp_path):
     assert "- **kd, unlimited data**: ahead of scratch (5.2 ± 0.1 points; n = 7; p < 0.001)" in page
     assert "- **tinybert, unlimited data**: equal to scratch within 3 points (0.0 ± 0.0 points; " \
         "n = 4; p = 1)" in page
-    assert "correction for all 4 rows (Holm)" in page  # two strategies, two data settings
+    assert "correction for 4 rows (Holm)" in page  # two strategies, two data settings
     assert "**Fewer than 6 pairs are a demonstration.**" in page
 
 
