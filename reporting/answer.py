@@ -161,8 +161,8 @@ def section(args, rows, pooled, beside):
     return [sentences, "", "![differences to scratch](forest.png)", "",
             f"Points of the score, {where(args)}, with 95% intervals (Student's t, paired by seed; "
             f"n is the number of pairs).{few(pooled)} A verdict is given where it holds after "
-            f"correction for {cli.counted(len(pooled), 'row')} (Holm). *Equal* means that the whole "
-            f"interval lies within {MARGIN:g} points of zero, and is corrected alike.", "",
+            f"correction for {cli.counted(len(pooled), 'row')} (Holm). *Equal* means that the "
+            f"whole interval lies within {MARGIN:g} points of zero, and is corrected alike.", "",
             *[pooled_line(row, args) for row in pooled], ""]
 
 
