@@ -1,10 +1,12 @@
 """plumbing/rows.py: a value keeps its type, and what is wrong is said with its file and line."""
+import gzip
 import json
 
 from plumbing import files, rows
 from plumbing.cli import UserError
 
 import pytest
+import zstandard
 
 pyarrow = pytest.importorskip("pyarrow")
 
@@ -160,6 +162,17 @@ def test_the_columns_of_every_format_and_whether_they_hold_text(tmp_path):
     lines = '{"a": null, "n": 1}\n{"a": "x", "n": null, "m": "y"}\n'
     assert rows.columns_of(file_of(tmp_path / "a.jsonl", lines)) == {"a": True, "n": False,
                                                                      "m": True}
+
+
+@pytest.mark.parametrize("compress, ending", [(zstandard.compress, ".zst"),
+                                              (gzip.compress, ".gz")])
+def test_a_compressed_parquet_file_is_read_although_it_is_read_from_its_end(tmp_path, compress,
+                                                                            ending):
+    from pyarrow import parquet
+    parquet.write_table(pyarrow.table({"text": ["a", "b"]}), tmp_path / "whole.parquet")
+    path = tmp_path / f"a.parquet{ending}"
+    path.write_bytes(compress((tmp_path / "whole.parquet").read_bytes()))
+    assert [row for _, row in rows.rows(file_of(path), ["text"])] == [{"text": "a"}, {"text": "b"}]
 
 
 # --------------------------------------------------------------------------------------------------
