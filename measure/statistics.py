@@ -170,6 +170,11 @@ def verdict(mean, p, equal_p, n):
     return f"not told apart from scratch with {n} seeds"
 
 
+def is_resolved(words):
+    """Whether a verdict says something: ahead, behind or equal."""
+    return words.startswith(("ahead", "behind", "equal"))
+
+
 # --------------------------------------------------------------------------------------------------
 # Where the spread comes from
 

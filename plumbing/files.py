@@ -127,10 +127,7 @@ class ZstdStream(io.RawIOBase):
 
 def kind_of(name):
     """The kind of a file by its name, such as "text" (see File). None where the name says none."""
-    path = Path(str(name).lower())
-    if path.suffix in COMPRESSED or path.suffix == ".zst":
-        path = path.with_suffix("")
-    return KINDS.get(path.suffix)
+    return KINDS.get(without_compression(Path(str(name).lower())).suffix)
 
 
 def is_text(name):

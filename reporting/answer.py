@@ -5,10 +5,9 @@ The sentences follow from the verdicts of reporting/findings.py.
 """
 from plumbing import cli
 
-from measure.statistics import MARGIN
+from measure.statistics import MARGIN, is_resolved
 from reporting import findings
-from reporting.findings import is_told_apart
-from reporting.words import data_setting, listed, plus_minus
+from reporting.words import data_setting, difference_words, listed, plus_minus
 
 FEW = 6  # pairs, below which a difference is a demonstration
 
@@ -40,8 +39,7 @@ def clauses(rows):
         if part := clause(row):
             parts.append(part)
         else:
-            difference = plus_minus(row["difference"], row["difference_half"])
-            unresolved.append(f"{row['strategy']} ({difference})")
+            unresolved.append(f"{row['strategy']} ({difference_words(row)})")
     if unresolved:
         verb = "is" if len(unresolved) == 1 else "are"
         parts.append(f"{listed(unresolved)} {verb} not told apart from scratch")
@@ -55,10 +53,9 @@ def clause(row):
         return f"**{row['strategy']} scores {points} points more than scratch**"
     if row["verdict"].startswith("behind"):
         return f"**{row['strategy']} scores {points} points less than scratch**"
-    difference = plus_minus(row["difference"], row["difference_half"])
     if row["verdict"].startswith("equal"):
         return (f"**{row['strategy']} and scratch are equal within {MARGIN:g} points** "
-                f"({difference})")
+                f"({difference_words(row)})")
     return None
 
 
@@ -99,8 +96,7 @@ def advice(rows, beside):
     ahead = [row["strategy"] for row in rows if row["verdict"].startswith("ahead")]
     if ahead:
         return f"if you have a teacher, {what_to_distil(ahead, beside)}"
-    still_open = [row["strategy"] for row in rows
-                  if not is_told_apart(row) and not row["verdict"].startswith("equal")]
+    still_open = [row["strategy"] for row in rows if not is_resolved(row["verdict"])]
     if not still_open:
         return "pretrain from scratch, and save yourself the teacher"
     if len(still_open) == len(rows):
@@ -153,12 +149,11 @@ def in_students(ratio):
 # The first page
 
 
-def section(args, rows, pooled, beside):
-    """The sentences, and the figure that shows them."""
-    sentences = " ".join(answer(args, rows, pooled, beside))
+def section(args, sentences, pooled):
+    """The sentences of `answer`, and the figure that shows them."""
     if not pooled:
-        return [sentences, ""]
-    return [sentences, "", "![differences to scratch](forest.png)", "",
+        return [" ".join(sentences), ""]
+    return [" ".join(sentences), "", "![differences to scratch](forest.png)", "",
             f"Points of the score, {where(args)}, with 95% intervals (Student's t, paired by seed; "
             f"n is the number of pairs).{few(pooled)} A verdict is given where it holds after "
             f"correction for {cli.counted(len(pooled), 'row')} (Holm). *Equal* means that the "
@@ -184,12 +179,11 @@ def few(pooled):
 
 def pooled_line(row, args):
     """One row of the figure in words."""
-    difference = plus_minus(row["difference"], row["difference_half"])
     budgets = ""
     if len(row["budgets"]) < len(args.budgets):
         budgets = f", {listed([cli.flops(C) for C in row['budgets']])} FLOPs alone"
     return (f"- **{row['strategy']}, {data_setting(row['unique_tokens'])}{budgets}**: "
-            f"{row['verdict']} ({difference} points; n = {row['pairs']}{p_words(row)})")
+            f"{row['verdict']} ({difference_words(row)} points; n = {row['pairs']}{p_words(row)})")
 
 
 def p_words(row):

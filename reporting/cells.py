@@ -213,14 +213,21 @@ def is_begun(out):
     return (out / "compare.json").exists() and any(any(out.glob(files)) for files in made)
 
 
+def kept_settings(path):
+    """The settings in a compare.json, as this version would have kept them."""
+    kept = {**LATER, **disk.read_json(path)}
+    for key in ("teacher", "head_teacher"):  # an earlier version kept them as they were typed
+        if key in kept:
+            kept[key] = options.place(kept[key])
+    return kept
+
+
 def claim_folder(args):
     """Makes --out the folder of this comparison. Raises UserError where it holds another one of
     which anything was begun."""
     path, fixed = args.out / "compare.json", {key: str(getattr(args, key)) for key in FIXED}
     if is_begun(args.out):
-        old = {**LATER, **disk.read_json(path)}
-        for key in ("teacher", "head_teacher"):  # an earlier version kept them as they were typed
-            old[key] = options.place(old[key])
+        old = kept_settings(path)
         different = [f"{key} was {old.get(key)} and is now {value}"
                      for key, value in fixed.items() if old.get(key) != value]
         if old != fixed:

@@ -20,7 +20,14 @@ import budget
 import glue
 from measure import scores
 from reporting import handin, report
-from reporting.cells import LATER, RELEASED_WHOLE, Cell, cell_of, scores_of_teacher, tasks_of
+from reporting.cells import (
+    RELEASED_WHOLE,
+    Cell,
+    cell_of,
+    kept_settings,
+    scores_of_teacher,
+    tasks_of,
+)
 
 # The name of a cell's folder, as cells.cell_name writes it.
 CELL_NAME = re.compile(r"(?P<strategy>[a-z0-9-]+)-(?P<flops>[\d.e]+)-(?P<unique>all|[\d.e]+)"
@@ -41,7 +48,7 @@ def settings_of(folder):
     path = folder / "compare.json"
     if not path.exists():
         raise UserError(f"--collect {folder} is no comparison's folder: it has no compare.json")
-    settings = {**LATER, **disk.read_json(path)}
+    settings = kept_settings(path)
     missing = [key for key in EQUAL if key not in settings]
     if missing:
         raise UserError(f"{path} does not say {missing[0]}: it is of another version; the "
@@ -137,7 +144,7 @@ def take_settings(args, folders):
     for name, own in zip(args.collect, settings):
         check_equal(args.collect[0], settings[0], name, own)
     adopt(args, settings[0])
-    teachers = {options.place(own.get("teacher", "None")) for own in settings}
+    teachers = {own.get("teacher", "None") for own in settings}
     args.teacher = teacher_words({None if name == "None" else name for name in teachers})
     args.settings = {**settings[0], "teacher": str(args.teacher)}
 

@@ -6,8 +6,8 @@ from plumbing import disk
 from plumbing.options import COPIED
 
 import distill
-from measure.statistics import MARGIN
-from reporting.words import data_setting, plus_minus, power_of_ten
+from measure.statistics import MARGIN, is_resolved
+from reporting.words import data_setting, difference_words, power_of_ten
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart. A strategy has the same colour
 # and marker in all figures.
@@ -144,14 +144,14 @@ def draw_difference(ax, y, row):
     ax.errorbar([row["difference"]], [y], xerr=row["difference_half"], color=colour, marker=marker,
                 markersize=8 if is_resolved else 6, linewidth=2.5 if is_resolved else 1.2,
                 capsize=3, markerfacecolor=colour if is_resolved else "white")
-    words = f"{plus_minus(row['difference'], row['difference_half'])} (n = {row['pairs']})"
+    words = f"{difference_words(row)} (n = {row['pairs']})"
     ax.text(1.01, y, words, transform=ax.get_yaxis_transform(), fontsize=9, va="center",
             fontweight=weight_of(row))
 
 
 def weight_of(row):
     """The font of a difference: bold where it is resolved."""
-    return "bold" if row["verdict"].startswith(("ahead", "behind", "equal")) else "normal"
+    return "bold" if is_resolved(row["verdict"]) else "normal"
 
 
 def draw_scores(rows, args, folder, levels):

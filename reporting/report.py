@@ -16,7 +16,7 @@ from measure.statistics import LEAST_PAIRS, break_even
 from reporting import answer, findings, handin
 from reporting.figures import draw_bill, draw_forest, draw_scores
 from reporting.findings import is_told_apart
-from reporting.words import data_setting, listed, plus_minus, spell
+from reporting.words import data_setting, difference_words, listed, plus_minus, spell
 
 # --------------------------------------------------------------------------------------------------
 # The tables
@@ -37,7 +37,7 @@ def rows_table(rows, tasks):
                   loss + (" (plateau)" if row["plateau"] else ""), exit_words(row),
                   *(f"{row['tasks'][task]:.1f}" for task in tasks),
                   plus_minus(row["score"], row["half"]),
-                  plus_minus(row["difference"], row["difference_half"]), row["verdict"]]
+                  difference_words(row), row["verdict"]]
         if has_multipliers:
             values.append(multiplier_words(row))
         lines.append(f"| {' | '.join(values)} |")
@@ -104,7 +104,7 @@ def budget_line(row, args):
     data, C = data_setting(row["unique_tokens"]), cli.flops(row["flops"])
     text = f"- **{row['strategy']}, {data}, {C} FLOPs**: {row['verdict']}"
     if row["difference"] is not None:
-        text += f" ({plus_minus(row['difference'], row['difference_half'])} points)"
+        text += f" ({difference_words(row)} points)"
     if not row["pairs"]:
         return f"{text}no student from scratch to compare with."
     # A multiplier within the noise says nothing, and a curve of one point has none.
@@ -155,7 +155,7 @@ def control_line(row):
     words = row["verdict"].replace("scratch", row["control"])
     return (f"- {row['strategy']} against {row['control']}, "
             f"{data_setting(row['unique_tokens'])}, {cli.flops(row['flops'])} FLOPs: {words} "
-            f"({plus_minus(row['difference'], row['difference_half'])} points)")
+            f"({difference_words(row)} points)")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -182,10 +182,10 @@ def skills_section(args, rows):
             "as a coin. So here is how many students have the skill, with Wilson's 95% interval of "
             "the share in percent. A student has it where its score lies beyond half of the way "
             "from an untrained network to the teacher of the gate (points above the majority "
-            f"answer: {bounds}).{test_words(rows)}", "", *lines, ""]
+            f"answer: {bounds}).{how_compared(rows)}", "", *lines, ""]
 
 
-def test_words(rows):
+def how_compared(rows):
     """How the shares were compared with scratch's. Nothing where scratch is alone."""
     tests = [row["test"] for row in rows if row["strategy"] != "scratch"]
     names = {"McNemar": "McNemar's exact test of the pairs",
@@ -244,6 +244,7 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
         return
     disk.write_file(args.out / "results.csv", results_csv(outcomes))
     pooled, beside = findings.pooled_of(args, rows), findings.controls_of(args, outcomes)
+    sentences = answer.answer(args, rows, pooled, beside)
     if pooled:
         draw_forest(pooled, args, args.out)
     else:  # an earlier report may have had one
@@ -251,7 +252,7 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
             (args.out / f"forest.{kind}").unlink(missing_ok=True)
     draw_scores(rows, args, args.out, findings.levels_of(outcomes, teacher))
     draw_bill(rows, args, args.out)
-    lines = [*title(args, rows, cells, outcomes), *answer.section(args, rows, pooled, beside),
+    lines = [*title(args, rows, cells, outcomes), *answer.section(args, sentences, pooled),
              *budget_section(args, rows), *controls_section(beside),
              *skills_section(args, findings.skills_of(args, outcomes)),
              *table_section(args, rows),
@@ -264,7 +265,7 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
         disk.write_file(args.out / "cells.txt", cells_text(teacher_cell, cells))
     hand_in(args, outcomes, teacher)
     print_rows(args, rows)
-    cli.say("\n" + "\n".join(answer.answer(args, rows, pooled, beside)).replace("**", ""))
+    cli.say("\n" + "\n".join(sentences).replace("**", ""))
     cli.say(f"report      {args.out / 'report.md'} ({'forest.png, ' if pooled else ''}scores.png, "
             "bill.png, results.csv, students.zip beside it)")
 
@@ -466,7 +467,7 @@ def print_rows(args, rows):
     for row in rows:
         loss = "" if row["val_loss"] is None else f"loss {row['val_loss']:.3f}"
         score = plus_minus(row["score"], row["half"])
-        difference = plus_minus(row["difference"], row["difference_half"])
+        difference = difference_words(row)
         cli.say(f"{data_setting(row['unique_tokens']):22} {cli.flops(row['flops']):>7} "
                 f"{row['strategy']:{width}} {score:>14} {loss:11} {difference:>14} "
                 f"{row['verdict']}")

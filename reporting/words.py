@@ -22,6 +22,11 @@ def plus_minus(value, half, digits=1):
     return f"{value:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
 
 
+def difference_words(row):
+    """'9.6 ± 6.7': the difference of a row of reporting/findings.py, and its interval."""
+    return plus_minus(row["difference"], row["difference_half"])
+
+
 def listed(words, conjunction="and"):
     """'a', 'a and b', or 'a, b and c'."""
     *others, last = words

@@ -9,7 +9,8 @@ def section_of(args, outcomes):
     """The first page, in one line."""
     rows = findings.rows_of(args, outcomes)
     pooled, beside = findings.pooled_of(args, rows), findings.controls_of(args, outcomes)
-    return " ".join(answer.section(args, rows, pooled, beside))
+    sentences = answer.answer(args, rows, pooled, beside)
+    return " ".join(answer.section(args, sentences, pooled))
 
 
 def change(outcomes, points, **kind):

@@ -154,7 +154,7 @@ def test_the_skills_are_counted(study, no_figures):
      "both, corrected for 1 comparison (Holm)."), ((), "")])
 def test_the_test_of_the_skills_is_the_one_that_was_made(tests, words):
     rows = [{"strategy": "kd", "test": test} for test in tests]
-    assert report.test_words([{"strategy": "scratch", "test": None}, *rows]) == words
+    assert report.how_compared([{"strategy": "scratch", "test": None}, *rows]) == words
 
 
 def test_the_exits_from_the_plateau_are_a_median_of_those_that_left_it():
