@@ -304,13 +304,13 @@ def test_a_signal_that_a_destructor_swallows_is_sent_again(python, machine):
     began = time.monotonic()
     done = python("-c", program("""
 Thing()
-time.sleep(20)""", before=f"""{machine}
+time.sleep(100)""", before=f"""{machine}
 class Thing:
     def __del__(self):
         {kill(signal.SIGTERM)}
         time.sleep(0)"""))
     assert (done.returncode, done.stderr) == (143, "")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 90
 
 
 # --------------------------------------------------------------------------------------------------
