@@ -10,6 +10,7 @@ from reporting import findings
 from reporting.words import data_setting, difference_words, listed, plus_minus
 
 FEW = 6  # pairs, below which a difference is a demonstration
+HAVING_A_TEACHER = "if you have a teacher"
 
 # --------------------------------------------------------------------------------------------------
 # What was found
@@ -22,13 +23,35 @@ def answer(args, rows, pooled, beside):
     for unique in args.unique_tokens:
         own = of_setting(pooled, unique)
         if own:
-            sentences.append(f"With {data_setting(unique)}, {listed(clauses(own))}.")
+            sentences.append(f"With {data_setting(unique)}, {finding(own, rows)}.")
     return [*sentences, conclusion(args, rows, pooled, beside)]
 
 
 def of_setting(rows, unique_tokens):
     """The rows of one data setting."""
     return [row for row in rows if row["unique_tokens"] == unique_tokens]
+
+
+def finding(own, rows):
+    """What was found in one data setting. own: its pooled differences. Where one changes with the
+    budget, its mean over all budgets is the answer to no question, so its ends are told."""
+    changing = [row for row in own if row["changes"]]
+    if not changing:
+        return listed(clauses(own))
+    words = ("the difference to scratch changes with the budget: "
+             f"{listed([change_clause(row, rows) for row in changing])}")
+    others = [row for row in own if not row["changes"]]
+    return f"{words}; over all budgets, {listed(clauses(others))}" if others else words
+
+
+def change_clause(row, rows):
+    """How one difference changes, from the smallest budget to the largest."""
+    least, most = row["budgets"][0], row["budgets"][-1]
+    at = {other["flops"]: difference_words(other) for other in rows
+          if (other["unique_tokens"], other["strategy"]) == (row["unique_tokens"], row["strategy"])}
+    verb = "rises" if row["change"]["difference"] > 0 else "falls"
+    return (f"**{row['strategy']}'s {verb} from {at[least]} points at {cli.flops(least)} FLOPs to "
+            f"{at[most]} at {cli.flops(most)}**")
 
 
 def clauses(rows):
@@ -64,22 +87,45 @@ def clause(row):
 
 
 def conclusion(args, rows, pooled, beside):
-    """What the verdicts mean for somebody who has a budget. Data settings with the same advice
-    share it."""
+    """What the verdicts mean for somebody who has a budget. What has the same advice shares it."""
     if not pooled:
         return nothing_to_compare(rows)
-    settings = {}  # {advice: the data settings that it is for}
+    cases = {}  # {advice: {data setting: the budgets that it is for; none where it is for all}}
+    for unique, C, own in verdicts_of(args, rows, pooled):
+        controls = [row for row in of_setting(beside, unique) if C in (None, row["flops"])]
+        budgets = cases.setdefault(advice(own, controls), {}).setdefault(unique, [])
+        if C is not None:
+            budgets.append(C)
+    if len(cases) == 1:
+        [words] = cases
+    else:
+        words = "; ".join(f"with {listed([place(*item) for item in places.items()])}, {words}"
+                          for words, places in cases.items())
+    is_any_ahead = any(words.startswith(HAVING_A_TEACHER) for words in cases)
+    return f"So, {words}.{price_of_teacher(args) if is_any_ahead else ''}"
+
+
+def verdicts_of(args, rows, pooled):
+    """(data setting, budget, rows with the verdicts that advice follows from), one by one. They are
+    the pooled ones, of budget None, unless a difference changes with the budget. Then each budget
+    has advice of its own."""
     for unique in args.unique_tokens:
         own = of_setting(pooled, unique)
-        if own:
-            words = advice(own, of_setting(beside, unique))
-            settings.setdefault(words, []).append(data_setting(unique))
-    if len(settings) == 1:
-        [words] = settings
-    else:
-        words = "; ".join(f"with {listed(names)}, {words}" for words, names in settings.items())
-    is_any_ahead = any(row["verdict"].startswith("ahead") for row in pooled)
-    return f"So, {words}.{price_of_teacher(args) if is_any_ahead else ''}"
+        if any(row["changes"] for row in own):
+            for C in args.budgets:
+                at_budget = [row for row in of_setting(rows, unique)
+                             if row["flops"] == C and row["pairs"]]
+                if at_budget:
+                    yield unique, C, at_budget
+        elif own:
+            yield unique, None, own
+
+
+def place(unique_tokens, budgets):
+    """A data setting, and the budgets in it that are meant, in words."""
+    if not budgets:
+        return data_setting(unique_tokens)
+    return f"{data_setting(unique_tokens)} at {listed([cli.flops(C) for C in budgets])} FLOPs"
 
 
 def nothing_to_compare(rows):
@@ -91,11 +137,11 @@ def nothing_to_compare(rows):
 
 
 def advice(rows, beside):
-    """What to do in one data setting. rows: its pooled differences; beside: its rows of
-    controls."""
+    """What to do in one data setting. rows: its differences with their verdicts; beside: its rows
+    of controls."""
     ahead = [row["strategy"] for row in rows if row["verdict"].startswith("ahead")]
     if ahead:
-        return f"if you have a teacher, {what_to_distil(ahead, beside)}"
+        return f"{HAVING_A_TEACHER}, {what_to_distil(ahead, beside)}"
     still_open = [row["strategy"] for row in rows if not is_resolved(row["verdict"])]
     if not still_open:
         return "pretrain from scratch, and save yourself the teacher"
@@ -157,7 +203,8 @@ def section(args, sentences, pooled):
             f"Points of the score, {where(args)}, with 95% intervals (Student's t, paired by seed; "
             f"n is the number of pairs).{few(pooled)} A verdict is given where it holds after "
             f"correction for {cli.counted(len(pooled), 'row')} (Holm). *Equal* means that the "
-            f"whole interval lies within {MARGIN:g} points of zero, and is corrected alike.", "",
+            f"whole interval lies within {MARGIN:g} points of zero, and is corrected alike."
+            f"{about_changes(args)}", "",
             *[pooled_line(row, args) for row in pooled], ""]
 
 
@@ -165,6 +212,14 @@ def where(args):
     """At which budgets the students are compared."""
     budgets = f"{listed([cli.flops(C) for C in args.budgets])} FLOPs"
     return f"as means over the budgets ({budgets})" if len(args.budgets) > 1 else f"at {budgets}"
+
+
+def about_changes(args):
+    """What the lines call a change."""
+    if len(args.budgets) == 1:
+        return ""
+    return (" *Change* is the difference at the largest budget less that at the smallest. Changes "
+            "are corrected together, too.")
 
 
 def few(pooled):
@@ -183,7 +238,16 @@ def pooled_line(row, args):
     if len(row["budgets"]) < len(args.budgets):
         budgets = f", {listed([cli.flops(C) for C in row['budgets']])} FLOPs alone"
     return (f"- **{row['strategy']}, {data_setting(row['unique_tokens'])}{budgets}**: "
-            f"{row['verdict']} ({difference_words(row)} points; n = {row['pairs']}{p_words(row)})")
+            f"{row['verdict']} ({difference_words(row)} points; n = {row['pairs']}{p_words(row)})"
+            f"{change_words(row)}")
+
+
+def change_words(row):
+    """The change with the budget, in words. Nothing where there is one budget."""
+    change = row["change"]
+    if not change["pairs"]:
+        return ""
+    return f"; change {difference_words(change)} (n = {change['pairs']}{p_words(change)})"
 
 
 def p_words(row):

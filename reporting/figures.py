@@ -1,4 +1,4 @@
-"""Figures: a run's curve, and of a comparison its scores and its bill."""
+"""Figures: a run's curve, and of a comparison its differences, its scores and its bill."""
 import math
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from reporting.words import data_setting, difference_words, power_of_ten
 # and marker in all figures.
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
 MARKERS = "osD^vPX*"
+PART = 0.5  # of a row of forest.png: the height of a budget's line
 
 
 def pyplot():
@@ -108,33 +109,47 @@ def apart(heights, step):
 # A comparison
 
 
-def draw_forest(pooled, args, folder):
+def draw_forest(pooled, rows, args, folder):
     """Draws forest.png: for each data setting and strategy the pooled difference to scratch with
     its interval, beside zero and the band in which students count as equal. What is resolved is
-    bold."""
-    n = len(pooled)
-    figure, ax = pyplot().subplots(figsize=(7.5, 1.1 + 0.42 * max(1, n + len(args.unique_tokens))))
+    bold. Where there are several budgets, a thin line below it shows the difference at each."""
+    parts = [parts_of(row, rows) for row in pooled]
+    height = len(pooled) + len(args.unique_tokens) + PART * sum(map(len, parts))
+    figure, ax = pyplot().subplots(figsize=(7.5, 1.1 + 0.42 * max(1, height)))
     ax.axvspan(-MARGIN, MARGIN, color="0.92", linewidth=0)
     ax.axvline(0, color="0.3", linewidth=1)
-    y, ticks = 0.0, []
+    y, ticks, small_ticks = 0.0, [], []
     for unique in args.unique_tokens:
         ax.text(0, y, data_setting(unique), transform=ax.get_yaxis_transform(), fontsize=9,
                 color="0.35", va="center", ha="right", style="italic")
-        for row in pooled:
+        for row, at_budgets in zip(pooled, parts):
             if row["unique_tokens"] == unique:
                 y += 1
                 draw_difference(ax, y, row)
                 ticks.append((y, row))
+                for part in at_budgets:
+                    y += PART
+                    draw_part(ax, y, part)
+                    small_ticks.append((y, part))
         y += 1
-    ax.set_yticks([y for y, _ in ticks], [row["strategy"] for _, row in ticks])
-    for label, (_, row) in zip(ax.get_yticklabels(), ticks):
-        label.set_fontweight(weight_of(row))
+    name_rows(ax, ticks, small_ticks)
     ax.set_ylim(y - 0.3, -0.7)
+    ax.locator_params(axis="x", integer=True)
     ax.set_xlabel(f"points more than scratch (grey: within {MARGIN:g} points)")
-    ax.tick_params(axis="y", length=0)
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
     save(figure, folder, "forest")
+
+
+def name_rows(ax, ticks, small_ticks):
+    """Writes the strategies, and the budgets below them. ticks, small_ticks: [(height, row)]."""
+    ax.set_yticks([y for y, _ in ticks], [row["strategy"] for _, row in ticks])
+    for label, (_, row) in zip(ax.get_yticklabels(), ticks):
+        label.set_fontweight(weight_of(row))
+    budgets = [f"{power_of_ten(part['flops'])} FLOPs" for _, part in small_ticks]
+    ax.set_yticks([y for y, _ in small_ticks], budgets, minor=True)
+    ax.tick_params(axis="y", which="both", length=0)
+    ax.tick_params(axis="y", which="minor", labelsize=7, labelcolor="0.35")
 
 
 def draw_difference(ax, y, row):
@@ -147,6 +162,24 @@ def draw_difference(ax, y, row):
     words = f"{difference_words(row)} (n = {row['pairs']})"
     ax.text(1.01, y, words, transform=ax.get_yaxis_transform(), fontsize=9, va="center",
             fontweight=weight_of(row))
+
+
+def parts_of(row, rows):
+    """The rows of the budgets that a pooled difference is the mean of, where there are several."""
+    if len(row["budgets"]) == 1:
+        return []
+    kind = row["unique_tokens"], row["strategy"]
+    return [part for part in rows if (part["unique_tokens"], part["strategy"]) == kind
+            and part["flops"] in row["budgets"] and part["pairs"]]
+
+
+def draw_part(ax, y, row):
+    """The difference at one budget, below the pooled one."""
+    colour, marker = style_of(row["strategy"])
+    ax.errorbar([row["difference"]], [y], xerr=row["difference_half"], color=colour, marker=marker,
+                markersize=4, linewidth=0.8, markerfacecolor="white")
+    ax.text(1.01, y, difference_words(row), transform=ax.get_yaxis_transform(), fontsize=7,
+            color="0.35", va="center")
 
 
 def weight_of(row):

@@ -240,7 +240,8 @@ def silent_tasks(rows, outcomes):
 
 def pooled_of(args, rows):
     """One row for each data setting and strategy: its difference to scratch, where a seed's value
-    is the mean over the budgets that both have. Seeds that lack one of these are left out."""
+    is the mean over the budgets that both have, and `change`, which is what the difference at the
+    largest of these has more than that at the smallest. Seeds that lack a budget are left out."""
     pooled = []
     for unique in args.unique_tokens:
         scratch = by_budget(rows, unique, "scratch")
@@ -250,8 +251,9 @@ def pooled_of(args, rows):
             if strategy != "scratch" and budgets:
                 differences = paired(mean_over(budgets, own), mean_over(budgets, scratch))
                 pooled.append({"unique_tokens": unique, "strategy": strategy, "budgets": budgets,
-                               **difference_columns(differences)})
-    return with_verdicts([row for row in pooled if row["pairs"]])
+                               **difference_columns(differences),
+                               "change": change_of(budgets, own, scratch)})
+    return with_changes(with_verdicts([row for row in pooled if row["pairs"]]))
 
 
 def by_budget(rows, unique_tokens, strategy):
@@ -265,6 +267,30 @@ def mean_over(budgets, points):
     {seed: points}}."""
     seeds = [seed for seed in points[budgets[0]] if all(seed in points[C] for C in budgets)]
     return {seed: statistics.mean(points[C][seed] for C in budgets) for seed in seeds}
+
+
+def change_of(budgets, own, scratch):
+    """How the difference to scratch changes from the smallest to the largest of the budgets, as
+    columns of a difference. They are empty where there is one budget."""
+    if len(budgets) == 1:
+        return difference_columns([])
+    return difference_columns(paired(rise_over(budgets, own), rise_over(budgets, scratch)))
+
+
+def rise_over(budgets, points):
+    """{seed: its score at the largest budget less that at the smallest}, of the seeds that have
+    both. points: {FLOPs: {seed: points}}."""
+    least, most = points[budgets[0]], points[budgets[-1]]
+    return {seed: most[seed] - least[seed] for seed in least if seed in most}
+
+
+def with_changes(pooled):
+    """The pooled rows, each with `changes`: whether its difference to scratch is another one at the
+    largest budget than at the smallest. These are a family of their own."""
+    for row, p in zip(pooled, holm([row["change"]["p"] for row in pooled])):
+        row["change"]["corrected_p"] = p
+        row["changes"] = p is not None and p < LEVEL
+    return pooled
 
 
 # --------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ def plus_minus(value, half, digits=1):
     """'9.6 ± 6.7', or '9.6' without a half width, or '' without a value."""
     if value is None:
         return ""
+    value = round(value, digits) + 0.0  # -0.04 is no "-0.0"
     return f"{value:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
 
 

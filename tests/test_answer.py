@@ -30,9 +30,9 @@ def remove(outcomes, is_gone):
 # The sentences
 
 def test_there_is_a_sentence_for_each_data_setting_and_one_on_what_they_mean(tmp_path):
-    # kd is ahead by 10.1 points at one of two budgets: in the mean over both by 5.0, 5.05, 5.1.
-    page = section_of(*make_study(tmp_path))
-    assert page.startswith(
+    args, outcomes = make_study(tmp_path, gain=0.0)
+    change(outcomes, (5.0, 5.05, 5.1), strategy="kd")
+    assert section_of(args, outcomes).startswith(
         "With unlimited data, **kd scores 5.0 ± 0.1 points more than scratch**. "
         "With 20,000 distinct tokens, **kd scores 5.0 ± 0.1 points more than scratch**. "
         "So, if you have a teacher, distil with kd. To train the teacher first costs as much as "
@@ -101,6 +101,49 @@ def test_students_without_a_partner_are_told_so(tmp_path):
     args, outcomes = make_study(tmp_path)
     remove(outcomes, lambda cell: (cell.strategy == "kd") == (cell.seed == 0))
     assert section_of(args, outcomes).startswith("No student has a partner from scratch")
+
+
+# --------------------------------------------------------------------------------------------------
+# Differences that change with the budget
+
+def reversed_study(folder):
+    """kd is 8 points ahead at the smaller budget and 10 behind at the larger one, where data is
+    unlimited, and as good as scratch elsewhere. tinybert is 4 behind, and minilm 4 ahead,
+    everywhere."""
+    args, outcomes = make_study(folder, ("scratch", "kd", "tinybert", "minilm"), gain=0.0)
+    for strategy, points in (("tinybert", (-4.0, -4.1, -3.9)), ("minilm", (4.0, 4.1, 3.9))):
+        change(outcomes, points, strategy=strategy)
+    change(outcomes, (8.0, 8.1, 7.9), strategy="kd", unique_tokens=None, flops=10 ** 12)
+    change(outcomes, (-10.1, -10.0, -9.9), strategy="kd", unique_tokens=None, flops=10 ** 13)
+    return args, outcomes
+
+
+def test_a_difference_that_changes_with_the_budget_is_told_by_its_ends(tmp_path):
+    assert section_of(*reversed_study(tmp_path)).startswith(
+        "With unlimited data, the difference to scratch changes with the budget: **kd's falls from "
+        "8.0 ± 0.2 points at 1.00e12 FLOPs to -10.0 ± 0.2 at 1.00e13**; over all budgets, "
+        "**tinybert scores 4.0 ± 0.2 points less than scratch** and **minilm scores 4.0 ± 0.2 "
+        "points more than scratch**. With 20,000 distinct tokens, **kd and scratch are equal ")
+
+
+def test_then_each_budget_has_advice_of_its_own_and_the_same_advice_is_given_once(tmp_path):
+    assert ("So, with unlimited data at 1.00e12 FLOPs, if you have a teacher, distil with kd or "
+            "minilm; with unlimited data at 1.00e13 FLOPs and 20,000 distinct tokens, if you have "
+            "a teacher, distil with minilm. To train") in section_of(*reversed_study(tmp_path))
+
+
+def test_a_change_stands_beside_the_pooled_difference(tmp_path):
+    page = section_of(*reversed_study(tmp_path))
+    assert "*Change* is the difference at the largest budget less that at the smallest" in page
+    assert "- **kd, unlimited data**: behind scratch (-1.0 ± 0.1 points; n = 3; p" in page
+    # By seed: -10.1 - 8.0, -10.0 - 8.1 and -9.9 - 7.9.
+    assert "; change -18.0 ± 0.4 (n = 3; p" in page
+
+
+def test_one_budget_has_no_change(tmp_path):
+    args, outcomes = make_study(tmp_path)
+    args.budgets = args.budgets[:1]
+    assert "hange" not in section_of(args, outcomes)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -69,9 +69,10 @@ def test_dashed_lines_show_what_the_students_lie_between(tmp_path, drawn):
 
 def test_the_forest_has_a_row_for_each_difference_and_what_is_resolved_is_bold(tmp_path, drawn):
     args, outcomes = make_study(tmp_path)
-    pooled = findings.pooled_of(args, findings.rows_of(args, outcomes))
+    rows = findings.rows_of(args, outcomes)
+    pooled = findings.pooled_of(args, rows)
     pooled[1] |= {"verdict": "not told apart from scratch with 3 seeds"}
-    figures.draw_forest(pooled, args, tmp_path)
+    figures.draw_forest(pooled, rows, args, tmp_path)
     [axes] = drawn["forest"].axes
     labels = [(label.get_text(), label.get_fontweight()) for label in axes.get_yticklabels()]
     assert labels == [("kd", "bold"), ("kd", "normal")]
@@ -80,6 +81,28 @@ def test_the_forest_has_a_row_for_each_difference_and_what_is_resolved_is_bold(t
     assert (low, high) == pytest.approx((mean - half, mean + half))
     words = [text.get_text() for text in axes.texts]
     assert {"unlimited data", "20,000 distinct tokens", "5.0 ± 0.1 (n = 3)"} <= set(words)
+
+
+def test_below_a_pooled_difference_the_forest_shows_that_at_each_budget(tmp_path, drawn):
+    args, outcomes = make_study(tmp_path)
+    rows = findings.rows_of(args, outcomes)
+    figures.draw_forest(findings.pooled_of(args, rows), rows, args, tmp_path)
+    [axes] = drawn["forest"].axes
+    labels = [label.get_text() for label in axes.get_yticklabels(minor=True)]
+    assert labels == 2 * ["10¹² FLOPs", "10¹³ FLOPs"]
+    middles = [collection.get_segments()[0][:, 0].mean() for collection in axes.collections]
+    assert middles == pytest.approx(2 * [5.05, 10.1, 0.0])
+    heights = [*axes.get_yticks(), *axes.get_yticks(minor=True)]
+    assert len(set(heights)) == 6  # no two in one place
+
+
+def test_the_forest_of_one_budget_has_no_lines_below_its_rows(tmp_path, drawn):
+    args, outcomes = make_study(tmp_path)
+    args.budgets = args.budgets[:1]
+    rows = findings.rows_of(args, outcomes)
+    figures.draw_forest(findings.pooled_of(args, rows), rows, args, tmp_path)
+    [axes] = drawn["forest"].axes
+    assert len(axes.collections) == 2 and len(axes.get_yticks(minor=True)) == 0
 
 
 def test_the_bars_of_the_bill_add_up_to_the_budget(tmp_path, drawn):

@@ -146,6 +146,34 @@ def test_budgets_that_scratch_lacks_are_left_out_of_the_pooled_difference(study)
     assert pooled["budgets"] == [10 ** 12] and pooled["difference"] == pytest.approx(10.1)
 
 
+def test_a_change_is_the_difference_at_the_largest_budget_less_that_at_the_smallest(study):
+    args, outcomes = study
+    [unlimited, limited] = findings.pooled_of(args, findings.rows_of(args, outcomes))
+    # 10.0, 10.1 and 10.2 points at the smaller budget, and 0 at the larger one
+    p = scipy.stats.ttest_1samp([-10.0, -10.1, -10.2], 0).pvalue
+    change = unlimited["change"]
+    assert change["difference"] == pytest.approx(-10.1) and change["pairs"] == 3
+    # Two changes: the smaller p-value, here equal to the other, counts twice.
+    assert change["p"] == pytest.approx(p) and change["corrected_p"] == pytest.approx(2 * p)
+    assert unlimited["changes"] and limited["changes"]
+
+
+def test_a_change_needs_seeds_that_have_both_ends(study):
+    args, outcomes = study
+    for cell in [cell for cell in outcomes if cell.seed == 2 and cell.flops == 10 ** 13
+                 and cell.strategy == "scratch" and cell.unique_tokens is None]:
+        del outcomes[cell]
+    [unlimited, limited] = findings.pooled_of(args, findings.rows_of(args, outcomes))
+    assert (unlimited["change"]["pairs"], limited["change"]["pairs"]) == (2, 3)
+
+
+def test_one_budget_has_no_change(study):
+    args, outcomes = study
+    args.budgets = args.budgets[:1]
+    for row in findings.pooled_of(args, findings.rows_of(args, outcomes)):
+        assert not row["changes"] and row["change"]["pairs"] == 0
+
+
 # --------------------------------------------------------------------------------------------------
 # Skills
 

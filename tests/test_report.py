@@ -97,6 +97,13 @@ def test_a_score_that_scratch_never_reaches_bounds_the_break_even(tmp_path, no_f
     assert "scratch does not reach its score, and no larger budget was measured" in text
 
 
+def test_a_score_below_all_of_scratchs_has_no_multiplier_where_no_smaller_budget_was_run(
+        tmp_path, no_figures):
+    text = report_of(make_study(tmp_path, gain=-0.1))
+    assert ("**kd, unlimited data, 1.00e12 FLOPs**: behind scratch (-9.9 ± 0.2 points); scratch "
+            "scores more, and no smaller budget was measured.") in text
+
+
 def test_kd_is_compared_with_kd_released_where_both_were_run(tmp_path, no_figures):
     # Here kd-released scores as scratch does, so the pairs differ by 10.0, 10.1, 10.2 again.
     text = report_of(make_study(tmp_path, ("scratch", "kd", "kd-released")))
