@@ -10,7 +10,6 @@ from reporting import findings
 from reporting.words import data_setting, difference_words, listed, plus_minus
 
 FEW = 6  # pairs, below which a difference is a demonstration
-HAVING_A_TEACHER = "if you have a teacher"
 
 # --------------------------------------------------------------------------------------------------
 # What was found
@@ -23,7 +22,7 @@ def answer(args, rows, pooled, beside):
     for unique in args.unique_tokens:
         own = of_setting(pooled, unique)
         if own:
-            sentences.append(f"With {data_setting(unique)}, {finding(own, rows)}.")
+            sentences.append(f"With {data_setting(unique)}, {listed(clauses(own, args))}.")
     return [*sentences, conclusion(args, rows, pooled, beside)]
 
 
@@ -32,37 +31,16 @@ def of_setting(rows, unique_tokens):
     return [row for row in rows if row["unique_tokens"] == unique_tokens]
 
 
-def finding(own, rows):
-    """What was found in one data setting. own: its pooled differences. Where one changes with the
-    budget, its mean over all budgets is the answer to no question, so its ends are told."""
-    changing = [row for row in own if row["changes"]]
-    if not changing:
-        return listed(clauses(own))
-    words = ("the difference to scratch changes with the budget: "
-             f"{listed([change_clause(row, rows) for row in changing])}")
-    others = [row for row in own if not row["changes"]]
-    return f"{words}; over all budgets, {listed(clauses(others))}" if others else words
-
-
-def change_clause(row, rows):
-    """How one difference changes, from the smallest budget to the largest."""
-    least, most = row["budgets"][0], row["budgets"][-1]
-    at = {other["flops"]: difference_words(other) for other in rows
-          if (other["unique_tokens"], other["strategy"]) == (row["unique_tokens"], row["strategy"])}
-    verb = "rises" if row["change"]["difference"] > 0 else "falls"
-    return (f"**{row['strategy']}'s {verb} from {at[least]} points at {cli.flops(least)} FLOPs to "
-            f"{at[most]} at {cli.flops(most)}**")
-
-
-def clauses(rows):
+def clauses(rows, args):
     """What the pooled differences of a data setting say, as parts of a sentence: a part for each
-    that is resolved, and one for all others."""
+    that says something, and one for all others."""
     parts, unresolved = [], []
     for row in rows:
         if part := clause(row):
-            parts.append(part)
+            parts.append(part + which_budgets(row, args))
         else:
-            unresolved.append(f"{row['strategy']} ({difference_words(row)})")
+            unresolved.append(f"{row['strategy']} ({difference_words(row)})"
+                              f"{which_budgets(row, args)}")
     if unresolved:
         verb = "is" if len(unresolved) == 1 else "are"
         parts.append(f"{listed(unresolved)} {verb} not told apart from scratch")
@@ -70,8 +48,10 @@ def clauses(rows):
 
 
 def clause(row):
-    """What one pooled difference says, where it is resolved. None where it is not."""
+    """What one pooled difference says, where it is resolved or reverses. None where neither."""
     points = plus_minus(abs(row["difference"]), row["difference_half"])
+    if row["reverses"]:
+        return f"**what {row['strategy']} gains depends on the budget** ({budget_by_budget(row)})"
     if row["verdict"].startswith("ahead"):
         return f"**{row['strategy']} scores {points} points more than scratch**"
     if row["verdict"].startswith("behind"):
@@ -82,6 +62,21 @@ def clause(row):
     return None
 
 
+def budget_by_budget(row):
+    """'8.0 ± 0.2 points at 1.00e12 and -10.0 ± 0.2 at 1.00e13 FLOPs'."""
+    first, *others = [difference_words(part) for part in row["parts"]]
+    points = [f"{first} points", *others]
+    budgets = [cli.flops(part["flops"]) for part in row["parts"]]
+    return listed([f"{words} at {C}" for words, C in zip(points, budgets)]) + " FLOPs"
+
+
+def which_budgets(row, args):
+    """The budgets that a pooled difference is of, where it lacks some of the comparison's."""
+    if row["reverses"] or len(row["budgets"]) == len(args.budgets):
+        return ""
+    return f" at {listed([cli.flops(C) for C in row['budgets']])} FLOPs"
+
+
 # --------------------------------------------------------------------------------------------------
 # What it means
 
@@ -90,8 +85,9 @@ def conclusion(args, rows, pooled, beside):
     """What the verdicts mean for somebody who has a budget. What has the same advice shares it."""
     if not pooled:
         return nothing_to_compare(rows)
+    found = list(verdicts_of(args, pooled))
     cases = {}  # {advice: {data setting: the budgets that it is for; none where it is for all}}
-    for unique, C, own in verdicts_of(args, rows, pooled):
+    for unique, C, own in found:
         controls = [row for row in of_setting(beside, unique) if C in (None, row["flops"])]
         budgets = cases.setdefault(advice(own, controls), {}).setdefault(unique, [])
         if C is not None:
@@ -101,35 +97,41 @@ def conclusion(args, rows, pooled, beside):
     else:
         words = "; ".join(f"with {listed([place(*item) for item in places.items()])}, {words}"
                           for words, places in cases.items())
-    is_any_ahead = any(words.startswith(HAVING_A_TEACHER) for words in cases)
+    is_any_ahead = any(row["verdict"].startswith("ahead") for _, _, own in found for row in own)
     return f"So, {words}.{price_of_teacher(args) if is_any_ahead else ''}"
 
 
-def verdicts_of(args, rows, pooled):
-    """(data setting, budget, rows with the verdicts that advice follows from), one by one. They are
-    the pooled ones, of budget None, unless a difference changes with the budget. Then each budget
-    has advice of its own."""
+def verdicts_of(args, pooled):
+    """(data setting, budget, rows with the verdicts that advice follows from), one by one. The
+    budget is None where the advice is for all budgets. Each has its own where a difference
+    reverses: of that one the verdict at this budget counts, and of the others the pooled one, which
+    rests on more students."""
     for unique in args.unique_tokens:
         own = of_setting(pooled, unique)
-        if any(row["changes"] for row in own):
-            for C in args.budgets:
-                at_budget = [row for row in of_setting(rows, unique)
-                             if row["flops"] == C and row["pairs"]]
-                if at_budget:
-                    yield unique, C, at_budget
-        elif own:
+        if own and not any(row["reverses"] for row in own):
             yield unique, None, own
+        elif own:
+            for C in sorted({C for row in own for C in row["budgets"]}):
+                yield unique, C, [part_at(row, C) if row["reverses"] else row for row in own
+                                  if C in row["budgets"]]
+
+
+def part_at(row, flops):
+    """The row of one budget among those of a pooled difference."""
+    return next(part for part in row["parts"] if part["flops"] == flops)
 
 
 def place(unique_tokens, budgets):
-    """A data setting, and the budgets in it that are meant, in words."""
+    """A data setting, and in brackets the budgets in it that are meant, in words."""
     if not budgets:
         return data_setting(unique_tokens)
-    return f"{data_setting(unique_tokens)} at {listed([cli.flops(C) for C in budgets])} FLOPs"
+    return f"{data_setting(unique_tokens)} ({listed([cli.flops(C) for C in budgets])} FLOPs)"
 
 
 def nothing_to_compare(rows):
-    """Why no student has a difference to scratch."""
+    """Why no strategy has a difference to scratch."""
+    if any(row["pairs"] for row in rows):
+        return "No seed has all budgets: there is a difference for each budget, and none for all."
     if all(row["strategy"] == "scratch" for row in rows):
         return "Only scratch was run: there is nothing to compare it with."
     return ("No student has a partner from scratch with the same seed, data and budget: there is "
@@ -141,7 +143,7 @@ def advice(rows, beside):
     of controls."""
     ahead = [row["strategy"] for row in rows if row["verdict"].startswith("ahead")]
     if ahead:
-        return f"{HAVING_A_TEACHER}, {what_to_distil(ahead, beside)}"
+        return f"if you have a teacher, {what_to_distil(ahead, beside)}"
     still_open = [row["strategy"] for row in rows if not is_resolved(row["verdict"])]
     if not still_open:
         return "pretrain from scratch, and save yourself the teacher"
@@ -204,7 +206,7 @@ def section(args, sentences, pooled):
             f"n is the number of pairs).{few(pooled)} A verdict is given where it holds after "
             f"correction for {cli.counted(len(pooled), 'row')} (Holm). *Equal* means that the "
             f"whole interval lies within {MARGIN:g} points of zero, and is corrected alike."
-            f"{about_changes(args)}", "",
+            f"{about_changes(pooled)}", "",
             *[pooled_line(row, args) for row in pooled], ""]
 
 
@@ -214,12 +216,18 @@ def where(args):
     return f"as means over the budgets ({budgets})" if len(args.budgets) > 1 else f"at {budgets}"
 
 
-def about_changes(args):
-    """What the lines call a change."""
-    if len(args.budgets) == 1:
-        return ""
-    return (" *Change* is the difference at the largest budget less that at the smallest. Changes "
-            "are corrected together, too.")
+def about_changes(pooled):
+    """What the lines call a change, and where the advice for single budgets comes from."""
+    n = sum(row["change"]["pairs"] > 1 for row in pooled)
+    words = ""
+    if n:
+        words = " *Change* is the difference at the row's largest budget less that at its smallest."
+    if n > 1:
+        words += f" The {n} changes are corrected together, apart from the verdicts."
+    if any(row["reverses"] for row in pooled):
+        words += (" A row that depends on the budget has no verdict here. *Budget by budget* has "
+                  "one for each, all of them corrected together.")
+    return words
 
 
 def few(pooled):
@@ -234,12 +242,13 @@ def few(pooled):
 
 def pooled_line(row, args):
     """One row of the figure in words."""
-    budgets = ""
-    if len(row["budgets"]) < len(args.budgets):
-        budgets = f", {listed([cli.flops(C) for C in row['budgets']])} FLOPs alone"
-    return (f"- **{row['strategy']}, {data_setting(row['unique_tokens'])}{budgets}**: "
-            f"{row['verdict']} ({difference_words(row)} points; n = {row['pairs']}{p_words(row)})"
-            f"{change_words(row)}")
+    name = f"{row['strategy']}, {data_setting(row['unique_tokens'])}{which_budgets(row, args)}"
+    if row["reverses"]:
+        found = f"depends on the budget (mean {difference_words(row)} points; n = {row['pairs']})"
+    else:
+        found = (f"{row['verdict']} ({difference_words(row)} points; n = {row['pairs']}"
+                 f"{p_words(row)})")
+    return f"- **{name}**: {found}{change_words(row)}"
 
 
 def change_words(row):

@@ -109,11 +109,11 @@ def apart(heights, step):
 # A comparison
 
 
-def draw_forest(pooled, rows, args, folder):
+def draw_forest(pooled, args, folder):
     """Draws forest.png: for each data setting and strategy the pooled difference to scratch with
     its interval, beside zero and the band in which students count as equal. What is resolved is
-    bold. Where there are several budgets, a thin line below it shows the difference at each."""
-    parts = [parts_of(row, rows) for row in pooled]
+    bold and filled. In a comparison of several budgets, thin lines below it show each."""
+    parts = [row["parts"] if len(args.budgets) > 1 else [] for row in pooled]
     height = len(pooled) + len(args.unique_tokens) + PART * sum(map(len, parts))
     figure, ax = pyplot().subplots(figsize=(7.5, 1.1 + 0.42 * max(1, height)))
     ax.axvspan(-MARGIN, MARGIN, color="0.92", linewidth=0)
@@ -155,36 +155,28 @@ def name_rows(ax, ticks, small_ticks):
 def draw_difference(ax, y, row):
     """One row of forest.png."""
     colour, marker = style_of(row["strategy"])
-    is_resolved = weight_of(row) == "bold"
+    is_bold = weight_of(row) == "bold"
     ax.errorbar([row["difference"]], [y], xerr=row["difference_half"], color=colour, marker=marker,
-                markersize=8 if is_resolved else 6, linewidth=2.5 if is_resolved else 1.2,
-                capsize=3, markerfacecolor=colour if is_resolved else "white")
+                markersize=8 if is_bold else 6, linewidth=2.5 if is_bold else 1.2,
+                capsize=3, markerfacecolor=colour if is_bold else "white")
     words = f"{difference_words(row)} (n = {row['pairs']})"
     ax.text(1.01, y, words, transform=ax.get_yaxis_transform(), fontsize=9, va="center",
             fontweight=weight_of(row))
-
-
-def parts_of(row, rows):
-    """The rows of the budgets that a pooled difference is the mean of, where there are several."""
-    if len(row["budgets"]) == 1:
-        return []
-    kind = row["unique_tokens"], row["strategy"]
-    return [part for part in rows if (part["unique_tokens"], part["strategy"]) == kind
-            and part["flops"] in row["budgets"] and part["pairs"]]
 
 
 def draw_part(ax, y, row):
     """The difference at one budget, below the pooled one."""
     colour, marker = style_of(row["strategy"])
     ax.errorbar([row["difference"]], [y], xerr=row["difference_half"], color=colour, marker=marker,
-                markersize=4, linewidth=0.8, markerfacecolor="white")
-    ax.text(1.01, y, difference_words(row), transform=ax.get_yaxis_transform(), fontsize=7,
-            color="0.35", va="center")
+                markersize=4, linewidth=0.8,
+                markerfacecolor=colour if is_resolved(row["verdict"]) else "white")
+    ax.text(1.01, y, f"{difference_words(row)} (n = {row['pairs']})",
+            transform=ax.get_yaxis_transform(), fontsize=7, color="0.35", va="center")
 
 
 def weight_of(row):
-    """The font of a difference: bold where it is resolved."""
-    return "bold" if is_resolved(row["verdict"]) else "normal"
+    """The font of a pooled difference: bold where it is resolved, and no mean of two signs."""
+    return "bold" if is_resolved(row["verdict"]) and not row["reverses"] else "normal"
 
 
 def draw_scores(rows, args, folder, levels):

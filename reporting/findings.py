@@ -17,6 +17,7 @@ from measure.scores import headline_part, score_of
 from measure.statistics import (
     LEAST_PAIRS,
     LEVEL,
+    MARGIN,
     compute_multiplier,
     equal_p_value,
     fisher_exact,
@@ -52,8 +53,8 @@ def points_of(students):
 
 
 def paired(points, others):
-    """The differences of two kinds of students, {seed: points} each, over the seeds of both."""
-    return [points[seed] - others[seed] for seed in points if seed in others]
+    """{seed: difference} of two kinds of students, {seed: points} each, over the seeds of both."""
+    return {seed: points[seed] - others[seed] for seed in points if seed in others}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -139,8 +140,8 @@ def compared_columns(row, scratch, curve):
     """What a row says of its difference to scratch. scratch: {seed: points} of the same data and
     budget; curve: as in compute_multiplier."""
     is_scratch = row["strategy"] == "scratch"
-    columns = difference_columns([] if is_scratch else paired(row["by_seed"], scratch))
-    columns["multiplier"] = None
+    differences = {} if is_scratch else paired(row["by_seed"], scratch)
+    columns = {**difference_columns(differences), "differences": differences, "multiplier": None}
     if columns["pairs"] and len(curve) > 1:
         # Scratch's mean plus the paired difference, and not the mean of the strategy's own seeds:
         # these may be other ones than scratch's.
@@ -150,7 +151,8 @@ def compared_columns(row, scratch, curve):
 
 
 def difference_columns(differences):
-    """The mean of some paired differences, its interval and its two p-values."""
+    """The mean of paired differences, {seed: points}, its interval and its two p-values."""
+    differences = list(differences.values())
     columns = {"pairs": len(differences), "difference": None, "difference_half": None, "p": None,
                "equal_p": None}
     if differences:
@@ -239,58 +241,55 @@ def silent_tasks(rows, outcomes):
 
 
 def pooled_of(args, rows):
-    """One row for each data setting and strategy: its difference to scratch, where a seed's value
-    is the mean over the budgets that both have, and `change`, which is what the difference at the
-    largest of these has more than that at the smallest. Seeds that lack a budget are left out."""
+    """One row for each data setting and strategy: its difference to scratch as a mean over the
+    budgets at which it has one. Seeds that lack one of these are left out.
+
+    `parts` are the rows of these budgets. `change` is the difference at the largest of them less
+    that at the smallest, and `reverses` says whether the mean hides one of either sign."""
     pooled = []
     for unique in args.unique_tokens:
-        scratch = by_budget(rows, unique, "scratch")
         for strategy in args.strategies:
-            own = by_budget(rows, unique, strategy)
-            budgets = [C for C in own if C in scratch]
-            if strategy != "scratch" and budgets:
-                differences = paired(mean_over(budgets, own), mean_over(budgets, scratch))
-                pooled.append({"unique_tokens": unique, "strategy": strategy, "budgets": budgets,
-                               **difference_columns(differences),
-                               "change": change_of(budgets, own, scratch)})
-    return with_changes(with_verdicts([row for row in pooled if row["pairs"]]))
+            parts = [row for row in rows if row["pairs"]
+                     and (row["unique_tokens"], row["strategy"]) == (unique, strategy)]
+            if parts:
+                by_seed = [part["differences"] for part in parts]
+                pooled.append({"unique_tokens": unique, "strategy": strategy, "parts": parts,
+                               "budgets": [part["flops"] for part in parts],
+                               **difference_columns(mean_over(by_seed)),
+                               "change": difference_columns(change_over(by_seed))})
+    return with_reversals(with_verdicts([row for row in pooled if row["pairs"]]))
 
 
-def by_budget(rows, unique_tokens, strategy):
-    """{FLOPs: {seed: points}} of one strategy and data setting."""
-    return {row["flops"]: row["by_seed"] for row in rows
-            if (row["unique_tokens"], row["strategy"]) == (unique_tokens, strategy)}
+def mean_over(by_seed):
+    """{seed: its mean over the budgets}, of the seeds that have them all. by_seed: for each budget
+    {seed: points}."""
+    return {seed: statistics.mean(points[seed] for points in by_seed) for seed in by_seed[0]
+            if all(seed in points for points in by_seed)}
 
 
-def mean_over(budgets, points):
-    """{seed: its mean score over the budgets}, of the seeds that have them all. points: {FLOPs:
-    {seed: points}}."""
-    seeds = [seed for seed in points[budgets[0]] if all(seed in points[C] for C in budgets)]
-    return {seed: statistics.mean(points[C][seed] for C in budgets) for seed in seeds}
+def change_over(by_seed):
+    """{seed: its points at the last budget less those at the first}, of the seeds that have both.
+    Empty where there is one budget. by_seed: as in mean_over."""
+    return paired(by_seed[-1], by_seed[0]) if len(by_seed) > 1 else {}
 
 
-def change_of(budgets, own, scratch):
-    """How the difference to scratch changes from the smallest to the largest of the budgets, as
-    columns of a difference. They are empty where there is one budget."""
-    if len(budgets) == 1:
-        return difference_columns([])
-    return difference_columns(paired(rise_over(budgets, own), rise_over(budgets, scratch)))
-
-
-def rise_over(budgets, points):
-    """{seed: its score at the largest budget less that at the smallest}, of the seeds that have
-    both. points: {FLOPs: {seed: points}}."""
-    least, most = points[budgets[0]], points[budgets[-1]]
-    return {seed: most[seed] - least[seed] for seed in least if seed in most}
-
-
-def with_changes(pooled):
-    """The pooled rows, each with `changes`: whether its difference to scratch is another one at the
-    largest budget than at the smallest. These are a family of their own."""
+def with_reversals(pooled):
+    """The pooled rows, each with `reverses`. Their changes are a family of their own, whose
+    p-values are corrected together."""
     for row, p in zip(pooled, holm([row["change"]["p"] for row in pooled])):
         row["change"]["corrected_p"] = p
-        row["changes"] = p is not None and p < LEVEL
+        row["reverses"] = reverses(row["parts"], row["change"])
     return pooled
+
+
+def reverses(parts, change):
+    """Whether students are ahead of scratch at one budget and behind it at another, so that the
+    mean over the budgets is no answer for either. Two verdicts may say it, or the change, where
+    the ends have two signs."""
+    if {"ahead of scratch", "behind scratch"} <= {part["verdict"] for part in parts}:
+        return True
+    p, ends = change["corrected_p"], parts[0]["difference"] * parts[-1]["difference"]
+    return p is not None and p < LEVEL and ends < 0 and abs(change["difference"]) >= MARGIN
 
 
 # --------------------------------------------------------------------------------------------------

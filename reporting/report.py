@@ -104,7 +104,7 @@ def budget_line(row, args):
     data, C = data_setting(row["unique_tokens"]), cli.flops(row["flops"])
     text = f"- **{row['strategy']}, {data}, {C} FLOPs**: {row['verdict']}"
     if row["difference"] is not None:
-        text += f" ({difference_words(row)} points)"
+        text += f" ({difference_words(row)} points; n = {row['pairs']})"
     if not row["pairs"]:
         return f"{text}no student from scratch to compare with."
     # A multiplier within the noise says nothing, and a curve of one point has none.
@@ -117,8 +117,8 @@ def budget_words(sign, kappa):
     """A compute multiplier in words."""
     if sign == "=":
         return f"scratch needs {kappa:.2g} times the budget to score the same"
-    if sign == "<" and kappa > 0.99:
-        return "scratch scores more, and no smaller budget was measured"
+    if sign == "<" and kappa == 1:
+        return "scratch scores more, and no smaller budget of it was measured"
     if sign == "<":
         return f"scratch scores the same with less than {kappa:.2g} times the budget"
     if kappa > 1.01:
@@ -248,7 +248,7 @@ def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teac
     pooled, beside = findings.pooled_of(args, rows), findings.controls_of(args, outcomes)
     sentences = answer.answer(args, rows, pooled, beside)
     if pooled:
-        draw_forest(pooled, rows, args, args.out)
+        draw_forest(pooled, args, args.out)
     else:  # an earlier report may have had one
         for kind in ("png", "svg"):
             (args.out / f"forest.{kind}").unlink(missing_ok=True)

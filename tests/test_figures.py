@@ -72,7 +72,7 @@ def test_the_forest_has_a_row_for_each_difference_and_what_is_resolved_is_bold(t
     rows = findings.rows_of(args, outcomes)
     pooled = findings.pooled_of(args, rows)
     pooled[1] |= {"verdict": "not told apart from scratch with 3 seeds"}
-    figures.draw_forest(pooled, rows, args, tmp_path)
+    figures.draw_forest(pooled, args, tmp_path)
     [axes] = drawn["forest"].axes
     labels = [(label.get_text(), label.get_fontweight()) for label in axes.get_yticklabels()]
     assert labels == [("kd", "bold"), ("kd", "normal")]
@@ -85,22 +85,40 @@ def test_the_forest_has_a_row_for_each_difference_and_what_is_resolved_is_bold(t
 
 def test_below_a_pooled_difference_the_forest_shows_that_at_each_budget(tmp_path, drawn):
     args, outcomes = make_study(tmp_path)
-    rows = findings.rows_of(args, outcomes)
-    figures.draw_forest(findings.pooled_of(args, rows), rows, args, tmp_path)
-    [axes] = drawn["forest"].axes
-    labels = [label.get_text() for label in axes.get_yticklabels(minor=True)]
-    assert labels == 2 * ["10¹² FLOPs", "10¹³ FLOPs"]
-    middles = [collection.get_segments()[0][:, 0].mean() for collection in axes.collections]
-    assert middles == pytest.approx(2 * [5.05, 10.1, 0.0])
-    heights = [*axes.get_yticks(), *axes.get_yticks(minor=True)]
-    assert len(set(heights)) == 6  # no two in one place
+    figures.draw_forest(findings.pooled_of(args, findings.rows_of(args, outcomes)), args, tmp_path)
+    figure = drawn["forest"]
+    [axes] = figure.axes
+    shown = {}  # {height: the middle of the interval drawn there}
+    for collection in axes.collections:
+        [[(low, y), (high, _)]] = collection.get_segments()
+        shown[y] = (low + high) / 2
+    names = {y: label.get_text() for minor in (False, True)
+             for y, label in zip(axes.get_yticks(minor=minor), axes.get_yticklabels(minor=minor))}
+    numbers = {text.get_position()[1]: text.get_text() for text in axes.texts}
+    rows = [(names[y], shown[y], numbers[y]) for y in sorted(shown)]
+    of_one = [("kd", pytest.approx(5.05), "5.0 ± 0.1 (n = 3)"),
+              ("10¹² FLOPs", pytest.approx(10.1), "10.1 ± 0.2 (n = 3)"),
+              ("10¹³ FLOPs", pytest.approx(0.0), "0.0 ± 0.0 (n = 3)")]
+    assert rows == 2 * of_one
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_a_mean_of_two_signs_is_not_bold_in_the_forest(tmp_path, drawn):
+    args, outcomes = make_study(tmp_path)
+    pooled = findings.pooled_of(args, findings.rows_of(args, outcomes))
+    pooled[0]["reverses"] = True
+    figures.draw_forest(pooled, args, tmp_path)
+    weights = [label.get_fontweight() for label in drawn["forest"].axes[0].get_yticklabels()]
+    assert weights == ["normal", "bold"]
 
 
 def test_the_forest_of_one_budget_has_no_lines_below_its_rows(tmp_path, drawn):
     args, outcomes = make_study(tmp_path)
     args.budgets = args.budgets[:1]
     rows = findings.rows_of(args, outcomes)
-    figures.draw_forest(findings.pooled_of(args, rows), rows, args, tmp_path)
+    figures.draw_forest(findings.pooled_of(args, rows), args, tmp_path)
     [axes] = drawn["forest"].axes
     assert len(axes.collections) == 2 and len(axes.get_yticks(minor=True)) == 0
 

@@ -155,7 +155,24 @@ def test_a_change_is_the_difference_at_the_largest_budget_less_that_at_the_small
     assert change["difference"] == pytest.approx(-10.1) and change["pairs"] == 3
     # Two changes: the smaller p-value, here equal to the other, counts twice.
     assert change["p"] == pytest.approx(p) and change["corrected_p"] == pytest.approx(2 * p)
-    assert unlimited["changes"] and limited["changes"]
+
+
+@pytest.mark.parametrize("verdicts, ends, change, corrected_p, reverses", [
+    # 8 points ahead at the smallest budget, 10 behind at the largest
+    ("ahead behind", (8, -10), -18, 0.001, True),
+    ("none none", (8, -10), -18, 0.001, True),  # the change is sure, though no end is
+    ("none none", (8, -10), -18, 0.06, False),  # none of it is
+    ("none none", (1, -1.5), -2.5, 0.001, False),  # less than counts as a difference
+    ("ahead ahead", (20, 5), -15, 0.001, False),  # one sign
+    ("ahead behind ahead", (4, 5), 1, 0.5, True)])  # the ends do not say it
+def test_a_difference_reverses_where_it_has_two_signs_for_sure(verdicts, ends, change, corrected_p,
+                                                               reverses):
+    sentences = {"ahead": "ahead of scratch", "behind": "behind scratch",
+                 "none": "not told apart from scratch with 12 seeds"}
+    parts = [{"verdict": sentences[word], "difference": -5} for word in verdicts.split()]
+    parts[0]["difference"], parts[-1]["difference"] = ends
+    change = {"difference": change, "corrected_p": corrected_p}
+    assert findings.reverses(parts, change) is reverses
 
 
 def test_a_change_needs_seeds_that_have_both_ends(study):
@@ -171,7 +188,7 @@ def test_one_budget_has_no_change(study):
     args, outcomes = study
     args.budgets = args.budgets[:1]
     for row in findings.pooled_of(args, findings.rows_of(args, outcomes)):
-        assert not row["changes"] and row["change"]["pairs"] == 0
+        assert row["change"]["pairs"] == 0 and not row["reverses"]
 
 
 # --------------------------------------------------------------------------------------------------

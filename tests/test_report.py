@@ -33,10 +33,11 @@ def outcome_of(strategy, C, seed, gain=KD_GAIN):
     return {"record": record, "results": {"entailment": result}}
 
 
-def make_study(folder, strategies=("scratch", "kd"), seeds=3, gain=KD_GAIN):
-    """(args, outcomes) of a comparison at two budgets and on two data settings."""
+def make_study(folder, strategies=("scratch", "kd"), seeds=3, gain=KD_GAIN,
+               budgets=(10 ** 12, 10 ** 13)):
+    """(args, outcomes) of a comparison at some budgets and on two data settings."""
     args = SimpleNamespace(
-        strategies=list(strategies), budgets=[10 ** 12, 10 ** 13], unique_tokens=[None, 20000],
+        strategies=list(strategies), budgets=list(budgets), unique_tokens=[None, 20000],
         seeds=seeds, seed_numbers=range(seeds), first_seed=0, out=folder, preset="demo",
         model=size("2x128"), teacher=None, teacher_model=size("4x128"), teacher_flops=10 ** 14,
         data="stories", lr=None, lr_grid=None, train_options="", distil_options="",
@@ -77,7 +78,7 @@ def report_of(study, tried=(), failed=(), **options):
 
 def test_the_report_holds_verdicts_commands_and_failures(study, no_figures):
     text = report_of(study, failed={"x": "error: it failed"})
-    answer = "**kd, unlimited data, 1.00e12 FLOPs**: ahead of scratch (10.1 ± 0.2 points)"
+    answer = "**kd, unlimited data, 1.00e12 FLOPs**: ahead of scratch (10.1 ± 0.2 points; n = 3)"
     assert answer in text and "Failed cells: x: error: it failed" in text
     # 1e14 / ((3.2 - 1) 1e12) = 45.5
     assert "if you also pay for training the teacher, it pays off once you distil 46 students" \
@@ -100,8 +101,19 @@ def test_a_score_that_scratch_never_reaches_bounds_the_break_even(tmp_path, no_f
 def test_a_score_below_all_of_scratchs_has_no_multiplier_where_no_smaller_budget_was_run(
         tmp_path, no_figures):
     text = report_of(make_study(tmp_path, gain=-0.1))
-    assert ("**kd, unlimited data, 1.00e12 FLOPs**: behind scratch (-9.9 ± 0.2 points); scratch "
-            "scores more, and no smaller budget was measured.") in text
+    assert ("**kd, unlimited data, 1.00e12 FLOPs**: behind scratch (-9.9 ± 0.2 points; n = 3); "
+            "scratch scores more, and no smaller budget of it was measured.") in text
+
+
+def test_a_score_below_all_of_scratchs_bounds_the_multiplier_by_its_smallest_budget(
+        tmp_path, no_figures):
+    args, outcomes = make_study(tmp_path)
+    for cell, outcome in outcomes.items():
+        if cell.strategy == "kd" and cell.flops == 10 ** 13:
+            outcome["results"]["entailment"]["score"]["test"][0] -= 0.3 + 0.001 * cell.seed
+    # At the larger budget kd scores less than scratch at the smaller one, which is a tenth of it.
+    assert "scratch scores the same with less than 0.1 times the budget." in report_of(
+        (args, outcomes))
 
 
 def test_kd_is_compared_with_kd_released_where_both_were_run(tmp_path, no_figures):
@@ -140,7 +152,7 @@ def test_the_strategies_that_no_rate_was_chosen_for_are_named(tmp_path, no_figur
 
 def test_one_seed_gets_no_verdict_and_no_multiplier(tmp_path, no_figures):
     text = report_of(make_study(tmp_path, seeds=1))
-    assert "one seed: no verdict (10.0 points)." in text
+    assert "one seed: no verdict (10.0 points; n = 1)." in text
     assert "times the budget" not in text.split("## Table")[0] and "pays off once" not in text
     assert "**These are few: take it as a demonstration.**" in text
     assert "1 seed: it does not show how much of a difference is luck." in text
