@@ -199,6 +199,9 @@ class Signals:
 
     def __exit__(self, *_):
         for signum, handler in self.handlers_before.items():
+            owner = getattr(handler, "__self__", None)
+            if self.stopped and isinstance(owner, StopAtOnce):
+                owner.obey(self.stopped)  # a second signal is the second one there, too
             signal.signal(signum, handler)
 
 
@@ -218,9 +221,13 @@ class StopAtOnce:
         # it. After two seconds the first one was probably swallowed by a library.
         if self.is_in_hook or time.monotonic() - self.last_time < 2:
             return
-        self.first = self.first or Stopped(signum)
-        self.last_time = time.monotonic()
+        self.obey(Stopped(signum))
         raise self.first
+
+    def obey(self, stopped):
+        """Takes down that the program stops now, for this reason where there is no earlier one."""
+        self.first = self.first or stopped
+        self.last_time = time.monotonic()
 
     def hook(self, unraisable):
         """For sys.unraisablehook. Python drops an exception that is raised in a `__del__`: where

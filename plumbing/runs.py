@@ -180,9 +180,12 @@ def refuse_foreign(folder):
     """Raises UserError where `folder` holds files and is not a run's folder: nothing is written
     among somebody's own files."""
     folder = Path(folder)
-    if not folder.is_dir() or (folder / "run.json").exists() or checkpoints(folder):
+    if not folder.is_dir():
         return
+    # One look: another process may begin a run here meanwhile, and that one is no foreigner.
     names = sorted(entry.name for entry in folder.iterdir())
+    if "run.json" in names or any(CHECKPOINT.fullmatch(name) for name in names):
+        return
     others = [name for name in names if name != "lock" and not LEFTOVER.fullmatch(name)]
     if others:
         examples = ", ".join(others[:3]) + (", ..." if others[3:] else "")

@@ -203,7 +203,8 @@ def damage(lane):
 def finished_must_be_checked(lane, job, out, child, file, what):
     """The files of a finished run are read by those who use them: the same command, and glue.py.
     `child` ran the command after `file` in `out` was damaged."""
-    whole = lane.start(job, lane.base / job)
+    # In a copy: other lanes run the same command in the folder that all share, which locks it.
+    whole = lane.start(job, Path(shutil.copytree(lane.base / job, lane.new())))
     whole.wait()
     changing = r"in [\d.]+ s|folder .*|waiting for .*\n"  # times and places
     prints, wanted = (re.sub(changing, "", text) for text in (child.out, whole.out))

@@ -280,6 +280,15 @@ def test_the_first_signal_decides_the_status_whatever_follows(python, body):
     assert (done.returncode, done.stderr) == (143, "")
 
 
+def test_after_a_stop_in_a_loop_a_second_signal_does_not_disturb_the_end(python):
+    done = python("-c", program(f"""
+with cli.Signals() as signals:
+    {kill(signal.SIGTERM)}
+{kill(signal.SIGINT)}
+raise signals.stopped"""))
+    assert (done.returncode, done.stderr) == (143, "")
+
+
 def test_a_signal_that_a_library_swallowed_can_be_repeated(python):
     done = python("-c", program(f"""
 try:

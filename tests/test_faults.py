@@ -64,9 +64,11 @@ def test_an_end_with_143_that_nobody_asked_for_is_not_clear(program, lane):
 def test_a_program_that_does_not_obey_hangs(program):
     def ignores_signals():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("ready", flush=True)
         works_long()
     child = Child(program(ignores_signals))
-    time.sleep(0.5)
+    while os.fstat(child.files[0].fileno()).st_size == 0:
+        time.sleep(0.01)
     child.stop(seconds=0.2)
     assert child.complaint == "it hangs" and not child.killed
 
@@ -115,11 +117,12 @@ def test_a_wrong_end_is_told_as_it_was_seen_although_it_does_not_happen_again(la
 
 
 def test_the_same_seed_makes_the_same_faults_however_fast_the_machine_is(tmp_path, monkeypatch):
-    drawn = []
+    drawn, clock = [], SimpleNamespace(now=0.0)
+    monkeypatch.setattr(faults, "time", SimpleNamespace(monotonic=lambda: clock.now))
 
     def slow_or_quick(lane):
         drawn.append(lane.random.random())
-        time.sleep(pause)
+        clock.now += pause
         return 1
     row = slow_or_quick, "name", 1
     monkeypatch.setattr(faults, "FAULTS", {"a": row, "b": row})

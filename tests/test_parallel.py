@@ -27,7 +27,7 @@ from model import Bert, BertConfig
 from train import Learner
 
 SHORT = ["--flops", "2e10", "--model", "1x64", "--dtype", "fp32", "--batch-size", "15"]
-LONG = ["--flops", "3e11", "--model", "1x64", "--dtype", "fp32"]
+LONG = ["--flops", "3e12", "--model", "1x64", "--dtype", "fp32"]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 # One thread, as torchrun starts its processes.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ISOFLOP_PATIENCE": "15"}
@@ -152,7 +152,7 @@ def start_training(folder, *options, launcher=(), line=SHORT):
 
 def output_of(process, status=0):
     """What a process prints until it ends, which it does with this exit status."""
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=1800)
     assert process.returncode == status, err
     return out
 
@@ -235,6 +235,8 @@ def test_processes_add_compare_and_take_over_what_they_know():
         word = processes.broadcast({"from": processes.rank})
         processes.barrier(1)
         print(mine.tolist(), largest, word, file=sys.stderr)
+        # The first process keeps what they say to each other. It leaves once the other has heard.
+        processes.all_reduce_max()
         processes.leave()
     """, patience=60)
     expected = f"{[3.0, 3.0]} 10 {({'from': 0})}"
@@ -245,7 +247,10 @@ def test_processes_add_compare_and_take_over_what_they_know():
 
 @pytest.mark.slow
 def test_one_that_never_comes_to_a_barrier_is_waited_for_no_longer_than_its_work_may_take():
+    # Impatient only from here on: a busy machine may start one process much later than the other.
     pair = pair_of("""
+        import os
+        os.environ["ISOFLOP_PATIENCE"] = "2"
         if not processes.first:
             time.sleep(60)
         began = time.monotonic()
@@ -253,9 +258,9 @@ def test_one_that_never_comes_to_a_barrier_is_waited_for_no_longer_than_its_work
             processes.barrier(1)
         except parallel.UserError as failure:
             print("died or hangs" in str(failure), time.monotonic() - began)
-    """, patience=2)
+    """, patience=60)
     try:
-        noticed, seconds = pair[0].communicate(timeout=60)[0].split()
+        noticed, seconds = pair[0].communicate(timeout=300)[0].split()
     finally:
         pair[1].kill()
         pair[1].communicate()
@@ -336,7 +341,7 @@ def ranks_of(launcher):
 
 
 def wait_for_a_checkpoint(folder):
-    end = time.monotonic() + 90
+    end = time.monotonic() + 600
     while not list(folder.glob("checkpoint-*.safetensors")):
         assert time.monotonic() < end
         time.sleep(0.2)

@@ -322,8 +322,8 @@ def run(*arguments, head=None):
             lines = "".join(process.stdout.readline() for _ in range(head))
             process.stdout.close()  # as `| head` does
             errors = process.stderr.read()
-            return process.wait(timeout=60), lines, errors
-        out, errors = process.communicate(timeout=60)
+            return process.wait(timeout=300), lines, errors
+        out, errors = process.communicate(timeout=300)
         return process.returncode, out, errors
 
 

@@ -59,7 +59,7 @@ def test_the_tutorials_commands_print_what_it_says(folder, stop):
     kind, command, lines = STEPS[stop]
     environment = {"PYTHONPATH": str(ROOT), "ISOFLOP_CACHE": str(folder / "cache")}
     done = subprocess.run(command_line(kind, command), cwd=folder, capture_output=True, text=True,
-                          timeout=900, env={**os.environ, **environment})
+                          timeout=7200, env={**os.environ, **environment})
     output = re.sub(r"\s+", " ", done.stdout + done.stderr.split("\r")[-1])
     assert done.returncode == (2 if "error:" in lines else 0), done.stderr[-2000:]
     for line in lines.strip().splitlines():
