@@ -22,7 +22,7 @@ def answer(args, rows, pooled, beside):
     for unique in args.unique_tokens:
         own = of_setting(pooled, unique)
         if own:
-            sentences.append(f"With {data_setting(unique)}, {listed(clauses(own, args))}.")
+            sentences.append(finding(unique, own, args))
     return [*sentences, conclusion(args, rows, pooled, beside)]
 
 
@@ -31,16 +31,24 @@ def of_setting(rows, unique_tokens):
     return [row for row in rows if row["unique_tokens"] == unique_tokens]
 
 
-def clauses(rows, args):
-    """What the pooled differences of a data setting say, as parts of a sentence: a part for each
-    that says something, and one for all others."""
+def finding(unique_tokens, rows, args):
+    """The sentence on a data setting. rows: its pooled differences."""
+    budgets = [which_budgets(row, args) for row in rows]
+    shared = ""
+    if len(set(budgets)) == 1:  # said once for all
+        shared, budgets = budgets[0], [""] * len(rows)
+    return f"With {data_setting(unique_tokens)}{shared}, {listed(clauses(rows, budgets))}."
+
+
+def clauses(rows, budgets):
+    """What pooled differences say, as parts of a sentence: a part for each that says something, and
+    one for all others. budgets: for each the words that name its budgets."""
     parts, unresolved = [], []
-    for row in rows:
+    for row, at_budgets in zip(rows, budgets):
         if part := clause(row):
-            parts.append(part + which_budgets(row, args))
+            parts.append(part + at_budgets)
         else:
-            unresolved.append(f"{row['strategy']} ({difference_words(row)})"
-                              f"{which_budgets(row, args)}")
+            unresolved.append(f"{row['strategy']} ({difference_words(row)}){at_budgets}")
     if unresolved:
         verb = "is" if len(unresolved) == 1 else "are"
         parts.append(f"{listed(unresolved)} {verb} not told apart from scratch")
@@ -86,34 +94,35 @@ def conclusion(args, rows, pooled, beside):
     if not pooled:
         return nothing_to_compare(rows)
     found = list(verdicts_of(args, pooled))
-    cases = {}  # {advice: {data setting: the budgets that it is for; none where it is for all}}
-    for unique, C, own in found:
-        controls = [row for row in of_setting(beside, unique) if C in (None, row["flops"])]
-        budgets = cases.setdefault(advice(own, controls), {}).setdefault(unique, [])
-        if C is not None:
-            budgets.append(C)
-    if len(cases) == 1:
-        [words] = cases
-    else:
-        words = "; ".join(f"with {listed([place(*item) for item in places.items()])}, {words}"
-                          for words, places in cases.items())
+    cases = {}  # {advice: {data setting: the budgets that it is for}}
+    for unique, budgets, own in found:
+        controls = [row for row in of_setting(beside, unique) if row["flops"] in budgets]
+        cases.setdefault(advice(own, controls), {}).setdefault(unique, []).extend(budgets)
+    words = "; ".join(f"with {listed([place(*item, args) for item in places.items()])}, {words}"
+                      for words, places in cases.items())
+    [(only, places), *others] = cases.items()
+    if not others and all(budgets == args.budgets for budgets in places.values()):
+        words = only
     is_any_ahead = any(row["verdict"].startswith("ahead") for _, _, own in found for row in own)
     return f"So, {words}.{price_of_teacher(args) if is_any_ahead else ''}"
 
 
 def verdicts_of(args, pooled):
-    """(data setting, budget, rows with the verdicts that advice follows from), one by one. The
-    budget is None where the advice is for all budgets. Each has its own where a difference
-    reverses: of that one the verdict at this budget counts, and of the others the pooled one, which
-    rests on more students."""
+    """(data setting, budgets, rows with the verdicts that advice for these follows from), one by
+    one. They are the pooled rows, for all budgets at once. But where a difference reverses, or was
+    not measured at every budget, each budget is by itself. Then of what reverses the verdict at
+    this budget counts, and of the others still the pooled one, which rests on more students."""
     for unique in args.unique_tokens:
         own = of_setting(pooled, unique)
-        if own and not any(row["reverses"] for row in own):
-            yield unique, None, own
-        elif own:
-            for C in sorted({C for row in own for C in row["budgets"]}):
-                yield unique, C, [part_at(row, C) if row["reverses"] else row for row in own
-                                  if C in row["budgets"]]
+        if not any(row["reverses"] or row["budgets"] != args.budgets for row in own):
+            if own:
+                yield unique, args.budgets, own
+            continue
+        for C in args.budgets:
+            at_budget = [part_at(row, C) if row["reverses"] else row for row in own
+                         if C in row["budgets"]]
+            if at_budget:
+                yield unique, [C], at_budget
 
 
 def part_at(row, flops):
@@ -121,9 +130,9 @@ def part_at(row, flops):
     return next(part for part in row["parts"] if part["flops"] == flops)
 
 
-def place(unique_tokens, budgets):
-    """A data setting, and in brackets the budgets in it that are meant, in words."""
-    if not budgets:
+def place(unique_tokens, budgets, args):
+    """A data setting, and in brackets the budgets in it that are meant where these are not all."""
+    if budgets == args.budgets:
         return data_setting(unique_tokens)
     return f"{data_setting(unique_tokens)} ({listed([cli.flops(C) for C in budgets])} FLOPs)"
 
@@ -204,9 +213,9 @@ def section(args, sentences, pooled):
     return [" ".join(sentences), "", "![differences to scratch](forest.png)", "",
             f"Points of the score, {where(args)}, with 95% intervals (Student's t, paired by seed; "
             f"n is the number of pairs).{few(pooled)} A verdict is given where it holds after "
-            f"correction for {cli.counted(len(pooled), 'row')} (Holm). *Equal* means that the "
-            f"whole interval lies within {MARGIN:g} points of zero, and is corrected alike."
-            f"{about_changes(pooled)}", "",
+            f"correction for {cli.counted(len(pooled), 'row')} (Holm), and its row is bold in the "
+            f"figure. *Equal* means that the whole interval lies within {MARGIN:g} points of zero, "
+            f"and is corrected alike.{about_changes(pooled)}", "",
             *[pooled_line(row, args) for row in pooled], ""]
 
 

@@ -186,6 +186,31 @@ def test_one_budget_has_no_change(tmp_path):
     assert "hange" not in section_of(args, outcomes)
 
 
+def test_where_a_budget_was_not_run_neither_finding_nor_advice_is_for_it(tmp_path):
+    args, outcomes = make_study(tmp_path, ("scratch", "kd", "tinybert"), gain=0.0)
+    change(outcomes, (4.0, 4.1, 3.9), strategy="kd")
+    remove(outcomes, lambda cell: cell.unique_tokens and cell.flops == 10 ** 12)
+    page = section_of(args, outcomes)
+    assert ("With 20,000 distinct tokens at 1.00e13 FLOPs, **kd scores 4.0 ± 0.2 points more than "
+            "scratch** and **tinybert and scratch are equal within 3 points** (0.0 ± 0.0)") in page
+    assert ("So, with unlimited data and 20,000 distinct tokens (1.00e13 FLOPs), if you have a "
+            "teacher, distil with kd. To") in page
+
+
+def test_a_strategy_that_lacks_a_budget_is_advised_where_it_was_run(tmp_path):
+    args, outcomes = make_study(tmp_path, ("scratch", "kd", "tinybert"), gain=0.0)
+    change(outcomes, (4.0, 4.1, 3.9), strategy="kd")
+    change(outcomes, (5.0, 5.1, 4.9), strategy="tinybert")
+    remove(outcomes, lambda cell: (cell.strategy, cell.flops) == ("tinybert", 10 ** 12))
+    page = section_of(args, outcomes)
+    assert page.startswith("With unlimited data, **kd scores 4.0 ± 0.2 points more than scratch** "
+                           "and **tinybert scores 5.0 ± 0.2 points more than scratch** at 1.00e13")
+    assert ("So, with unlimited data (1.00e12 FLOPs) and 20,000 distinct tokens (1.00e12 FLOPs), "
+            "if you have a teacher, distil with kd; with unlimited data (1.00e13 FLOPs) and 20,000 "
+            "distinct tokens (1.00e13 FLOPs), if you have a teacher, distil with kd or tinybert."
+            ) in page
+
+
 def test_seeds_that_lack_budgets_leave_no_mean_over_them(tmp_path):
     args, outcomes = make_study(tmp_path)
     remove(outcomes, lambda cell: (cell.flops == 10 ** 12) == (cell.seed == 0))
