@@ -56,9 +56,9 @@ def clauses(rows, budgets):
 
 
 def clause(row):
-    """What one pooled difference says, where it is resolved or reverses. None where neither."""
+    """What one pooled difference says. None where it is not resolved."""
     points = plus_minus(abs(row["difference"]), row["difference_half"])
-    if row["reverses"]:
+    if row["depends"]:
         return f"**what {row['strategy']} gains depends on the budget** ({budget_by_budget(row)})"
     if row["verdict"].startswith("ahead"):
         return f"**{row['strategy']} scores {points} points more than scratch**"
@@ -80,7 +80,7 @@ def budget_by_budget(row):
 
 def which_budgets(row, args):
     """The budgets that a pooled difference is of, where it lacks some of the comparison's."""
-    if row["reverses"] or len(row["budgets"]) == len(args.budgets):
+    if row["depends"] or len(row["budgets"]) == len(args.budgets):
         return ""
     return f" at {listed([cli.flops(C) for C in row['budgets']])} FLOPs"
 
@@ -109,17 +109,17 @@ def conclusion(args, rows, pooled, beside):
 
 def verdicts_of(args, pooled):
     """(data setting, budgets, rows with the verdicts that advice for these follows from), one by
-    one. They are the pooled rows, for all budgets at once. But where a difference reverses, or was
-    not measured at every budget, each budget is by itself. Then of what reverses the verdict at
-    this budget counts, and of the others still the pooled one, which rests on more students."""
+    one. They are the pooled rows, for all budgets at once. But where a difference depends on the
+    budget, or was not measured at each, every budget is by itself. Then of what depends on it the
+    verdict at this budget counts, and of all else the pooled one, which rests on more students."""
     for unique in args.unique_tokens:
         own = of_setting(pooled, unique)
-        if not any(row["reverses"] or row["budgets"] != args.budgets for row in own):
+        if not any(row["depends"] or row["budgets"] != args.budgets for row in own):
             if own:
                 yield unique, args.budgets, own
             continue
         for C in args.budgets:
-            at_budget = [part_at(row, C) if row["reverses"] else row for row in own
+            at_budget = [part_at(row, C) if row["depends"] else row for row in own
                          if C in row["budgets"]]
             if at_budget:
                 yield unique, [C], at_budget
@@ -233,7 +233,7 @@ def about_changes(pooled):
         words = " *Change* is the difference at the row's largest budget less that at its smallest."
     if n > 1:
         words += f" The {n} changes are corrected together, apart from the verdicts."
-    if any(row["reverses"] for row in pooled):
+    if any(row["depends"] for row in pooled):
         words += (" A row that depends on the budget has no verdict here. *Budget by budget* has "
                   "one for each, all of them corrected together.")
     return words
@@ -252,7 +252,7 @@ def few(pooled):
 def pooled_line(row, args):
     """One row of the figure in words."""
     name = f"{row['strategy']}, {data_setting(row['unique_tokens'])}{which_budgets(row, args)}"
-    if row["reverses"]:
+    if row["depends"]:
         found = f"depends on the budget (mean {difference_words(row)} points; n = {row['pairs']})"
     else:
         found = (f"{row['verdict']} ({difference_words(row)} points; n = {row['pairs']}"

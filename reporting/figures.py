@@ -175,8 +175,9 @@ def draw_part(ax, y, row):
 
 
 def weight_of(row):
-    """The font of a pooled difference: bold where it is resolved, and no mean of two signs."""
-    return "bold" if is_resolved(row["verdict"]) and not row["reverses"] else "normal"
+    """The font of a pooled difference: bold where it is resolved, and not where it depends on the
+    budget, which no mean says."""
+    return "bold" if is_resolved(row["verdict"]) and not row["depends"] else "normal"
 
 
 def draw_scores(rows, args, folder, levels):

@@ -245,7 +245,7 @@ def pooled_of(args, rows):
     budgets at which it has one. Seeds that lack one of these are left out.
 
     `parts` are the rows of these budgets. `change` is the difference at the largest of them less
-    that at the smallest, and `reverses` says whether the mean hides one of either sign."""
+    that at the smallest, and `depends` says whether the difference depends on the budget."""
     pooled = []
     for unique in args.unique_tokens:
         for strategy in args.strategies:
@@ -257,7 +257,7 @@ def pooled_of(args, rows):
                                "budgets": [part["flops"] for part in parts],
                                **difference_columns(mean_over(by_seed)),
                                "change": difference_columns(change_over(by_seed))})
-    return with_reversals(with_verdicts([row for row in pooled if row["pairs"]]))
+    return with_dependence(with_verdicts([row for row in pooled if row["pairs"]]))
 
 
 def mean_over(by_seed):
@@ -273,23 +273,23 @@ def change_over(by_seed):
     return paired(by_seed[-1], by_seed[0]) if len(by_seed) > 1 else {}
 
 
-def with_reversals(pooled):
-    """The pooled rows, each with `reverses`. Their changes are a family of their own, whose
+def with_dependence(pooled):
+    """The pooled rows, each with `depends`. Their changes are a family of their own, whose
     p-values are corrected together."""
     for row, p in zip(pooled, holm([row["change"]["p"] for row in pooled])):
         row["change"]["corrected_p"] = p
-        row["reverses"] = reverses(row["parts"], row["change"])
+        row["depends"] = depends_on_budget(row["parts"], row["change"])
     return pooled
 
 
-def reverses(parts, change):
-    """Whether students are ahead of scratch at one budget and behind it at another, so that the
-    mean over the budgets is no answer for either. Two verdicts may say it, or the change, where
-    the ends have two signs."""
+def depends_on_budget(parts, change):
+    """Whether a difference to scratch depends on the budget, so that its mean over the budgets is
+    an answer for none of them: two verdicts contradict each other, or the change is for sure, and
+    one that counts (MARGIN)."""
     if {"ahead of scratch", "behind scratch"} <= {part["verdict"] for part in parts}:
         return True
-    p, ends = change["corrected_p"], parts[0]["difference"] * parts[-1]["difference"]
-    return p is not None and p < LEVEL and ends < 0 and abs(change["difference"]) >= MARGIN
+    p = change["corrected_p"]
+    return p is not None and p < LEVEL and abs(change["difference"]) >= MARGIN
 
 
 # --------------------------------------------------------------------------------------------------

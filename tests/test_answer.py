@@ -109,7 +109,7 @@ def test_students_without_a_partner_are_told_so(tmp_path):
 BUDGETS = 10 ** 12, 3 * 10 ** 12, 10 ** 13
 
 
-def reversed_study(folder):
+def changing_study(folder):
     """kd loses with the budget where data is unlimited, and gains where 20,000 tokens repeat.
     tinybert is behind everywhere, and minilm ahead where data is unlimited."""
     args, outcomes = make_study(folder, ("scratch", "kd", "tinybert", "minilm"), seeds=4, gain=0.0,
@@ -127,8 +127,8 @@ def reversed_study(folder):
     return args, outcomes
 
 
-def test_a_difference_of_two_signs_is_told_for_each_budget(tmp_path):
-    page = section_of(*reversed_study(tmp_path))
+def test_a_difference_that_depends_on_the_budget_is_told_for_each(tmp_path):
+    page = section_of(*changing_study(tmp_path))
     assert page.startswith(
         "With unlimited data, **what kd gains depends on the budget** (8.0 ± 0.1 points at "
         "1.00e12, 0.2 ± 1.7 at 3.00e12 and -10.0 ± 0.1 at 1.00e13 FLOPs), **tinybert scores 4.0 ± "
@@ -145,7 +145,7 @@ def test_then_each_budget_has_advice_of_its_own_and_the_same_advice_is_given_onc
         "yourself the teacher; with 20,000 distinct tokens (3.00e12 FLOPs), nothing here speaks "
         "for tinybert or minilm, and kd is still open; with 20,000 distinct tokens (1.00e13 "
         "FLOPs), if you have a teacher, distil with kd. To train the teacher first costs "
-        ) in section_of(*reversed_study(tmp_path))
+        ) in section_of(*changing_study(tmp_path))
 
 
 def test_advice_for_a_single_budget_is_worth_the_teachers_price(tmp_path):
@@ -160,7 +160,7 @@ def test_advice_for_a_single_budget_is_worth_the_teachers_price(tmp_path):
 
 
 def test_a_change_stands_beside_the_pooled_difference(tmp_path):
-    page = section_of(*reversed_study(tmp_path))
+    page = section_of(*changing_study(tmp_path))
     assert "less that at its smallest. The 6 changes are corrected together, apart from" in page
     assert ("- **kd, unlimited data**: depends on the budget (mean -0.6 ± 0.6 points; n = 4); "
             "change -18.0 ± 0.3 (n = 4; p < 0.001) - **tinybert") in page
@@ -255,7 +255,8 @@ def test_what_beats_copied_layers_at_one_budget_alone_does_not_beat_them():
 # How many students it rests on
 
 def test_each_line_says_how_many_pairs_it_rests_on_and_how_sure_it_is(tmp_path):
-    args, outcomes = make_study(tmp_path, ("scratch", "kd", "tinybert"), seeds=7, gain=0.101)
+    args, outcomes = make_study(tmp_path, ("scratch", "kd", "tinybert"), seeds=7, gain=0.0)
+    change(outcomes, (5.0, 5.1, 5.2, 5.3, 5.4, 5.2, 5.2), strategy="kd")
     remove(outcomes, lambda cell: cell.strategy == "tinybert" and cell.seed > 3)
     page = section_of(args, outcomes)
     assert "- **kd, unlimited data**: ahead of scratch (5.2 ± 0.1 points; n = 7; p < 0.001)" in page

@@ -71,7 +71,8 @@ def test_the_forest_has_a_row_for_each_difference_and_what_is_resolved_is_bold(t
     args, outcomes = make_study(tmp_path)
     rows = findings.rows_of(args, outcomes)
     pooled = findings.pooled_of(args, rows)
-    pooled[1] |= {"verdict": "not told apart from scratch with 3 seeds"}
+    pooled[0] |= {"depends": False}
+    pooled[1] |= {"depends": False, "verdict": "not told apart from scratch with 3 seeds"}
     figures.draw_forest(pooled, args, tmp_path)
     [axes] = drawn["forest"].axes
     labels = [(label.get_text(), label.get_fontweight()) for label in axes.get_yticklabels()]
@@ -105,10 +106,10 @@ def test_below_a_pooled_difference_the_forest_shows_that_at_each_budget(tmp_path
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_a_mean_of_two_signs_is_not_bold_in_the_forest(tmp_path, drawn):
+def test_a_mean_is_not_bold_where_the_difference_depends_on_the_budget(tmp_path, drawn):
     args, outcomes = make_study(tmp_path)
     pooled = findings.pooled_of(args, findings.rows_of(args, outcomes))
-    pooled[0]["reverses"] = True
+    pooled[0]["depends"], pooled[1]["depends"] = True, False
     figures.draw_forest(pooled, args, tmp_path)
     weights = [label.get_fontweight() for label in drawn["forest"].axes[0].get_yticklabels()]
     assert weights == ["normal", "bold"]
