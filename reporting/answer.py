@@ -41,10 +41,16 @@ def finding(unique_tokens, rows, args):
 
 
 def clauses(rows, budgets):
-    """What pooled differences say, as parts of a sentence: a part for each that says something, and
-    one for all others. budgets: for each the words that name its budgets."""
+    """What pooled differences say, as parts of a sentence: one for those that depend on the budget,
+    one for each that is resolved, and one for all others. budgets: for each the words that name its
+    budgets."""
     parts, unresolved = [], []
+    for its_budgets in dict.fromkeys(tuple(row["budgets"]) for row in rows if row["depends"]):
+        parts.append(dependence([row for row in rows if row["depends"]
+                                 and tuple(row["budgets"]) == its_budgets]))
     for row, at_budgets in zip(rows, budgets):
+        if row["depends"]:
+            continue
         if part := clause(row):
             parts.append(part + at_budgets)
         else:
@@ -55,11 +61,19 @@ def clauses(rows, budgets):
     return parts
 
 
+def dependence(rows):
+    """What differences say that depend on the budget, and were measured at the same ones."""
+    gains = [f"**{row['strategy']}** ({listed([difference_words(part) for part in row['parts']])})"
+             for row in rows]
+    budgets = listed([cli.flops(C) for C in rows[0]["budgets"]])
+    one = len(rows) == 1
+    return (f"the {'gain' if one else 'gains'} over scratch of {listed(gains)} "
+            f"{'depends' if one else 'depend'} on the budget (points at {budgets} FLOPs)")
+
+
 def clause(row):
     """What one pooled difference says. None where it is not resolved."""
     points = plus_minus(abs(row["difference"]), row["difference_half"])
-    if row["depends"]:
-        return f"**what {row['strategy']} gains depends on the budget** ({budget_by_budget(row)})"
     if row["verdict"].startswith("ahead"):
         return f"**{row['strategy']} scores {points} points more than scratch**"
     if row["verdict"].startswith("behind"):
@@ -68,14 +82,6 @@ def clause(row):
         return (f"**{row['strategy']} and scratch are equal within {MARGIN:g} points** "
                 f"({difference_words(row)})")
     return None
-
-
-def budget_by_budget(row):
-    """'8.0 ± 0.2 points at 1.00e12 and -10.0 ± 0.2 at 1.00e13 FLOPs'."""
-    first, *others = [difference_words(part) for part in row["parts"]]
-    points = [f"{first} points", *others]
-    budgets = [cli.flops(part["flops"]) for part in row["parts"]]
-    return listed([f"{words} at {C}" for words, C in zip(points, budgets)]) + " FLOPs"
 
 
 def which_budgets(row, args):
