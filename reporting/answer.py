@@ -33,24 +33,36 @@ def of_setting(rows, unique_tokens):
 
 def finding(unique_tokens, rows, args):
     """The sentence on a data setting. rows: its pooled differences."""
-    budgets = [which_budgets(row, args) for row in rows]
+    changing = [row for row in rows if row["depends"]]
+    others = [row for row in rows if not row["depends"]]
+    budgets = [which_budgets(row, args) for row in others]
     shared = ""
-    if len(set(budgets)) == 1:  # said once for all
-        shared, budgets = budgets[0], [""] * len(rows)
-    return f"With {data_setting(unique_tokens)}{shared}, {listed(clauses(rows, budgets))}."
+    if not changing and len(set(budgets)) == 1:  # said once for all
+        shared, budgets = budgets[0], [""] * len(others)
+    parts = dependences(changing)
+    if others:
+        parts.append(listed(clauses(others, budgets)))
+    return f"With {data_setting(unique_tokens)}{shared}, {'; '.join(parts)}."
+
+
+def dependences(rows):
+    """What differences say that depend on the budget: a part of a sentence for all that were
+    measured at the same budgets."""
+    parts = []
+    for budgets in dict.fromkeys(tuple(row["budgets"]) for row in rows):
+        gains = [f"**{row['strategy']}'s is "
+                 f"{listed([difference_words(part) for part in row['parts']])} points**"
+                 for row in rows if tuple(row["budgets"]) == budgets]
+        at = listed([cli.flops(C) for C in budgets])
+        parts.append(f"the gain over scratch depends on the budget: at {at} FLOPs {listed(gains)}")
+    return parts
 
 
 def clauses(rows, budgets):
-    """What pooled differences say, as parts of a sentence: one for those that depend on the budget,
-    one for each that is resolved, and one for all others. budgets: for each the words that name its
-    budgets."""
+    """What pooled differences say, as parts of a sentence: one for each that is resolved, and one
+    for all others. budgets: for each the words that name its budgets."""
     parts, unresolved = [], []
-    for its_budgets in dict.fromkeys(tuple(row["budgets"]) for row in rows if row["depends"]):
-        parts.append(dependence([row for row in rows if row["depends"]
-                                 and tuple(row["budgets"]) == its_budgets]))
     for row, at_budgets in zip(rows, budgets):
-        if row["depends"]:
-            continue
         if part := clause(row):
             parts.append(part + at_budgets)
         else:
@@ -59,16 +71,6 @@ def clauses(rows, budgets):
         verb = "is" if len(unresolved) == 1 else "are"
         parts.append(f"{listed(unresolved)} {verb} not told apart from scratch")
     return parts
-
-
-def dependence(rows):
-    """What differences say that depend on the budget, and were measured at the same ones."""
-    gains = [f"**{row['strategy']}** ({listed([difference_words(part) for part in row['parts']])})"
-             for row in rows]
-    budgets = listed([cli.flops(C) for C in rows[0]["budgets"]])
-    one = len(rows) == 1
-    return (f"the {'gain' if one else 'gains'} over scratch of {listed(gains)} "
-            f"{'depends' if one else 'depend'} on the budget (points at {budgets} FLOPs)")
 
 
 def clause(row):
@@ -220,8 +222,8 @@ def section(args, sentences, pooled):
             f"Points of the score, {where(args)}, with 95% intervals (Student's t, paired by seed; "
             f"n is the number of pairs).{few(pooled)} A verdict is given where it holds after "
             f"correction for {cli.counted(len(pooled), 'row')} (Holm), and its row is bold in the "
-            f"figure. *Equal* means that the whole interval lies within {MARGIN:g} points of zero, "
-            f"and is corrected alike.{about_changes(pooled)}", "",
+            f"figure, its mark filled. *Equal* means that the whole interval lies within "
+            f"{MARGIN:g} points of zero, and is corrected alike.{about_changes(pooled)}", "",
             *[pooled_line(row, args) for row in pooled], ""]
 
 

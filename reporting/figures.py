@@ -112,8 +112,8 @@ def apart(heights, step):
 def draw_forest(pooled, args, folder):
     """Draws forest.png: for each data setting and strategy the pooled difference to scratch with
     its interval, beside zero and the band in which students count as equal. What is resolved is
-    bold and filled. In a comparison of several budgets, thin lines below it show each."""
-    parts = [row["parts"] if len(args.budgets) > 1 else [] for row in pooled]
+    bold and filled. Where it is a mean over several budgets, thin lines below it show each."""
+    parts = [row["parts"] if len(row["parts"]) > 1 else [] for row in pooled]
     height = len(pooled) + len(args.unique_tokens) + PART * sum(map(len, parts))
     figure, ax = pyplot().subplots(figsize=(7.5, 1.1 + 0.42 * max(1, height)))
     ax.axvspan(-MARGIN, MARGIN, color="0.92", linewidth=0)
@@ -132,7 +132,7 @@ def draw_forest(pooled, args, folder):
                     draw_part(ax, y, part)
                     small_ticks.append((y, part))
         y += 1
-    name_rows(ax, ticks, small_ticks)
+    name_rows(ax, args, ticks, small_ticks)
     ax.set_ylim(y - 0.3, -0.7)
     ax.locator_params(axis="x", integer=True)
     ax.set_xlabel(f"points more than scratch (grey: within {MARGIN:g} points)")
@@ -141,9 +141,14 @@ def draw_forest(pooled, args, folder):
     save(figure, folder, "forest")
 
 
-def name_rows(ax, ticks, small_ticks):
-    """Writes the strategies, and the budgets below them. ticks, small_ticks: [(height, row)]."""
-    ax.set_yticks([y for y, _ in ticks], [row["strategy"] for _, row in ticks])
+def name_rows(ax, args, ticks, small_ticks):
+    """Writes the strategies, and the budgets below them. ticks, small_ticks: [(height, row)]. A row
+    of one among several budgets names it itself."""
+    names = [row["strategy"] for _, row in ticks]
+    for i, (_, row) in enumerate(ticks):
+        if len(row["budgets"]) == 1 < len(args.budgets):
+            names[i] += f", {power_of_ten(row['budgets'][0])} FLOPs"
+    ax.set_yticks([y for y, _ in ticks], names)
     for label, (_, row) in zip(ax.get_yticklabels(), ticks):
         label.set_fontweight(weight_of(row))
     budgets = [f"{power_of_ten(part['flops'])} FLOPs" for _, part in small_ticks]

@@ -365,8 +365,8 @@ def limits_section(args, rows, tried, silent):
             f"- {seeds}",
             *silent_lines(silent),
             f"- One schedule, and learning rates {rates_in_words(args, tried)}.",
-            "- Budgets at which students sit on the plateau (marked in the table) compare little "
-            "but luck.",
+            "- Budgets at which students sit on the plateau (marked in the table) say little about "
+            "what comes after.",
             f"- Another teacher, other tasks, or {repetitions}", ""]
 
 

@@ -115,6 +115,16 @@ def test_a_mean_is_not_bold_where_the_difference_depends_on_the_budget(tmp_path,
     assert weights == ["normal", "bold"]
 
 
+def test_a_row_of_one_among_several_budgets_names_it_and_stands_once(tmp_path, drawn):
+    args, outcomes = make_study(tmp_path)
+    for cell in [cell for cell in outcomes if cell.unique_tokens and cell.flops == 10 ** 13]:
+        del outcomes[cell]
+    figures.draw_forest(findings.pooled_of(args, findings.rows_of(args, outcomes)), args, tmp_path)
+    [axes] = drawn["forest"].axes
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["kd", "kd, 10¹² FLOPs"] and len(axes.collections) == 4
+
+
 def test_the_forest_of_one_budget_has_no_lines_below_its_rows(tmp_path, drawn):
     args, outcomes = make_study(tmp_path)
     args.budgets = args.budgets[:1]
