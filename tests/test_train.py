@@ -699,23 +699,18 @@ def test_a_signal_saves_says_how_to_continue_and_loses_no_step(short, book, tmp_
     assert losses(tmp_path / "run") == losses(short)
 
 
-# train.py in a process that gets a signal while it makes the batch of a step. A signal from another
-# process could come after the last step: the whole run takes two seconds.
+# train.py in a process of its own, which signals itself. A signal from another process could come
+# after the last step: the whole run takes two seconds.
 IS_STOPPED = """
-import os, sys
+import sys
 import train
 from plumbing import cli
 
-step, signum = int(sys.argv.pop(1)), int(sys.argv.pop(1))
-real_batch = train.masked_batch
+sys.path.append("tests")
+from test_train import signal_at
 
-def masked_batch(corpus, seed, number, *rest):
-    if number == step:
-        os.kill(os.getpid(), signum)
-    return real_batch(corpus, seed, number, *rest)
-
-train.masked_batch = masked_batch
-cli.program(train.main)
+with signal_at(int(sys.argv.pop(1)), int(sys.argv.pop(1))):
+    cli.program(train.main)
 """
 
 
