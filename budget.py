@@ -198,11 +198,12 @@ class Plan(NamedTuple):
         return (step - finish) * self.flops_per_step + finish * self.flops_per_finish_step
 
 
-def plan(C, flops_per_step, B, T, unique_tokens=None, finish=0.0, flops_per_finish_step=0):
+def plan(C, flops_per_step, B, T, unique_tokens=None, finish=(0.0, 0)):
     """The Plan of the most whole steps that cost at most C.
 
-    finish: the share of C that goes to a last phase, whose steps have another price.
+    finish: the share of C that goes to a last phase, and the FLOPs of a step there.
     Raises UserError where C buys no step, or none of the last phase."""
+    finish, flops_per_finish_step = finish
     last = int(C * finish) // flops_per_finish_step if finish else 0
     first = (C - last * flops_per_finish_step) // flops_per_step
     if finish and last < 1:

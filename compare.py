@@ -15,17 +15,16 @@ finished is skipped: a killed comparison continues. The first line of --list tra
 the others wait for it.
 """
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
-import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
-from plumbing import cli, disk, options, weights
+from plumbing import cli, disk, weights
 from plumbing.cli import UserError
 from plumbing.teacher import fetch
+from program import options
 
 import torch
 
 from reporting import cells, collect, plan, preflight, report
+from reporting import options as comparison
 
 
 def run(args, teacher, teacher_cell):
@@ -55,7 +54,7 @@ def run(args, teacher, teacher_cell):
 
 
 def main():
-    args = options.compare()
+    args = comparison.compare()
     if args.collect:
         return collect.write(args)
     if args.jobs is None:

@@ -1,6 +1,6 @@
 """From text to masked batches: blocks of T tokens, their order, their masks.
 
-    corpus = open_corpus(["stories"], seq_len=32, seed=0)            # or files, folders, a hub id
+    corpus = open_corpus(Text(["stories"]), seq_len=32, seed=0)      # or files, folders, a hub id
     blocks = corpus.blocks(step=7, batch_size=16)                    # (B, T), by (seed, step) alone
     inputs, positions, labels = mask_tokens(blocks, generator(0, 7), corpus.vocabulary)
 
@@ -10,7 +10,10 @@ training runs, by processes of their own (world/source.py). Nothing here needs t
 
 Shapes: B sequences, T tokens, k masked tokens in each, N = B k.
 """
-from plumbing import disk, text, tokens, wordpiece
+from typing import NamedTuple, Optional, Sequence
+
+from plumbing import disk, tokens, wordpiece
+from plumbing import text as texts
 from plumbing.cli import UserError
 
 import numpy as np
@@ -191,25 +194,31 @@ class EndlessStories(Corpus):
         self.shards.close()
 
 
-def open_corpus(data, seq_len, seed, tokenizer=None, vocab_size=None, unique_tokens=None,
-                text_column=None, makers=1):
-    """The corpus that `data` names: ["stories"], files and folders, or a hub id.
+class Text(NamedTuple):
+    """Which text, and how it becomes tokens."""
+    data: Sequence = ("stories",)   # or files and folders, or a hub id
+    column: Optional[str] = None    # that holds the text, in files of rows
+    tokenizer: object = None        # a file, a folder, a hub id or a Tokenizer; None: made from it
+    vocab_size: Optional[int] = None     # word pieces of a tokenizer that is made from the text
+    unique_tokens: Optional[int] = None  # distinct tokens to train on (None: all)
 
-    tokenizer: a file, a folder, a hub id or a tokenizers.Tokenizer; without one it is made from the
-    text. makers: processes that make stories. Raises UserError for whatever is wrong with these."""
+
+def open_corpus(text, seq_len, seed, makers=1):
+    """The corpus of a Text. makers: processes that make stories. Raises UserError for whatever is
+    wrong with these."""
     if seq_len < 4:
         raise UserError(f"--seq-len {seq_len} is too short: at least 4, to hold [CLS] and mask 15%")
-    if tokenizer is not None and vocab_size is not None:
+    if text.tokenizer is not None and text.vocab_size is not None:
         raise UserError("--vocab-size is for a tokenizer that is made from the text: leave it out "
                         "beside --tokenizer")
-    is_stories = data == ["stories"]
-    source = StorySource() if is_stories else text.open_source(data, text_column)
+    is_stories, tokenizer = tuple(text.data) == ("stories",), text.tokenizer
+    source = StorySource() if is_stories else texts.open_source(text.data, text.column)
     if isinstance(tokenizer, str):
         tokenizer = wordpiece.load_tokenizer(tokenizer)
     elif tokenizer is None:
-        tokenizer = source.tokenizer(vocab_size)
-    if is_stories and unique_tokens is None:
+        tokenizer = source.tokenizer(text.vocab_size)
+    if is_stories and text.unique_tokens is None:
         return EndlessStories(source, tokenizer, seq_len, seed, makers)
     if is_stories:
-        source = StorySource(seed, tokens=unique_tokens + seq_len)
-    return Corpus(source, tokenizer, seq_len, seed, unique_tokens)
+        source = StorySource(seed, tokens=text.unique_tokens + seq_len)
+    return Corpus(source, tokenizer, seq_len, seed, text.unique_tokens)

@@ -6,7 +6,7 @@
 
 This is the number by which strategies are compared. The protocol is the same for every student: a
 pooled vector, one linear layer, the whole model fine-tuned with linear warmup and decay. Of a grid
-of learning rates and batch sizes (plumbing/options.py) the setting with the best development score
+of learning rates and batch sizes (GRIDS) the setting with the best development score
 counts, with its mean and standard deviation over seeds. Each finished cell of the grid is kept in
 `glue.json`, so that a killed run continues with the next one.
 
@@ -17,19 +17,20 @@ too few to teach a small model to gather a text there (docs/LOG.md). `--pool` ch
 Shapes: B texts, T tokens of the longest of them, h hidden size.
 """
 import math
-import sys
 import time
 import warnings
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
-import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
-from plumbing import cli, disk, gluefiles, gluejson, hardware, options, progress, weights, wordpiece
-from plumbing.cli import UserError
+from plumbing import cli, disk, gluefiles, gluejson, hardware, progress, weights, wordpiece
+from plumbing.cli import UserError, whole
 from plumbing.huggingface import read_config
 from plumbing.teacher import fetch
+from program import options
+from program.options import place
+from program.settings import option, parsed
 
 import numpy as np
 import torch
@@ -46,6 +47,55 @@ from world import tasks as world_tasks
 
 WARMUP, WEIGHT_DECAY = 0.06, 0.01  # as in pretraining
 WINDOW = 16                        # batches that are sorted by length together
+
+# The cells of a grid are its learning rates times its batch sizes. `by_width`: the rates are those
+# for h = 768, and go up as models get narrower, like pretraining's.
+GRIDS = {
+    "paper": {"lr": (1e-5, 3e-5, 5e-5, 8e-5), "batch_size": (16, 32), "epochs": 5},
+    "quick": {"lr": (8e-5,), "batch_size": (16,), "epochs": 2, "by_width": True},
+    "stories": {"lr": (6e-5,), "batch_size": (16,), "epochs": 10, "by_width": True},
+    # for a comparison of many students
+    "stories-short": {"lr": (8e-5,), "batch_size": (16,), "epochs": 8, "by_width": True},
+}
+
+# ---- Settings ------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Settings:
+    """How a model is scored: the options of the command line. None stands for what its help calls
+    the default (options.scoring)."""
+    model: tuple = option((), "a run's folder, a BERT's folder or a hub id", place, nargs="*",
+                          positional=True)
+    data: str = option("stories", "stories (default), a folder with GLUE's files (the official "
+                       "download's or the hub's), the folder of one task, or a hub id: "
+                       "nyu-mll/glue", metavar="DATA")
+    tasks: str = option("all", "all (default), or some of "
+                        f"{', '.join(gluefiles.EMBEDDED)}; {', '.join(gluefiles.GLUE)}; case and "
+                        "punctuation do not count", metavar="A,B")
+    grid: str = option(None, "paper: 4 rates x 2 batch sizes, 5 epochs; quick: one cell, 2 epochs; "
+                       "stories: one cell, 10 epochs; stories-short: 8 (default: stories for the "
+                       "embedded tasks, else quick)", choices=list(GRIDS))
+    pool: str = option(None, "what is classified: [CLS], or the mean over tokens (default: mean "
+                       "for the embedded tasks, else cls)", choices=["cls", "mean"])
+    seeds: int = option(3, "fine-tunings of each cell (default: %(default)s)", whole(1, 1000), "n")
+    seq_len: int = option(128, "longer texts are cut (default: %(default)s)", whole(8, 4096), "T")
+    dtype: str = option("auto", "auto: bf16 autocast where the hardware has it",
+                        choices=["auto", "fp32", "bf16"])
+    device: str = option("auto", "auto (default), cpu, cuda, cuda:1, mps", metavar="D")
+    out: str = option(None, "where glue.json goes (default: the model's folder)", place, "FOLDER")
+    predict: bool = option(False, "also write the leaderboard's submission, glue-submission.zip")
+
+
+EXAMPLES = """examples:
+  python glue.py runs/student                                             the embedded tasks
+  python glue.py runs/student --data glue_data/ --tasks rte,mrpc --seeds 3"""
+
+
+def read_settings(words=None):
+    """The Settings that a command line asks for (train.read_settings)."""
+    title = "Fine-tune a BERT on GLUE or on the embedded world's tasks, and score it."
+    return options.scoring(parsed(Settings, title, words, EXAMPLES))
+
 
 # ---- Batches -------------------------------------------------------------------------------------
 
@@ -173,27 +223,27 @@ def fine_tune(task, encoded, cell, setting, advance=lambda: None):
 
 # ---- The grid ------------------------------------------------------------------------------------
 
-def cells_of(args, tasks, h, model_sha256, dtype, device):
+def cells_of(settings, tasks, h, model_sha256, dtype, device):
     """[(task, cell)] of all fine-tunings that the command line asks for. A cell says how, with
     which seed, and of what model and examples."""
-    grid = options.GRIDS[args.grid]
+    grid = GRIDS[settings.grid]
     rate_factor = 768 / h if grid.get("by_width") else 1
-    common = {"epochs": grid["epochs"], "seq_len": args.seq_len, "pool": args.pool,
-              "model_sha256": model_sha256[:16], "data": args.data, "dtype": dtype,
+    common = {"epochs": grid["epochs"], "seq_len": settings.seq_len, "pool": settings.pool,
+              "model_sha256": model_sha256[:16], "data": settings.data, "dtype": dtype,
               "device": device}
     cells = []
     for task in tasks:
         of_task = {"task": task.name, "examples_sha256": task.fingerprint, **common}
-        for lr, batch_size, seed in product(grid["lr"], grid["batch_size"], range(args.seeds)):
+        for lr, batch_size, seed in product(grid["lr"], grid["batch_size"], range(settings.seeds)):
             cell = {"lr": lr * rate_factor, "batch_size": batch_size, "seed": seed}
             cells.append((task, {**of_task, **cell}))
     return cells
 
 
-def open_model(args, name):
+def open_model(settings, name):
     """(Setting, hidden size) of the model to score. Raises UserError for what is wrong with it,
     before any work is done."""
-    device, dtype = hardware.select(args.device, args.dtype)
+    device, dtype = hardware.select(settings.device, settings.dtype)
     source = fetch(name, option="")
     config = read_config(source, BertConfig)
     tokenizer = wordpiece.load_tokenizer(str(source))
@@ -202,29 +252,29 @@ def open_model(args, name):
         raise UserError(f"{name} has {config.vocab_size:,} word embeddings, and its tokenizer "
                         f"{vocabulary.size:,} words: they do not belong together")
     model = Bert.from_pretrained(source, mlm_head=False)  # raises now, and not after an hour
-    if model.pooler is None and args.pool == "cls":
+    if model.pooler is None and settings.pool == "cls":
         cli.say(f"{name} has no pooler: each fine-tuning begins with a fresh one")
-    longest = min(args.seq_len, config.max_position_embeddings)
-    setting = Setting(source, device, dtype, args.pool, tokenizer, vocabulary.pad, longest)
+    longest = min(settings.seq_len, config.max_position_embeddings)
+    setting = Setting(source, device, dtype, settings.pool, tokenizer, vocabulary.pad, longest)
     return setting, config.hidden_size
 
 
-def score(args, name, folder):
+def score(settings, name, folder):
     """Fine-tunes what `glue.json` in `folder` does not hold yet -> {task: its summary}."""
-    tasks, skipped = gluefiles.load_tasks(args.data, args.tasks, world_tasks.examples)
+    tasks, skipped = gluefiles.load_tasks(settings.data, settings.tasks, world_tasks.examples)
     for line in skipped:
         cli.say(f"skipped: {line}")
-    setting, h = open_model(args, name)
+    setting, h = open_model(settings, name)
     sha256 = weights.model_sha256(setting.source)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "glue.json"
     with disk.locked(folder / "glue.lock", "scores the same model"):
         kept = gluejson.read(path)
-        wanted = cells_of(args, tasks, h, sha256, setting.dtype, setting.device.type)
+        wanted = cells_of(settings, tasks, h, sha256, setting.dtype, setting.device.type)
         waiting = [(task, cell) for task, cell in wanted if gluejson.find(kept, cell) is None]
         run_cells(waiting, setting, kept, path)
     results = results_of(tasks, [(task, gluejson.find(kept, cell)) for task, cell in wanted])
-    if args.predict:
+    if settings.predict:
         predict_test_sets(tasks, results, setting, folder)
     return results
 
@@ -306,12 +356,12 @@ def zero_shot(name):
 
 
 def main():
-    args = options.glue()
-    options.note_stories(args.data)
-    name = args.model[0]
-    folder = Path(args.out or gluejson.folder_of(name))
-    cli.say(tables.scores_table(score(args, name, folder)))
-    pairs = zero_shot(disk.fetch(name, disk.MODEL_FILES)) if args.data == "stories" else {}
+    settings = read_settings()
+    options.note_stories(settings.data)
+    name = settings.model[0]
+    folder = Path(settings.out or gluejson.folder_of(name))
+    cli.say(tables.scores_table(score(settings, name, folder)))
+    pairs = zero_shot(disk.fetch(name, disk.MODEL_FILES)) if settings.data == "stories" else {}
     if pairs:
         shares = ", ".join(f"{kind} {100 * value:.0f}" for kind, value in pairs.items())
         cli.say(f"minimal pairs, no fine-tuning (chance 50): {shares}")

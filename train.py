@@ -3,23 +3,25 @@
     python train.py --strategy scratch --flops 1e13
     python train.py --strategy kd --teacher runs/teacher --flops 1e13 --model 2x128
 
-From top to bottom: what learns, the teacher, the loop, and `main`, which sets everything up. A
-killed run continues when the same command is given again, and ends with the same weights, bit for
-bit: the batch, the masks and the dropout of a step are functions of (seed, step) alone, and a
-checkpoint holds all the rest.
+From top to bottom: the settings, what learns, the teacher's layers, the loop, and `main`, which
+sets everything up. A killed run continues when the same command is given again, and ends with the
+same weights, bit for bit: the batch, the masks and the dropout of a step are functions of (seed,
+step) alone, and a checkpoint holds all the rest.
 """
 import math
-import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
-import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
-from plumbing import cli, options, runs
+from plumbing import cli, runs
 from plumbing import teacher as teachers
+from plumbing.cli import number, real, whole
 from plumbing.monitor import Monitor
 from plumbing.parallel import forward_backward
 from plumbing.session import Session
+from program import options
+from program.options import place
+from program.settings import option, parsed
 
 import torch
 from torch import nn
@@ -32,6 +34,97 @@ from model import Bert, BertConfig
 from reporting import card
 
 PLAIN = distill.scratch(None, None, None)  # masked language modelling, also in --mlm-finish
+
+# ---- Settings ------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is asked for: the options of the command line. None stands for what its help calls
+    the default, which `options.training` or `plan_student` puts in its place."""
+    # What is trained
+    strategy: str = option("scratch", "how the student learns (default: %(default)s)",
+                           choices=list(distill.STRATEGIES))
+    teacher: str = option(None, "a run's folder, a BERT's folder or a hub id; the student takes "
+                          "its tokenizer", place, "NAME")
+    flops: int = option(None, "the budget, like 1e13 or 2.5e15; never exceeded", number, "C",
+                        required=True)
+    model: budget.Size = option(None, "the student: 2x128, 6x768, 4x312h12f1200 (default: by the "
+                                "budget)", budget.size, "LxH")
+    # What is read
+    data: tuple = option(("stories",), "stories (default), files or folders, or a hub id with "
+                         "optional configuration and split: wikimedia/wikipedia:20231101.en",
+                         metavar="TEXT", nargs="+")
+    text_column: str = option(None, "the column that holds the text, where it is not 'text' or the "
+                              "only one", metavar="NAME")
+    tokenizer: str = option(None, "a tokenizer.json or vocab.txt, a folder or a hub id (default: "
+                            "made from the text)", place, "NAME")
+    vocab_size: int = option(None, "word pieces of a tokenizer made from the text (default: 8192)",
+                             whole(6, 10 ** 6), "V")
+    unique_tokens: int = option(None, "train on N distinct tokens, repeated (default: all there "
+                                "are)", number, "N")
+    seq_len: int = option(None, "tokens in a block (default: 32, from 1e15 FLOPs on 128)",
+                          whole(4, 2 ** 16), "T")
+    batch_size: int = option(None, "blocks in a step (default: stories 32, text 64, from 1e15 "
+                             "FLOPs on 256)", whole(1, 2 ** 24), "B")
+    # How the weights begin, and how they are trained
+    lr: float = option(None, "peak learning rate (default: 2e-3 sqrt(128 / h))", real(1e-9, 10),
+                       "R")
+    betas: tuple = option((0.9, 0.98), "AdamW's betas (default: the paper's 0.9 0.98)",
+                          real(0, 1 - 1e-9), "b", nargs=2)
+    weight_decay: float = option(0.01, "of all weights but biases and LayerNorm (default: "
+                                 "%(default)s)", real(0, 10), "w")
+    warmup: float = option(None, "share of the steps in which the rate rises (default: 0.06)",
+                           real(0, 1), "w")
+    dropout: float = option(None, "default: 0", real(0, 0.9), "p")
+    start_from: str = option(None, "begin with the weights of a finished run, a BERT's folder or a "
+                             "hub id; the student takes its size and its tokenizer, and the "
+                             "schedule begins anew", place, "NAME")
+    init_range: float = option(None, "standard deviation of the first weights (default: 0.02 "
+                               "sqrt(768 / h))", real(1e-9, 10), "s")
+    paper: bool = option(False, "the paper's setting where nothing else is given: --seq-len 128 "
+                         "--batch-size 1024 --dropout 0.1 --init-range 0.02 --warmup 0.06, and "
+                         "--lr 1e-3 for scratch, 5e-4 for a distilled student")
+    seed: int = option(0, "decides weights, order, masks, stories (default: %(default)s)",
+                       whole(0, 2 ** 31 - 1), "n")
+    # What only some strategies use
+    init: str = option("random", "teacher: begin with every n-th of its layers, also from scratch: "
+                       "the control that tells distillation from the copied layers",
+                       choices=["random", "teacher"])
+    mlm_finish: float = option(0.0, "the last share of the budget that goes to plain masked "
+                               "language modelling (default: 0)", real(0, 0.9), "s")
+    temperature: float = option(1.0, "kd's temperature (default: %(default)s)", real(0.01, 1000),
+                                "t")
+    relation_heads: int = option(None, "minilm's relation heads (default: 16 wide in the teacher, "
+                                 "where the widths allow)", whole(1, 10 ** 4), "R")
+    teacher_layer: int = option(None, "that minilm learns from (default: the last; above 12 layers "
+                                "7/8 of the way up)", whole(1, 1000), "l")
+    # Where it computes, and where it writes
+    dtype: str = option("auto", "auto: bf16 autocast where the hardware has it",
+                        choices=["auto", "fp32", "bf16"])
+    device: str = option("auto", "auto (default), cpu, cuda, cuda:1, mps", metavar="D")
+    micro_batch: int = option(None, "blocks that a pass computes at once (default: what fits into "
+                              "memory)", whole(1, 2 ** 24), "n")
+    compile: str = option("auto", "torch.compile of the layers; auto: on a GPU, for runs beyond "
+                          "ten minutes", choices=["auto", "on", "off"])
+    out: str = option(None, "default: runs/ and a name made of the settings", place, "FOLDER")
+    dry_run: bool = option(False, "print the plan and stop")
+
+
+EXAMPLES = """examples:
+  python train.py --strategy scratch --flops 1e13                 stories, a minute or two
+  python train.py --strategy kd --teacher runs/... --flops 1e13   the same budget, distilled
+  python train.py --strategy scratch --flops 1e14 --data my-books/
+                          your text: .txt .jsonl .csv .parquet, or a hub id"""
+
+
+def read_settings(words=None):
+    """The Settings that a command line asks for. words: without the program's name (None: those of
+    the running program). Raises UserError where they are wrong or contradict each other."""
+    asked = parsed(Settings, "Pretrain a BERT within a budget of FLOPs.", words, EXAMPLES)
+    settings = options.training(asked)
+    if settings.teacher is None:
+        distill.lesson(settings.strategy, None, None)  # raises where the strategy needs one
+    return settings
 
 # ---- What learns ---------------------------------------------------------------------------------
 
@@ -177,31 +270,33 @@ def default_rate(size):
     return 2e-3 * math.sqrt(128 / size.h)
 
 
-def set_learning_rate(optimizer, step, plan, args):
+def set_learning_rate(optimizer, step, setup):
     """The rate of a step. The MLM finish is a phase with a warmup and a decay of its own."""
+    plan, peak, warmup = setup.student.plan, setup.student.lr, setup.settings.warmup
     begin = plan.finish_from
     if step < begin:
-        rate = learning_rate(step, begin, args.lr, args.warmup)
+        rate = learning_rate(step, begin, peak, warmup)
     else:
-        rate = learning_rate(step - begin, plan.finish_steps, args.lr, args.warmup)
+        rate = learning_rate(step - begin, plan.finish_steps, peak, warmup)
     for group in optimizer.param_groups:
         group["lr"] = rate
 
 
-def train(run, learner, corpus, plan, args, session, validation):
+def train(run, setup, validation):
     """Trains from the newest checkpoint of `run`, or from the beginning, to the plan's last step.
     Returns the seconds that it took, those before an interruption included."""
-    B, device, rank = args.batch_size, session.device, session.processes.rank
-    optimizer = adamw(learner, args.betas, args.weight_decay)
-    with Monitor(run, learner, optimizer, plan, args, session, validation) as monitor:
+    settings, learner, session = setup.settings, setup.learner, setup.session
+    B, device, rank = settings.batch_size, session.device, session.processes.rank
+    optimizer = adamw(learner, settings.betas, settings.weight_decay)
+    with Monitor(run, optimizer, setup, validation) as monitor:
         step = monitor.step
-        while step < plan.steps:
-            if args.dropout:
-                torch.manual_seed(dropout_seed(args.seed, step, rank))
-            batch = masked_batch(corpus, args.seed, step, B, device)
+        while step < setup.student.plan.steps:
+            if settings.dropout:
+                torch.manual_seed(dropout_seed(settings.seed, step, rank))
+            batch = masked_batch(setup.corpus, settings.seed, step, B, device)
             # Both models' forward passes; the terms' sum is the loss; gradients of the whole batch
             terms = forward_backward(learner, batch, learner.lesson_at(step), session)
-            set_learning_rate(optimizer, step, plan, args)
+            set_learning_rate(optimizer, step, setup)
             monitor.check_finite(terms)
             optimizer.step()
             optimizer.zero_grad()
@@ -217,61 +312,96 @@ class StudentPlan(NamedTuple):
     size: budget.Size
     lesson: distill.Lesson
     plan: budget.Plan
-    V: int  # word embeddings: the tokenizer's words, or as many as the teacher has
+    V: int     # word embeddings: the tokenizer's words, or as many as the teacher has
+    lr: float  # the peak learning rate
 
 
-def lesson_of(args, V, teacher_size):
-    """(size, lesson) of the student that the command line asks for."""
-    size = args.model or budget.choose(args.flops, V, args.seq_len)
-    chosen = distill.Options(args.temperature, args.relation_heads, args.teacher_layer)
-    return size, distill.lesson(args.strategy, size, teacher_size, chosen)
+class Setup(NamedTuple):
+    """All that a run is made of."""
+    settings: Settings
+    session: Session                     # processes, device, precision
+    corpus: data.Corpus
+    teacher: Optional[teachers.Teacher]
+    start: Optional[teachers.Teacher]    # whose weights the student begins with
+    student: StudentPlan
+    learner: Learner
+
+    @property
+    def teacher_size(self):
+        """The teacher's Size, or None."""
+        return self.teacher and self.teacher.model.config.size
 
 
-def open_corpus(args, teacher, start, session):
+def lesson_of(settings, V, teacher_size):
+    """(size, lesson) of the student that the settings ask for."""
+    size = settings.model or budget.choose(settings.flops, V, settings.seq_len)
+    chosen = distill.Options(settings.temperature, settings.relation_heads, settings.teacher_layer)
+    return size, distill.lesson(settings.strategy, size, teacher_size, chosen)
+
+
+def open_corpus(settings, teacher, start, session):
     """The corpus, tokenized. What is wrong with the teacher is said before hours of tokenizing."""
-    tokenizer = teachers.shared_tokenizer(teacher, start, args.tokenizer)
+    tokenizer = teachers.shared_tokenizer(teacher, start, settings.tokenizer)
     if teacher:
         config = teacher.model.config
-        size, lesson = lesson_of(args, config.vocab_size, config.size)
+        size, lesson = lesson_of(settings, config.vocab_size, config.size)
         teachers.check_pair(lesson, size, config.size, teacher.model.mlm_head is not None,
-                            copies=args.init == "teacher")
-    corpus = data.open_corpus(args.data, args.seq_len, args.seed, tokenizer, args.vocab_size,
-                              args.unique_tokens, args.text_column, session.story_makers)
-    corpus.check(args.batch_size)
+                            copies=settings.init == "teacher")
+    text = data.Text(settings.data, settings.text_column, tokenizer, settings.vocab_size,
+                     settings.unique_tokens)
+    corpus = data.open_corpus(text, settings.seq_len, settings.seed, session.story_makers)
+    corpus.check(settings.batch_size)
     return corpus
 
 
-def plan_student(args, corpus, teacher, start):
-    """The StudentPlan that the command line asks for, on this corpus."""
+def plan_student(settings, corpus, teacher, start):
+    """The StudentPlan that the settings ask for, on this corpus."""
     other = teacher or start  # whose words the student shares
     V = other.model.config.vocab_size if other else corpus.vocabulary.size
-    T, B, teacher_size = args.seq_len, args.batch_size, teacher and teacher.model.config.size
-    size, lesson = lesson_of(args, V, teacher_size)
-    plan = budget.plan(args.flops, budget.step_flops(size, V, T, B, lesson, teacher_size), B, T,
-                       corpus.unique, args.mlm_finish, budget.step_flops(size, V, T, B))
-    return StudentPlan(size, lesson, plan, V)
+    T, B = settings.seq_len, settings.batch_size
+    teacher_size = teacher and teacher.model.config.size
+    size, lesson = lesson_of(settings, V, teacher_size)
+    finish = settings.mlm_finish, budget.step_flops(size, V, T, B)
+    plan = budget.plan(settings.flops, budget.step_flops(size, V, T, B, lesson, teacher_size), B, T,
+                       corpus.unique, finish)
+    return StudentPlan(size, lesson, plan, V, settings.lr or default_rate(size))
 
 
-def build_model(args, student, corpus, start):
+def build_model(settings, student, corpus, start):
     """The student's BERT with its first weights, which depend on the seed alone, or are those of
     the model `start` (--init teacher, --start-from). It has an MLM head only where a loss trains
     one."""
-    longest = max(128, args.seq_len)  # the position table has room for fine-tuning at 128
+    longest = max(128, settings.seq_len)  # the position table has room for fine-tuning at 128
     fields = {"vocab_size": student.V, "max_position_embeddings": longest,
-              "pad_token_id": corpus.vocabulary.pad, "hidden_dropout_prob": args.dropout,
-              "attention_probs_dropout_prob": args.dropout}
-    if args.init_range is not None:
-        fields["initializer_range"] = args.init_range
+              "pad_token_id": corpus.vocabulary.pad, "hidden_dropout_prob": settings.dropout,
+              "attention_probs_dropout_prob": settings.dropout}
+    if settings.init_range is not None:
+        fields["initializer_range"] = settings.init_range
     if start:  # whose layers it will have
-        fields |= teachers.inherited(start, None if args.start_from else longest)
-    has_head = student.lesson.student.logits or args.mlm_finish > 0
+        fields |= teachers.inherited(start, None if settings.start_from else longest)
+    has_head = student.lesson.student.logits or settings.mlm_finish > 0
     model = Bert(BertConfig.of(student.size, **fields), mlm_head=has_head)
-    torch.manual_seed(args.seed)
+    torch.manual_seed(settings.seed)
     # Drawn once more, from the seed: the same weights whatever the strategy and the device.
     model.initialise(model)
     if start:
         copy_teacher(model, start.model)
     return model
+
+
+def set_up(settings, session):
+    """The Setup of a run. Raises UserError for what is wrong with its teacher or its text."""
+    teacher, start = teachers.load(settings)
+    if settings.start_from:
+        settings = replace(settings, model=start.model.config.size)
+    corpus = session.keep(open_corpus(settings, teacher, start, session))  # closed at the end
+    session.join(settings.batch_size)                         # the other processes are here
+    student = plan_student(settings, corpus, teacher, start)
+    model = build_model(settings, student, corpus, start)
+    learner = Learner(model, student.lesson, teacher and teacher.model.to(session.device),
+                      session.dtype, student.plan.finish_from)
+    learner.to(session.device).train()
+    return Setup(settings, session, corpus, teacher, start, student, learner)
 
 
 class Validation(NamedTuple):
@@ -288,39 +418,30 @@ def validation_of(corpus, device):
 
 
 def main():
-    args = options.train()
-    options.note_stories(args.data)
-    runs.check_out(args.out)
-    with Session(args.device, args.dtype) as session:  # processes, device, precision
-        teacher, start = teachers.load(args)  # start: whose weights the student begins with
-        corpus = session.keep(open_corpus(args, teacher, start, session))  # closed at the end
-        session.join(args.batch_size)                         # the other processes are here
-        student = plan_student(args, corpus, teacher, start)
-        folder = Path(args.out or card.default_folder(args, student.size, teacher, start))
-        args.lr = args.lr or default_rate(student.size)
-        model = build_model(args, student, corpus, start)
-        learner = Learner(model, student.lesson, teacher and teacher.model.to(session.device),
-                          session.dtype, student.plan.finish_from)
-        learner.to(session.device).train()
-        settings = runs.settings_of(args, student, corpus, teacher, start, model.config, session)
-        with session.open_run(folder, settings, args.dry_run) as run:
+    settings = read_settings()
+    options.note_stories(settings.data)
+    runs.check_out(settings.out)
+    with Session(settings.device, settings.dtype) as session:
+        setup = set_up(settings, session)
+        folder = Path(settings.out or card.default_folder(setup))
+        with session.open_run(folder, runs.identity(setup), settings.dry_run) as run:
             if run.finished:
                 if session.processes.first:
                     card.print_finished_before(run)
                 return
-            validation = validation_of(corpus, session.device)
-            batch = masked_batch(corpus, args.seed, 0, args.batch_size, session.device)
+            validation = validation_of(setup.corpus, session.device)
+            batch = masked_batch(setup.corpus, settings.seed, 0, settings.batch_size,
+                                 session.device)
             # How many blocks at once, how fast this machine is, and whether compiling pays.
-            session.prepare(args, run.record, learner, batch, student, teacher)
-            cli.say(card.plan_text(args, student, model, corpus, teacher, start, session,
-                                   validation, folder))
-            if args.dry_run:
+            session.prepare(setup, run.record, batch)
+            cli.say(card.plan_text(setup, validation, folder))
+            if settings.dry_run:
                 return
-            session.compile(learner, batch)
-            card.note_beginning(run, args, student, teacher, start, session)
-            seconds = train(run, learner, corpus, student.plan, args, session, validation)
+            session.compile(setup.learner, batch)
+            card.note_beginning(run, setup)
+            seconds = train(run, setup, validation)
             if session.processes.first:
-                card.finish(run, model, corpus, student, teacher, validation, seconds)
+                card.finish(run, setup, validation, seconds)
                 card.print_result(run.record, folder)
 
 

@@ -151,8 +151,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """argparse calls this method for every mistake on the command line."""
-        if self.epilog:
-            print(self.epilog, file=sys.stderr)
         raise UserError(f"{message} (python {self.prog} --help lists the options)")
 
 

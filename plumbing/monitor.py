@@ -1,6 +1,6 @@
 """What happens around the steps of a run: its log, validations, checkpoints, and how it stops.
 
-    with Monitor(run, learner, optimizer, plan, args, session, validation) as monitor:
+    with Monitor(run, optimizer, setup, validation) as monitor:
         step = monitor.step                 # of the newest checkpoint, or 0
         while step < plan.steps:
             terms = ...                     # forward and backward
@@ -32,18 +32,16 @@ SAVING_SHARE = 1 / 50  # of the run's time at most goes to saving
 class Monitor:
     """What a run does besides training. `step` says how far it is, and `seconds` how long it took.
 
-    plan is the run's budget.Plan, args are the options of train.py, and validation is a
-    train.Validation."""
+    setup is a train.Setup, and validation a train.Validation."""
 
-    def __init__(self, run, learner, optimizer, plan, args, session, validation):
+    def __init__(self, run, optimizer, setup, validation):
         self.run = run
-        self.learner = learner
         self.optimizer = optimizer
-        self.plan = plan
-        self.args = args
-        self.session = session
-        self.processes = session.processes
+        self.setup = setup
         self.validation = validation
+        self.session, self.learner = setup.session, setup.learner
+        self.processes = setup.session.processes
+        self.plan = plan = setup.student.plan
         self.finish_from = plan.finish_from
         self.log_every = max(1, min(100, plan.steps // 500))
         self.save_every = max(1, plan.steps // 20)
@@ -52,7 +50,7 @@ class Monitor:
         self.train_loss = "-"
         # Before the first save nobody knows how long one takes: three numbers of 4 bytes a
         # parameter, at 500 MB a second. Later it is the time that the last one took.
-        self.save_seconds = 12 * sum(p.numel() for p in learner.parameters()) / 5e8
+        self.save_seconds = 12 * sum(p.numel() for p in self.learner.parameters()) / 5e8
 
     def __enter__(self):
         loaded = self.run.load_checkpoint()
@@ -117,8 +115,8 @@ class Monitor:
         if not math.isfinite(loss):
             raise UserError(
                 f"the loss is {loss} at step {self.step:,}: most likely the learning rate is too "
-                f"high ({self.args.lr:g}); lower --lr and choose another --out. What was saved "
-                f"before is kept in {self.run.folder}")
+                f"high ({self.setup.student.lr:g}); lower --lr and choose another --out. What was "
+                f"saved before is kept in {self.run.folder}")
         return loss
 
     def after(self, step, terms):
@@ -179,7 +177,7 @@ class Monitor:
 
     def progress(self):
         """How far the run is: step, FLOPs and tokens."""
-        tokens = self.step * self.args.batch_size * self.args.seq_len
+        tokens = self.step * self.setup.settings.batch_size * self.setup.settings.seq_len
         return {"step": self.step, "flops": self.plan.spent(self.step), "tokens": tokens}
 
     def validate(self):

@@ -230,23 +230,23 @@ def forward_backward(learner, batch, lesson, session):
     return dict(zip(sums, values))
 
 
-def micro_batch_that_fits(size, V, T, k, lesson, teacher, device, rows):
+def micro_batch_that_fits(student, T, k, teacher, device, rows):
     """How many of `rows` rows a forward and backward pass may compute at once on a device: half of
     its free memory is for what the pass keeps.
 
-    size and teacher (or None) are the Sizes of the models; k is the number of masked positions in
-    a row."""
+    student: a train.StudentPlan; teacher: the teacher's Size, or None; T tokens in a row, of which
+    k are masked."""
     # Half as much again as is counted, for what is not counted.
-    bytes_of_row = 4 * 1.5 * numbers_kept(size, V, T, k, lesson, teacher)
+    bytes_of_row = 4 * 1.5 * numbers_kept(student, T, k, teacher)
     free = hardware.free_memory(device) // 2
     if device.type == "cpu":  # the processes of a machine share its memory
         free //= environment("LOCAL_WORLD_SIZE", 1, 1, MOST_PROCESSES)
     return max(1, min(rows, int(free // bytes_of_row)))
 
 
-def numbers_kept(size, V, T, k, lesson, teacher):
+def numbers_kept(student, T, k, teacher):
     """How many fp32 numbers the passes of one row keep until the gradients are computed."""
-    L, h, A, f = size
+    (L, h, A, f), V, lesson = student.size, student.V, student.lesson
     n = k if lesson.student.logits else 0
     # The student: a layer's activations and its T x T tables; logits, their softmax and gradient.
     # numbers = L T (8h + 2f + 2AT) + 4nV

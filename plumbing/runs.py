@@ -48,28 +48,32 @@ import torch
 WHOLE = "both passes whole, with both heads"
 
 
-def settings_of(args, student, corpus, teacher, start, config, session):
-    """The settings of a run of train.py, as a dict. A run's folder is continued with equal settings
-    only."""
-    names = ("strategy", "data", "text_column", "unique_tokens", "seq_len", "batch_size", "lr",
-             "betas", "weight_decay", "warmup", "dropout", "seed")
-    settings = {name: getattr(args, name) for name in names}
-    settings |= {"flops_budget": args.flops, "model": str(student.size),
+def identity(setup):
+    """What makes a run of train.py this run and no other, as a dict: "settings" in its run.json. A
+    folder is continued with an equal one only. setup: a train.Setup."""
+    asked, student, teacher = setup.settings, setup.student, setup.teacher
+    names = ("strategy", "text_column", "unique_tokens", "seq_len", "batch_size", "weight_decay",
+             "warmup", "dropout", "seed")
+    config = setup.learner.model.config
+    settings = {name: getattr(asked, name) for name in names}
+    settings |= {"data": list(asked.data), "betas": list(asked.betas), "lr": student.lr,
+                 "flops_budget": asked.flops, "model": str(student.size),
                  "vocab_size": config.vocab_size, "initializer_range": config.initializer_range,
-                 "dtype": session.dtype, "device": session.device.type,
-                 "text_sha256": corpus.fingerprint, "words_sha256": words_sha256(corpus.tokenizer)}
-    if student.lesson.whole:  # an earlier version charged less, and trained with another loss
+                 "dtype": setup.session.dtype, "device": setup.session.device.type,
+                 "text_sha256": setup.corpus.fingerprint,
+                 "words_sha256": words_sha256(setup.corpus.tokenizer)}
+    if student.lesson.whole:
         settings["charged"] = WHOLE
-    if args.start_from:
-        settings["start_sha256"] = start.sha256
+    if asked.start_from:
+        settings["start_sha256"] = setup.start.sha256
     if teacher is None:
-        own = "the start's" if start else "made from the text"
-        return settings | {"tokenizer": args.tokenizer or own}
+        own = "the start's" if setup.start else "made from the text"
+        return settings | {"tokenizer": asked.tokenizer or own}
     return settings | {
-        "tokenizer": args.tokenizer or "the teacher's", "teacher_sha256": teacher.sha256,
-        "teacher_model": str(teacher.model.config.size), "init": args.init,
-        "mlm_finish": args.mlm_finish, "temperature": args.temperature,
-        "relation_heads": args.relation_heads, "teacher_layer": args.teacher_layer}
+        "tokenizer": asked.tokenizer or "the teacher's", "teacher_sha256": teacher.sha256,
+        "teacher_model": str(setup.teacher_size), "init": asked.init,
+        "mlm_finish": asked.mlm_finish, "temperature": asked.temperature,
+        "relation_heads": asked.relation_heads, "teacher_layer": asked.teacher_layer}
 
 
 # Where the text comes from. It may move: what counts is its checksum, `text_sha256`.

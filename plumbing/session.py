@@ -77,40 +77,39 @@ class Session:
             run.record = self.processes.broadcast(run.record)
             yield run
 
-    def prepare(self, args, record, learner, batch, student, teacher):
+    def prepare(self, setup, record, batch):
         """Chooses the micro-batch, measures how fast this machine computes the run's steps, and
-        decides whether to compile. record: the run's run.json."""
-        world = self.processes.world
-        self.micro_batch = self.choose_micro_batch(args, record, learner, batch, student, teacher)
-        self.flops_per_sequence = student.plan.flops_per_step // args.batch_size
-        self.flops_per_second = world * self.measure(learner, batch)
+        decides whether to compile. setup: a train.Setup; record: the run's run.json."""
+        world, plan = self.processes.world, setup.student.plan
+        self.micro_batch = self.choose_micro_batch(setup, record, batch)
+        self.flops_per_sequence = plan.flops_per_step // setup.settings.batch_size
+        self.flops_per_second = world * self.measure(setup.learner, batch)
         if self.device.type == "cuda":
             # A CPU computes for others, too, and more or less of it is left when the run is on its
             # way: a share of what was free for a moment would say nothing.
             self.peak = world * hardware.peak(self.device, self.dtype)
-        seconds = student.plan.flops_spent / self.flops_per_second
-        self.compiled = self.choose_compiled(args, record, seconds)
+        seconds = plan.flops_spent / self.flops_per_second
+        self.compiled = self.choose_compiled(setup.settings.compile, record, seconds)
 
-    def choose_micro_batch(self, args, record, learner, batch, student, teacher):
+    def choose_micro_batch(self, setup, record, batch):
         """How many blocks a pass computes at once: --micro-batch, or what a run that was begun has
         used before, or what fits into memory.
 
         A run keeps its micro-batch, since sums in another order differ in their last digits."""
-        wanted = args.micro_batch or record.get("micro_batch")
+        wanted = setup.settings.micro_batch or record.get("micro_batch")
         if not wanted:
             blocks, _, positions, _ = batch
             B, T = blocks.shape
-            wanted = micro_batch_that_fits(student.size, learner.model.config.vocab_size, T,
-                                           len(positions) // B, student.lesson,
-                                           teacher and teacher.model.config.size, self.device,
-                                           math.ceil(B / self.processes.world))
+            rows = math.ceil(B / self.processes.world)
+            wanted = micro_batch_that_fits(setup.student, T, len(positions) // B,
+                                           setup.teacher_size, self.device, rows)
         return self.processes.broadcast(wanted)
 
-    def choose_compiled(self, args, record, seconds):
+    def choose_compiled(self, asked, record, seconds):
         """Whether to compile the layers of a run that takes so many seconds without. Compiling
-        takes some minutes, which pays for a long run on a GPU."""
+        takes some minutes, which pays for a long run on a GPU. asked: by --compile."""
         pays = self.device.type == "cuda" and seconds > 600
-        wanted = {"on": True, "off": False, "auto": record.get("compiled", pays)}[args.compile]
+        wanted = {"on": True, "off": False, "auto": record.get("compiled", pays)}[asked]
         return self.processes.broadcast(wanted)
 
     def measure(self, learner, batch):

@@ -20,21 +20,23 @@ class Teacher(NamedTuple):
     sha256: str  # of its weights (weights.sha256)
 
 
-def load(args):
+def load(settings):
     """(the teacher, the model whose weights the student begins with), each a Teacher or None.
+    settings: a train.Settings.
 
     With --init teacher it begins with the teacher's, and both are the same. With --start-from it
-    has the start's size, which args.model gets where it is None. Raises UserError where one of them
-    does not open, or where --model asks for another size."""
-    teacher = load_teacher(args.teacher, args.seq_len) if args.teacher else None
-    if args.start_from is None:
-        return teacher, teacher if args.init == "teacher" else None
-    start = load_teacher(args.start_from, args.seq_len, "--start-from")
+    has the start's size. Raises UserError where one of them does not open, or where --model asks
+    for another size."""
+    T, teacher = settings.seq_len, None
+    if settings.teacher:
+        teacher = load_teacher(settings.teacher, T)
+    if settings.start_from is None:
+        return teacher, teacher if settings.init == "teacher" else None
+    start = load_teacher(settings.start_from, T, "--start-from")
     theirs = start.model.config.size
-    if args.model not in (None, theirs):
-        raise UserError(f"--start-from {args.start_from} is a BERT {theirs}, and --model asks for "
-                        f"{args.model}: leave --model out")
-    args.model = theirs
+    if settings.model not in (None, theirs):
+        raise UserError(f"--start-from {settings.start_from} is a BERT {theirs}, and --model asks "
+                        f"for {settings.model}: leave --model out")
     return teacher, start
 
 

@@ -2,10 +2,10 @@
 
     @dataclass(frozen=True)
     class Settings:
-        flops: int = option(None, "the budget, like 1e13", cli.number, metavar="C", required=True)
-        dropout: float = option(0.0, "default: 0", cli.real(0, 0.9), metavar="p")
+        flops: int = option(None, "the budget, like 1e13", cli.number, "C", required=True)
+        dropout: float = option(0.0, "default: 0", cli.real(0, 0.9), "p")
 
-    settings = settings.read(Settings, "Pretrain a BERT.", ["--flops", "1e13"])
+    settings = parsed(Settings, "Pretrain a BERT.", ["--flops", "1e13"])
 
 The settings of a program stand at its top, each with its default and a line of help. Nothing writes
 into them once they were read: where one setting follows from another, `dataclasses.replace` makes
@@ -16,13 +16,15 @@ import dataclasses
 from plumbing import cli
 
 
-def option(default, help, type=str, **more):
+def option(default, help, type=str, metavar=None, **more):
     """A field of a program's settings: its default, its line of help, how its text is read (`type`
-    raises UserError), and what argparse needs besides, such as choices, nargs and metavar."""
-    return dataclasses.field(default=default, metadata={"help": help, "type": type, **more})
+    raises UserError), what stands for its value in --help, and what argparse needs besides, such as
+    choices and nargs."""
+    words = {"help": help, "type": type, "metavar": metavar, **more}
+    return dataclasses.field(default=default, metadata=words)
 
 
-def read(settings, description, argv=None, examples=""):
+def parsed(settings, description, argv=None, examples=""):
     """The settings, an instance of the dataclass `settings`, from the words of a command line
     (None: those of the running program). A field named a_b is the option --a-b. A field of the type
     bool is a flag without a value, one that is `positional` has no dashes, and the value of one

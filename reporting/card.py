@@ -13,62 +13,60 @@ import torch
 
 import budget
 from reporting import figures
-from reporting.price import validation_flops
 
 
-def default_folder(args, size, teacher=None, start=None):
-    """The folder of a run without --out."""
-    return Path("runs") / default_name(args, size, teacher, start)
-
-
-def default_name(args, size, teacher=None, start=None):
-    """A readable name for the run's folder. It tells apart what is commonly varied."""
-    stem = "-".join(Path(entry).name or "text" for entry in args.data)
-    name = f"{args.strategy}-{size}-{cli.flops(args.flops)}-{stem}"
+def default_folder(setup):
+    """The folder of a run without --out, with a readable name that tells apart what is commonly
+    varied. setup: a train.Setup."""
+    settings, teacher = setup.settings, setup.teacher
+    stem = "-".join(Path(entry).name or "text" for entry in settings.data)
+    name = f"{settings.strategy}-{setup.student.size}-{cli.flops(settings.flops)}-{stem}"
     for flag, letters in (("unique_tokens", "unique"), ("lr", "lr"), ("dropout", "dropout"),
                           ("mlm_finish", "finish"), ("relation_heads", "heads"),
                           ("teacher_layer", "layer")):
-        if getattr(args, flag):
-            name += f"-{letters}{getattr(args, flag):g}"
-    if args.temperature != 1:
-        name += f"-t{args.temperature:g}"
-    if args.init == "teacher":
+        if getattr(settings, flag):
+            name += f"-{letters}{getattr(settings, flag):g}"
+    if settings.temperature != 1:
+        name += f"-t{settings.temperature:g}"
+    if settings.init == "teacher":
         name += "-copied"
-    if args.start_from:
-        name += f"-from-{start.sha256[:6]}"
+    if settings.start_from:
+        name += f"-from-{setup.start.sha256[:6]}"
     if teacher:
-        name += f"-by-{teacher.model.config.size}-{teacher.sha256[:6]}"
-    name += f"-{args.batch_size}x{args.seq_len}"
+        name += f"-by-{setup.teacher_size}-{teacher.sha256[:6]}"
+    name += f"-{settings.batch_size}x{settings.seq_len}"
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-    return safe[:120] + f"-seed{args.seed}"
+    return Path("runs") / (safe[:120] + f"-seed{settings.seed}")
 
 
 # --------------------------------------------------------------------------------------------------
 # The plan
 
 
-def plan_text(args, student, model, corpus, teacher, start, session, validation, folder):
-    """What a run is going to do, as text that is printed before the first step."""
-    size, plan, counting = student.size, student.plan, validation.counting_losses
-    V, T, B = student.V, args.seq_len, args.batch_size
-    seconds = seconds_of(student, T, validation, teacher, session)
+def plan_text(setup, validation, folder):
+    """What a run is going to do, as text that is printed before the first step. setup: a
+    train.Setup; validation: a train.Validation."""
+    settings, student, session, corpus = setup.settings, setup.student, setup.session, setup.corpus
+    size, plan, model = student.size, student.plan, setup.learner.model
+    T, B, counting = settings.seq_len, settings.batch_size, validation.counting_losses
+    seconds = seconds_of(setup, validation)
     masked = budget.masked_positions(T)
     left_over = cli.flops(plan.flops_budget - plan.flops_spent)
-    lines = [] if args.model else ladder_lines(args, size, V)
+    lines = [] if settings.model else ladder_lines(settings, size, student.V)
     lines += [f"student     BERT {size}, {model.parameter_count():,} parameters, "
               f"{size.encoder_parameters:,} of them in the encoder"]
-    if teacher:
-        lines += [f"teacher     BERT {teacher.model.config.size}, {teacher.folder}"]
-    if start:
-        lines += start_lines(args, model, corpus, start)
+    if setup.teacher:
+        lines += [f"teacher     BERT {setup.teacher_size}, {setup.teacher.folder}"]
+    if setup.start:
+        lines += start_lines(settings, model, corpus, setup.start)
     lines += [
         f"text        {corpus.name}, {amount(corpus)}; {corpus.vocabulary.size:,} words "
         "and word pieces",
         *documents_lines(corpus),
         f"a step      {B} blocks of {T} tokens, {masked} masked in each: "
-        f"{plan.flops_per_step:,} FLOPs{price_of_teacher(args, student, V)}",
-        f"budget      {cli.flops(args.flops)} FLOPs = {plan.steps:,} steps{finish_words(plan)} = "
-        f"{plan.tokens:,} tokens{epochs_words(plan, corpus)}, {left_over} FLOPs left over",
+        f"{plan.flops_per_step:,} FLOPs{price_of_teacher(settings, student)}",
+        f"budget      {cli.flops(settings.flops)} FLOPs = {plan.steps:,} steps{finish_words(plan)} "
+        f"= {plan.tokens:,} tokens{epochs_words(plan, corpus)}, {left_over} FLOPs left over",
         f"by counts   loss {counting['unigram_loss']:.3f} for word frequencies (unigram), "
         f"{counting['neighbour_loss']:.3f} for knowing both neighbours",
         f"machine     {session.device}, {session.dtype}"
@@ -85,27 +83,34 @@ def plan_text(args, student, model, corpus, teacher, start, session, validation,
     return "\n".join(lines + session_lines(session, B))
 
 
-def seconds_of(student, T, validation, teacher, session):
+def seconds_of(setup, validation):
     """How long a run takes at the speed that was measured, its validations included: they are on no
     bill, and small budgets spend much of their time there."""
-    plan, sequences = student.plan, len(validation.batch[0])
-    once = validation_flops(student.size, student.V, T, sequences, student.lesson,
-                            teacher and teacher.model.config.size)
-    validations = min(VALIDATIONS, plan.steps + 1) * once
-    return (plan.flops_spent + validations) / session.flops_per_second
+    student, sequences = setup.student, len(validation.batch[0])
+    once = validation_flops(student, setup.settings.seq_len, sequences, setup.teacher_size)
+    validations = min(VALIDATIONS, student.plan.steps + 1) * once
+    return (student.plan.flops_spent + validations) / setup.session.flops_per_second
 
 
-def start_lines(args, model, corpus, start):
+def validation_flops(student, T, sequences, teacher=None):
+    """One validation on so many sequences: the forward passes of the student and of its teacher.
+    The products inside a loss are left out: they are few. student: with a size, V and a lesson."""
+    bill = budget.bill(student.size, student.V, T, student.lesson, teacher)
+    return sequences * (bill["student_forward"] + bill["teacher_forward"])
+
+
+def start_lines(settings, model, corpus, start):
     """What the student has of the model whose weights it begins with."""
     lines = []
-    if args.start_from:
+    if settings.start_from:
         spent = flops_of(start.folder)
         lines += [f"start       BERT {start.model.config.size}, {start.folder}",
                   f"before      {words_before(spent)}, which this budget does not count"]
-        settings = disk.optional_json(start.folder / "run.json").get("settings", {})
-        if (settings.get("seed"), settings.get("text_sha256")) == (args.seed, corpus.fingerprint):
+        before = disk.optional_json(start.folder / "run.json").get("settings", {})
+        order = settings.seed, corpus.fingerprint
+        if (before.get("seed"), before.get("text_sha256")) == order:
             lines += ["            That run read this text in the same order (--seed "
-                      f"{args.seed}): another seed gives another order"]
+                      f"{settings.seed}): another seed gives another order"]
     if model.mlm_head is not None and start.model.mlm_head is None:
         lines += [f"head        {start.folder} has none that predicts words: the "
                   "student's is drawn fresh"]
@@ -120,12 +125,12 @@ def words_before(flops):
     return f"{flops:,} FLOPs"
 
 
-def ladder_lines(args, size, V):
+def ladder_lines(settings, size, V):
     """The sizes that a run without --model chooses from."""
-    lines = [f"students that {cli.flops(args.flops)} FLOPs can train (wanted: at least "
+    lines = [f"students that {cli.flops(settings.flops)} FLOPs can train (wanted: at least "
              f"{budget.TOKENS_PER_PARAMETER} tokens for each weight of the encoder; where none has "
              "them, the smallest is taken):"]
-    for rung, tokens, ratio in budget.ladder(args.flops, V, args.seq_len):
+    for rung, tokens, ratio in budget.ladder(settings.flops, V, settings.seq_len):
         arrow = "   <- this one" if rung == size else ""
         lines += [f"  {str(rung):8} {rung.encoder_parameters:>13,} weights {tokens:>15,} tokens "
                   f"{ratio:>10,.1f} a weight{arrow}"]
@@ -163,11 +168,12 @@ def documents_lines(corpus):
     return lines
 
 
-def price_of_teacher(args, student, V):
+def price_of_teacher(settings, student):
     """What a step costs beside one from scratch. Nothing without a teacher."""
     if student.lesson.teacher is None:
         return ""
-    scratch = budget.step_flops(student.size, V, args.seq_len, args.batch_size)
+    T, B = settings.seq_len, settings.batch_size
+    scratch = budget.step_flops(student.size, student.V, T, B)
     return f", {student.plan.flops_per_step / scratch:.2f} times a step from scratch"
 
 
@@ -196,15 +202,16 @@ def session_lines(session, B):
     return [f"            {line}" for line in lines]
 
 
-def note_beginning(run, args, student, teacher, start, session):
+def note_beginning(run, setup):
     """Writes into run.json how the run began."""
+    session, student, start = setup.session, setup.student, setup.start
     run.write_record(micro_batch=session.micro_batch, compiled=session.compiled,
                      processes=session.processes.world, peak_flops_per_second=session.peak)
-    if teacher:
+    if setup.teacher:
         stops_early = student.lesson.student.depth(student.size.L).whole < student.size.L
         untrained = start is None and not student.plan.finish_steps and stops_early
-        run.write_record(teacher=str(teacher.folder.resolve()), untrained_end=untrained)
-    if args.start_from:
+        run.write_record(teacher=str(setup.teacher.folder.resolve()), untrained_end=untrained)
+    if setup.settings.start_from:
         run.write_record(start=str(start.folder.resolve()), flops_before=flops_of(start.folder))
 
 
@@ -276,21 +283,22 @@ def own_terms(record):
             "--mlm-finish 0.1.")
 
 
-def finish(run, model, corpus, student, teacher, validation, seconds):
+def finish(run, setup, validation, seconds):
     """Writes what the run leaves behind. A kill in here loses nothing, since the checkpoints are
     removed only after all else is written."""
     disk.sync(run.folder / "log.jsonl")
-    plan, log = student.plan, run.read_log()
+    plan, log, model = setup.student.plan, run.read_log(), setup.learner.model
+    corpus, asked = setup.corpus, setup.settings
     validations = [row for row in log if "val_terms" in row]
     first, last = validations[0]["val_terms"], validations[-1]["val_terms"]
     taught = [row["val_terms"] for row in validations if row["val_terms"].keys() == first.keys()]
     run.write_record(
-        strategy=run.settings["strategy"], seed=run.settings["seed"],
+        strategy=asked.strategy, seed=asked.seed,
         flops_budget=plan.flops_budget, **validation.counting_losses,
         val_loss=validations[-1].get("val_loss"), val_terms=last, val_terms_before=first,
         val_terms_taught=taught[-1], flops_spent=plan.flops_spent,
-        bill=whole_bill(student, corpus, teacher, run.settings["batch_size"]), steps=plan.steps,
-        tokens=plan.tokens, epochs=plan.epochs, seconds=seconds,
+        bill=whole_bill(setup), steps=plan.steps, tokens=plan.tokens, epochs=plan.epochs,
+        seconds=seconds,
         parameters=model.parameter_count(), versions=versions(),
         threads=torch.get_num_threads(), machine=machine(model.device))
     model.save_pretrained(run.folder)
@@ -303,12 +311,12 @@ def finish(run, model, corpus, student, teacher, validation, seconds):
     run.remove_checkpoints()
 
 
-def whole_bill(student, corpus, teacher, B):
+def whole_bill(setup):
     """The run's bill by what it was spent on, the MLM finish included."""
-    V, T, plan = student.V, corpus.T, student.plan
-    teacher_size = teacher and teacher.model.config.size
-    own = budget.bill(student.size, V, T, student.lesson, teacher_size)
-    plain = budget.bill(student.size, V, T)
+    student, T, B = setup.student, setup.settings.seq_len, setup.settings.batch_size
+    plan = student.plan
+    own = budget.bill(student.size, student.V, T, student.lesson, setup.teacher_size)
+    plain = budget.bill(student.size, student.V, T)
     own_sequences, plain_sequences = (plan.steps - plan.finish_steps) * B, plan.finish_steps * B
     return {part: own_sequences * own[part] + plain_sequences * plain[part] for part in own}
 

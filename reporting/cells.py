@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluefiles, gluejson, hardware, options, progress, runs, weights
+from plumbing import cli, disk, gluefiles, gluejson, hardware, progress, runs, weights
 from plumbing.cli import UserError
-from plumbing.options import COPIED, words_of
+from program.options import COPIED, place, words_of
 
 import distill
 import glue
@@ -218,7 +218,7 @@ def kept_settings(path):
     kept = {**LATER, **disk.read_json(path)}
     for key in ("teacher", "head_teacher"):  # an earlier version kept them as they were typed
         if key in kept:
-            kept[key] = options.place(kept[key])
+            kept[key] = place(kept[key])
     return kept
 
 
@@ -288,7 +288,7 @@ def results_of(cell, args, sha256):
         raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited, "
                         "or was scored by an earlier version; remove its glue.json, and it is "
                         "scored again")
-    options_of_glue = options.glue(cell.commands[-1][1:])
+    options_of_glue = glue.read_settings(cell.commands[-1][1:])
     device, dtype = hardware.select(options_of_glue.device, options_of_glue.dtype)
     size = args.teacher_model if cell.strategy == TEACHERS_SCORES else args.model
     wanted = glue.cells_of(options_of_glue, tasks_of(args), size.h, sha256, dtype, device.type)

@@ -13,13 +13,13 @@ import re
 import shlex
 from pathlib import Path
 
-from plumbing import cli, disk, gluejson, options, runs
+from plumbing import cli, disk, gluejson, runs
 from plumbing.cli import UserError
 
 import budget
 import glue
 from measure import scores
-from reporting import handin, report
+from reporting import handin, options, report
 from reporting.cells import (
     RELEASED_WHOLE,
     Cell,
@@ -95,7 +95,7 @@ def results_of(command, h, kept, args):
     """{task: summary} from the fine-tunings that the comparison asked for, on whatever machine they
     ran. None while one of them is missing. command: the line of glue.py that makes them; h: the
     model's width."""
-    scoring = options.glue(command[1:])
+    scoring = glue.read_settings(command[1:])
     tasks, fine_tunings = tasks_of(args), []
     for task, settings in glue.cells_of(scoring, tasks, h, "", "", ""):
         asked = {key: value for key, value in settings.items() if key not in PLACE}

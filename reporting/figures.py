@@ -3,7 +3,7 @@ import math
 from pathlib import Path
 
 from plumbing import disk
-from plumbing.options import COPIED
+from program.options import COPIED
 
 import distill
 from measure.statistics import MARGIN, is_resolved

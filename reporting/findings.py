@@ -10,7 +10,7 @@ import statistics
 
 from plumbing import disk
 from plumbing.cli import UserError
-from plumbing.options import COPIED
+from program.options import COPIED
 
 from measure import skills
 from measure.scores import headline_part, score_of

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 
 from plumbing import cli, disk, gluejson, runs, weights
 from plumbing.cli import UserError
-from plumbing.options import COPIED
+from program.options import COPIED
 
 import budget
 import distill

@@ -2,7 +2,8 @@
 
     plan.describe(args, grid)    # lines; the last one names what is not on this disk
 """
-from plumbing import cli, disk, options
+from plumbing import cli, disk
+from program.options import words_of
 
 from reporting import cells, price
 from reporting.price import FINE_TUNING_SPEED, LAPTOP_CORES, LAPTOP_RATE, START
@@ -83,7 +84,7 @@ def what_is_missing(args):
     """Lines on the teachers, the text and the tasks that are no file and no folder here, or none.
     Their names may be on the hub: no network is asked."""
     names = [(args.teacher, "teacher"), (args.head_teacher, "teacher with a head"),
-             *((text, "text") for text in options.words_of(args.data, "--data")),
+             *((text, "text") for text in words_of(args.data, "--data")),
              (args.glue_data, "tasks")]
     absent = [f"{name} ({what})" for name, what in names
               if name and name != "stories" and not disk.path_of(name).exists()]

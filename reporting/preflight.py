@@ -2,14 +2,15 @@
 
 An hour later the same mistake would be found by a cell, and each of the others would have it, too.
 """
-from plumbing import cli, options, text, wordpiece
+from plumbing import cli, text, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
-from plumbing.options import COPIED
 from plumbing.teacher import fetch
+from program.options import COPIED
 
 import budget
 import distill
+import train
 from model import BertConfig
 from reporting import cells
 from reporting.words import spell
@@ -23,7 +24,7 @@ def check_pairs(args, grid):
     if args.lr and args.lr_grid and not cells.is_begun(args.out):
         raise UserError("--lr gives the learning rates and --lr-grid tries some: leave one out")
     for cell in grid[:len(args.strategies)]:  # every strategy, at the smallest budget
-        training = options.train(cell.commands[0][1:])
+        training = train.read_settings(cell.commands[0][1:])
         chosen = distill.Options(training.temperature, training.relation_heads,
                                  training.teacher_layer)
         lesson = distill.lesson(cell.strategy.removesuffix(COPIED), args.model,
@@ -38,7 +39,7 @@ def check_pairs(args, grid):
 def check_inputs(args, grid):
     """Raises UserError where the text or a teacher is not there, or a teacher is not what the grid
     takes it for. What lies on the hub is downloaded."""
-    training = options.train(grid[0].commands[0][1:])
+    training = train.read_settings(grid[0].commands[0][1:])
     is_trained = all((cell.folder / "model.safetensors").exists() for cell in grid)
     if args.data != "stories" and not is_trained:
         text.open_source(training.data, training.text_column)

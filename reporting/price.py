@@ -19,13 +19,16 @@ import statistics
 from pathlib import Path
 from typing import NamedTuple
 
-from plumbing import disk, options
+from plumbing import disk
 from plumbing.monitor import VALIDATIONS
-from plumbing.options import COPIED
+from program.options import COPIED, words_of
 
 import budget
 import distill
+import glue
+import train
 from data import VALIDATION_TOKENS
+from reporting.card import validation_flops
 
 FINE_TUNING_SPEED = 0.6  # of pretraining's FLOP/s
 LAPTOP_RATE, LAPTOP_CORES = 1e11, 2  # FLOP/s in pretraining, of all cores together
@@ -68,13 +71,6 @@ def makespan(times, jobs):
 
 # --------------------------------------------------------------------------------------------------
 # FLOPs beside the budget
-
-
-def validation_flops(size, V, T, sequences, lesson, teacher=None):
-    """One validation on so many sequences: the forward passes of the student and of its teacher.
-    The products inside a loss are left out: they are few."""
-    bill = budget.bill(size, V, T, lesson, teacher)
-    return sequences * (bill["student_forward"] + bill["teacher_forward"])
 
 
 def text_flops(size, T, outputs):
@@ -122,7 +118,7 @@ def tokens_of(example, pieces):
 
 def fine_tunings(args):
     """How often a student is fine-tuned on a task: settings of the grid x seeds."""
-    grid = options.GRIDS[args.glue_grid]
+    grid = glue.GRIDS[args.glue_grid]
     return len(grid["lr"]) * len(grid["batch_size"]) * args.glue_seeds
 
 
@@ -132,8 +128,8 @@ class Prices:
 
     def __init__(self, args, tasks):
         self.args, self.tasks = args, tasks
-        words = options.words_of(args.glue_options, "--glue-options")
-        longest = options.glue(["student", *words]).seq_len
+        words = words_of(args.glue_options, "--glue-options")
+        longest = glue.read_settings(["student", *words]).seq_len
         pieces = 1.0 if args.glue_data == "stories" else PIECES
         self.lengths = [(task, lengths_of(task, longest, pieces)) for task in tasks or ()]
         self.validations = {}  # {strategy: FLOPs of one validation}
@@ -152,7 +148,7 @@ class Prices:
         """FLOPs of one validation in a run of train.py."""
         args, is_teacher = self.args, cell.strategy == "teacher"
         if cell.strategy not in self.validations:
-            training = options.train(words)
+            training = train.read_settings(words)
             size, teacher = args.model, args.teacher_model
             if is_teacher:
                 size, teacher = args.teacher_model, None
@@ -175,7 +171,7 @@ class Prices:
     def fine_tuning(self, cell):
         """FLOPs of all fine-tunings of a cell's model: tasks x settings of the grid x seeds."""
         args = self.args
-        grid = options.GRIDS[args.glue_grid]
+        grid = glue.GRIDS[args.glue_grid]
         # A cell without a budget scores the teacher.
         size = args.model if cell.flops else args.teacher_model
         return fine_tunings(args) * sum(

@@ -9,7 +9,7 @@ import shlex
 import statistics
 
 from plumbing import cli, disk
-from plumbing.options import COPIED
+from program.options import COPIED
 
 from measure import skills
 from measure.statistics import LEAST_PAIRS, break_even

@@ -163,7 +163,7 @@ def test_the_teachers_training_is_shared_by_its_students(python):
 
 
 def test_a_finish_of_another_price_is_planned_into_the_budget():
-    plan = budget.plan(1_000_000, 70, 4, 8, finish=0.1, flops_per_finish_step=30)
+    plan = budget.plan(1_000_000, 70, 4, 8, finish=(0.1, 30))
     assert plan.finish_steps == 3333 and plan.steps == 3333 + (1_000_000 - 99_990) // 70
     assert plan.flops_spent == plan.spent(plan.steps) <= 1_000_000 < plan.flops_spent + 70
     assert plan.spent(10) == 700 and plan.spent(plan.steps - 1) == plan.flops_spent - 30

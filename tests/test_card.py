@@ -3,12 +3,11 @@ import re
 import shlex
 from types import SimpleNamespace
 
-from plumbing import options
-
 import pytest
 
 import budget
 import distill
+import train
 from budget import size
 from reporting import card
 
@@ -61,19 +60,24 @@ def test_a_run_that_is_above_the_unigram_loss_is_told_so():
     assert "not even learned how frequent words are" in card.verdict(record(6.5, 6.0, 4.0))
 
 
+def default_name(words, start=None):
+    """The name of the default folder of a run with this command line, from scratch."""
+    setup = train.Setup(train.read_settings(words), None, None, None, start,
+                        SimpleNamespace(size=size("2x128")), None)
+    return card.default_folder(setup).name
+
+
 def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():
     lines = [[], ["--seed", "1"], ["--flops", "2e13"], ["--data", "a/book.txt"],
              ["--unique-tokens", "1e5"], ["--lr", "0.01"]]
-    names = {card.default_name(options.train(["--flops", "1e13", *line]), size("2x128"))
-             for line in lines}
+    names = {default_name(["--flops", "1e13", *line]) for line in lines}
     assert len(names) == len(lines) and "scratch-2x128-1.00e13-stories-32x32-seed0" in names
     assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
 
 
 def test_a_run_that_begins_with_other_weights_gets_a_folder_of_its_own():
-    args = options.train(["--flops", "1e13", "--start-from", "S"])
-    names = {card.default_name(args, size("2x128"), None, SimpleNamespace(sha256=letter * 64))
-             for letter in "ab"}
+    names = {default_name(["--flops", "1e13", "--start-from", "S"],
+                          SimpleNamespace(sha256=letter * 64)) for letter in "ab"}
     assert names == {f"scratch-2x128-1.00e13-stories-from-{letter * 6}-32x32-seed0"
                      for letter in "ab"}
 
@@ -120,7 +124,7 @@ def test_a_card_without_a_head_gives_the_command_that_would_have_trained_one():
         "tokens": 1, "val_terms": {"minilm": 0.5}, "val_terms_before": {"minilm": 2.0}}, "stories")
     assert "It has no head that predicts words" in text
     line, = re.findall("^python train.py (.*)$", text, re.MULTILINE)
-    args = options.train(shlex.split(line))
+    args = train.read_settings(shlex.split(line))
     assert (args.strategy, str(args.model), args.flops) == ("minilm", "2x64", 10 ** 10)
     # Only with this share does train.py give a head to a student whose loss reads no logits.
     assert args.mlm_finish == 0.1
@@ -160,7 +164,9 @@ def test_the_time_of_a_run_includes_its_validations(steps, validations):
     plan = budget.plan(steps * step, step, B, T)
     student = SimpleNamespace(size=S, V=V, lesson=distill.lesson("scratch", S), plan=plan)
     validation = SimpleNamespace(batch=[[None] * sequences])
-    session = SimpleNamespace(flops_per_second=step)  # a step takes a second
+    setup = SimpleNamespace(
+        student=student, settings=SimpleNamespace(seq_len=T), teacher_size=None,
+        session=SimpleNamespace(flops_per_second=step))  # a step takes a second
     # A validation reads 40 blocks forward, which is a third of what a step does for each of 8.
     expected = steps + validations * (40 / 8) / 3
-    assert card.seconds_of(student, T, validation, None, session) == pytest.approx(expected)
+    assert card.seconds_of(setup, validation) == pytest.approx(expected)

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from plumbing import disk, options, runs
+from plumbing import disk, runs
 from plumbing.cli import UserError
 
 import pytest
@@ -13,14 +13,16 @@ import torch
 
 import budget
 import distill
+import glue
 from reporting import cells, collect
+from reporting import options as comparison
 from reporting.cells import Cell
 
 
 @pytest.fixture
 def comparison(tmp_path):
     """(args, a cell from scratch) of a comparison at 1e12 FLOPs."""
-    args = options.compare(["--out", str(tmp_path)])
+    args = comparison.compare(["--out", str(tmp_path)])
     return args, cells.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
 
 
@@ -46,7 +48,7 @@ def without(flags, words):
 
 
 def test_all_but_the_strategy_is_equal():
-    args = options.compare(["--strategies", "scratch,kd,tinybert", "--seeds", "1",
+    args = comparison.compare(["--strategies", "scratch,kd,tinybert", "--seeds", "1",
                             "--unique-tokens", "inf"])
     students = cells.grid(args, "T", dict.fromkeys(args.strategies))
 
@@ -57,7 +59,7 @@ def test_all_but_the_strategy_is_equal():
 
 
 def test_the_grid_is_every_combination_once():
-    args = options.compare(["--strategies", "scratch,kd", "--budgets", "1e12,3e12", "--seeds", "3",
+    args = comparison.compare(["--strategies", "scratch,kd", "--budgets", "1e12,3e12", "--seeds", "3",
                             "--unique-tokens", "inf,1e4"])
     students = cells.grid(args, "T", dict.fromkeys(args.strategies))
     kinds = {cell[:4] for cell in students}
@@ -66,7 +68,7 @@ def test_the_grid_is_every_combination_once():
 
 
 def test_a_student_with_copied_layers_differs_from_its_strategy_by_its_first_weights_alone():
-    args = options.compare(["--strategies", "scratch,scratch-copied,kd,kd-copied", "--seeds", "1",
+    args = comparison.compare(["--strategies", "scratch,scratch-copied,kd,kd-copied", "--seeds", "1",
                             "--unique-tokens", "inf", "--distil-options", "--mlm-finish 0.3"])
     students = cells.grid(args, "T", dict.fromkeys(args.strategies))
     words = {cell.strategy: list(cell.commands[0][:-2]) for cell in students}  # without --out
@@ -77,7 +79,7 @@ def test_a_student_with_copied_layers_differs_from_its_strategy_by_its_first_wei
 
 
 def test_strategies_that_read_predictions_have_the_teacher_with_a_head():
-    args = options.compare(["--strategies", "scratch,kd,kd-released,tinybert,minilm", "--seeds",
+    args = comparison.compare(["--strategies", "scratch,kd,kd-released,tinybert,minilm", "--seeds",
                             "1", "--unique-tokens", "inf", "--teacher", "T", "--head-teacher", "H",
                             "--teacher-model", "4x128"])
     students = cells.grid(args, "T", dict.fromkeys(args.strategies))
@@ -210,7 +212,7 @@ def test_a_comparison_without_its_cells_is_not_written_over(comparison, made):
 
 @pytest.mark.parametrize("typed", ["runs/t/", "./runs/t", "runs//t"])
 def test_a_teacher_that_an_earlier_version_kept_as_it_was_typed_is_the_same(tmp_path, typed):
-    args = options.compare(["--out", str(tmp_path), "--teacher", "runs/t"])
+    args = comparison.compare(["--out", str(tmp_path), "--teacher", "runs/t"])
     cells.claim_folder(args)
     (tmp_path / "report.md").touch()
     settings = disk.read_json(tmp_path / "compare.json")
@@ -230,14 +232,14 @@ def test_a_folder_holds_one_comparison(comparison):
 
 def test_the_options_of_glue_are_part_of_the_command_and_of_what_is_compared(tmp_path):
     argv = ["--out", str(tmp_path), "--glue-options", "--dtype fp32 --pool cls"]
-    args = options.compare(argv)
+    args = comparison.compare(argv)
     cell = cells.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
-    scoring = options.glue(cell.commands[1][1:])
+    scoring = glue.read_settings(cell.commands[1][1:])
     assert (scoring.dtype, scoring.pool) == ("fp32", "cls")
     cells.claim_folder(args)
     leave_record(cell)
     with pytest.raises(UserError, match="glue_options was --dtype fp32 --pool cls and is now"):
-        cells.claim_folder(options.compare(argv[:2]))
+        cells.claim_folder(comparison.compare(argv[:2]))
 
 
 def test_the_scores_of_a_cell_are_those_in_the_precision_that_was_asked_for(tmp_path, monkeypatch):
@@ -247,7 +249,7 @@ def test_the_scores_of_a_cell_are_those_in_the_precision_that_was_asked_for(tmp_
     asked = []
     monkeypatch.setattr(cells.gluejson, "find", lambda kept, cell: asked.append(cell["dtype"]))
     for words, dtype in (("", "bf16"), ("--dtype fp32", "fp32")):
-        args = options.compare(["--out", str(tmp_path), "--glue-options", words])
+        args = comparison.compare(["--out", str(tmp_path), "--glue-options", words])
         cell = cells.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
         leave_record(cell)
         record = disk.read_json(cell.folder / "run.json")
@@ -285,7 +287,7 @@ def test_a_folder_with_other_files_is_refused_and_leftovers_of_a_kill_are_not(co
 # Running
 
 def test_a_failed_cell_does_not_stop_the_others_and_is_told_by_its_last_line(tmp_path, capsys):
-    args = options.compare(["--out", str(tmp_path), "--jobs", "2"])
+    args = comparison.compare(["--out", str(tmp_path), "--jobs", "2"])
     lines = {"fails": ("budget.py", "--flops", "lots"), "works": ("budget.py", "--flops", "1e13")}
     queue = [Cell("scratch", 10 ** 12, None, 0, None, tmp_path / "cells" / name, (line,))
              for name, line in lines.items()]
@@ -320,7 +322,7 @@ def test_the_strategies_that_are_charged_for_whole_passes_are_those_that_declare
 
 
 def test_a_released_student_of_an_earlier_version_is_not_taken_for_a_new_one(tmp_path):
-    args = options.compare(["--strategies", "scratch,minilm-released", "--out", str(tmp_path)])
+    args = comparison.compare(["--strategies", "scratch,minilm-released", "--out", str(tmp_path)])
     args.teacher_sha256 = "0" * 64
     cell = cells.cell_of(args, "T", "minilm-released", 10 ** 12, None, 0, None)
     settings = {"flops_budget": 10 ** 12, "seed": 0, "unique_tokens": None, "model": "2x128",

@@ -3,13 +3,14 @@ belong together is refused."""
 import csv
 from pathlib import Path
 
-from plumbing import disk, options
+from plumbing import disk
 from plumbing.cli import UserError
-from plumbing.options import GRIDS
 
 import pytest
 
 from reporting import cells, collect, report
+from reporting import options as comparison
+from reporting.options import GRIDS
 
 FIXED = {"model": "2x128", "teacher": "None", "teacher_model": "4x128",
          "teacher_flops": "3000000000000", "data": "stories", "glue_grid": "quick", "tasks": "rte",
@@ -67,7 +68,7 @@ def hand_in(tmp_path):
 
 
 def collect_into(out, *folders):
-    collect.write(options.compare(["--collect", *folders, "--out", str(out)]))
+    collect.write(comparison.compare(["--collect", *folders, "--out", str(out)]))
     return (out / "report.md").read_text(), list(csv.DictReader((out / "results.csv").open()))
 
 

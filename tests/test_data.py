@@ -115,7 +115,7 @@ def documents_of(corpus, rows):
 
 
 def test_blocks_begin_with_cls_and_hold_the_text_in_its_order(book):
-    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    corpus = data.open_corpus(data.Text(book, vocab_size=500), 16, 0)
     rows = corpus.rows("train", range(corpus.n))
     assert (rows[:, 0] == corpus.vocabulary.cls).all()
     lines = documents_of(corpus, rows)
@@ -126,7 +126,7 @@ def test_blocks_begin_with_cls_and_hold_the_text_in_its_order(book):
 
 
 def test_validation_text_is_held_out_by_document(book):
-    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    corpus = data.open_corpus(data.Text(book, vocab_size=500), 16, 0)
     words = {}
     for part in ("train", "validation"):
         n = corpus.info["tokens"][part] // 15
@@ -136,7 +136,7 @@ def test_validation_text_is_held_out_by_document(book):
 
 
 def test_an_epoch_sees_each_block_once_and_the_next_in_another_order(book):
-    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    corpus = data.open_corpus(data.Text(book, vocab_size=500), 16, 0)
     B = 10
     steps = corpus.n // B + 1
     seen = np.concatenate([corpus.blocks(step, B) for step in range(2 * steps)])
@@ -147,17 +147,17 @@ def test_an_epoch_sees_each_block_once_and_the_next_in_another_order(book):
 
 def test_unique_tokens_repeats_a_subset_that_larger_ones_contain(book):
     def distinct(n):
-        corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500, unique_tokens=n)
+        corpus = data.open_corpus(data.Text(book, vocab_size=500, unique_tokens=n), 16, 0)
         return {tuple(row) for step in range(60) for row in corpus.blocks(step, 10)}
     small, large = distinct(160), distinct(1600)
     assert len(small) == 10 and len(large) == 100 and small < large
 
 
 def test_the_order_depends_on_seed_and_step_alone(book):
-    first = data.open_corpus(book, seq_len=16, seed=5, vocab_size=500)
+    first = data.open_corpus(data.Text(book, vocab_size=500), 16, 5)
     late = [first.blocks(step, 8) for step in (40, 3, 40)]
-    again = data.open_corpus(book, seq_len=16, seed=5, vocab_size=500)
-    other = data.open_corpus(book, seq_len=16, seed=6, vocab_size=500)
+    again = data.open_corpus(data.Text(book, vocab_size=500), 16, 5)
+    other = data.open_corpus(data.Text(book, vocab_size=500), 16, 6)
     assert np.array_equal(late[0], late[2]) and np.array_equal(again.blocks(40, 8), late[0])
     assert not np.array_equal(other.blocks(40, 8), late[0])
 
@@ -186,8 +186,8 @@ def test_a_step_of_stories_finds_its_blocks_in_the_shards(cache):
 
 @pytest.mark.slow
 def test_stories_are_endless_and_addressable(cache):
-    corpus = data.open_corpus(["stories"], seq_len=32, seed=0)
-    late = data.open_corpus(["stories"], seq_len=32, seed=0, makers=2)
+    corpus = data.open_corpus(data.Text(), 32, 0)
+    late = data.open_corpus(data.Text(), 32, 0, makers=2)
     try:
         step = corpus.per_shard // 16  # its batch lies on both sides of the first shard's end
         jumped = late.blocks(step, 16)
@@ -202,24 +202,29 @@ def test_stories_are_endless_and_addressable(cache):
 
 
 def test_masks_of_the_validation_set_do_not_depend_on_the_seed(book):
-    one, other = (data.open_corpus(book, seq_len=16, seed=seed, vocab_size=500).validation()
+    one, other = (data.open_corpus(data.Text(book, vocab_size=500), 16, seed).validation()
                   for seed in (0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(one[1], other[1]))
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"seq_len": 3}, "too short"), ({"unique_tokens": 10 ** 9}, "lower it"),
-    ({"vocab_size": 5}, "no room for a word"), ({"seq_len": 10 ** 4}, "less than one block"),
+    ({"unique_tokens": 10 ** 9}, "lower it"), ({"vocab_size": 5}, "no room for a word"),
     ({"tokenizer": "x", "vocab_size": 500}, "leave it out"),
     ({"tokenizer": "no-such/tokenizer"}, "no folder no-such/tokenizer")])
 def test_wrong_options_are_said(book, options, message, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match=message):
-        data.open_corpus(book, **{"seq_len": 16, "seed": 0, **options})
+        data.open_corpus(data.Text(book, **options), 16, 0)
+
+
+@pytest.mark.parametrize("seq_len, message", [(3, "too short"), (10 ** 4, "less than one block")])
+def test_a_block_that_is_too_short_or_too_long_is_said(book, seq_len, message):
+    with pytest.raises(UserError, match=message):
+        data.open_corpus(data.Text(book), seq_len, 0)
 
 
 def test_fewer_tokens_than_one_batch_is_an_error(book):
-    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500, unique_tokens=160)
+    corpus = data.open_corpus(data.Text(book, vocab_size=500, unique_tokens=160), 16, 0)
     corpus.check(10)
     with pytest.raises(UserError, match="one batch of 11 x 16 needs 176 tokens"):
         corpus.check(11)
@@ -232,5 +237,5 @@ def test_the_fingerprint_is_of_what_is_validated_on_too(tmp_path, monkeypatch):
     for word in ("moon", "star"):
         (folder / "text-train.txt").write_text("the sun is warm and red today.\n" * 200)
         (folder / "text-val.txt").write_text(f"the {word} is cold and far away.\n" * 100)
-        fingerprints.append(data.open_corpus([str(folder)], 8, 0, vocab_size=60).fingerprint)
+        fingerprints.append(data.open_corpus(data.Text([str(folder)], vocab_size=60), 8, 0).fingerprint)
     assert fingerprints[0] != fingerprints[1]

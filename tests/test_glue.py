@@ -13,7 +13,7 @@ import time
 import zipfile
 from pathlib import Path
 
-from plumbing import cli, gluefiles, options
+from plumbing import cli, gluefiles
 from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
 
 import numpy as np
@@ -288,7 +288,7 @@ def test_texts_longer_than_the_position_table_are_cut_and_said(model, tmp_path):
 
 
 def test_the_papers_grid_is_8_cells_of_5_epochs_whatever_the_width():
-    args = options.glue(["m", "--grid", "paper", "--seeds", "2"])
+    args = glue.read_settings(["m", "--grid", "paper", "--seeds", "2"])
     task = gluefiles.Task("t", {"train": []}, None, (), ())
 
     def cells_at(h):

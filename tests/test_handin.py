@@ -5,12 +5,13 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from plumbing import disk, options
+from plumbing import disk
 from plumbing.cli import UserError
 
 import pytest
 
 from reporting import collect, handin
+from reporting import options as comparison
 from tests.test_collect import collect_into, hand_in  # noqa: F401 (a fixture)
 
 STUDENTS = {("scratch", 10): 0.50, ("kd", 10): 0.52, ("scratch", 11): 0.70, ("kd", 11): 0.76}
@@ -19,7 +20,7 @@ STUDENTS = {("scratch", 10): 0.50, ("kd", 10): 0.52, ("scratch", 11): 0.70, ("kd
 def report_of(out, *comparisons):
     """(report.md, results.csv, students.zip) that --collect makes of some comparisons. The line
     that says how it was made names them, and is left out of the report."""
-    collect.write(options.compare(["--collect", *map(str, comparisons), "--out", str(out)]))
+    collect.write(comparison.compare(["--collect", *map(str, comparisons), "--out", str(out)]))
     lines = (out / "report.md").read_text().splitlines()
     report = [line for line in lines if "--collect" not in line]
     return report, (out / "results.csv").read_text(), (out / "students.zip").read_bytes()

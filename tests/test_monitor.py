@@ -93,10 +93,10 @@ def monitor_of(monkeypatch):
                                   device=torch.device("cpu"))
         validation = SimpleNamespace(batch=None, counting_losses={"unigram_loss": 5.0,
                                                                   "neighbour_loss": 4.0})
-        args = SimpleNamespace(batch_size=2, seq_len=16, lr=1e-3)
-        made = monitor.Monitor(Folder(clock, save_takes), learner,
-                               torch.optim.AdamW(learner.parameters()), plan, args, session,
-                               validation)
+        setup = SimpleNamespace(settings=SimpleNamespace(batch_size=2, seq_len=16), learner=learner,
+                                session=session, student=SimpleNamespace(plan=plan, lr=1e-3))
+        made = monitor.Monitor(Folder(clock, save_takes),
+                               torch.optim.AdamW(learner.parameters()), setup, validation)
         made.clock = clock
         return made
     return build

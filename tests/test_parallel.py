@@ -132,10 +132,10 @@ def test_a_row_takes_no_more_memory_than_is_reckoned(monkeypatch, strategy, size
     micro-batches."""
     measured = step_memory(strategy, size, teacher, V, T)
     monkeypatch.setattr(hardware, "free_memory", lambda device: 2 * 10 ** 12)
-    student, teacher = budget.size(size), teacher and budget.size(teacher)
-    lesson = distill.lesson(strategy, student, teacher)
-    rows = parallel.micro_batch_that_fits(student, V, T, budget.masked_positions(T), lesson,
-                                          teacher, torch.device("cpu"), 10 ** 9)
+    size, teacher = budget.size(size), teacher and budget.size(teacher)
+    student = SimpleNamespace(size=size, V=V, lesson=distill.lesson(strategy, size, teacher))
+    rows = parallel.micro_batch_that_fits(student, T, budget.masked_positions(T), teacher,
+                                          torch.device("cpu"), 10 ** 9)
     estimate = 10 ** 12 / rows
     assert measured < 1.2 * estimate and estimate < 4 * measured, (measured, estimate)
 
@@ -318,10 +318,10 @@ def test_a_patience_that_is_no_number_of_seconds_is_refused(monkeypatch, seconds
 @pytest.mark.parametrize("number", ["two", "0"])
 def test_the_number_of_processes_that_share_the_memory_is_a_number(monkeypatch, number):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", number)
-    lesson = distill.lesson("scratch", budget.size("2x128"))
+    size = budget.size("2x128")
+    student = SimpleNamespace(size=size, V=200, lesson=distill.lesson("scratch", size))
     with pytest.raises(UserError, match=f"LOCAL_WORLD_SIZE={number} in the environment"):
-        parallel.micro_batch_that_fits(budget.size("2x128"), 200, 32, 5, lesson, None,
-                                       torch.device("cpu"), 32)
+        parallel.micro_batch_that_fits(student, 32, 5, None, torch.device("cpu"), 32)
 
 
 # --------------------------------------------------------------------------------------------------

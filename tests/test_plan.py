@@ -1,14 +1,14 @@
 """What a comparison would do and cost, in words."""
-from plumbing import options
 
 import pytest
 
 from reporting import cells, plan
+from reporting import options as comparison
 
 
 def plan_of(*words):
     """The plan of a comparison as it is printed, line by line."""
-    args = options.compare(["--strategies", "scratch,kd", "--budgets", "1e12", "--seeds", "2",
+    args = comparison.compare(["--strategies", "scratch,kd", "--budgets", "1e12", "--seeds", "2",
                             "--unique-tokens", "inf", *words])
     teacher, _ = cells.teacher_of(args)
     return plan.describe(args, cells.grid(args, teacher, args.rates)).splitlines()
@@ -77,7 +77,7 @@ def test_fine_tuning_that_cannot_be_counted_is_not_counted_in_silence(data, caps
     assert any(line.endswith("fine-tuning is not counted: the tasks are not here")
                for line in words)
     assert line_of(words, "time").endswith(", fine-tuning not included")
-    args = options.compare(["--glue-data", data, "--tasks", "rte"])
+    args = comparison.compare(["--glue-data", data, "--tasks", "rte"])
     teacher, teacher_cell = cells.teacher_of(args)
     cells.print_list(args, teacher_cell, cells.grid(args, teacher, args.rates))
     first, *students = capsys.readouterr().out.splitlines()

@@ -1,5 +1,5 @@
 """reporting/preflight.py: what would stop every cell is said before anything is trained."""
-from plumbing import options, wordpiece
+from plumbing import wordpiece
 from plumbing.cli import UserError
 
 import pytest
@@ -7,11 +7,12 @@ import pytest
 from budget import size
 from model import Bert, BertConfig
 from reporting import cells, preflight
+from reporting import options as comparison
 
 
 def check(*words):
     """The checks of a comparison."""
-    args = options.compare(["--strategies", "scratch,kd,tinybert", *words])
+    args = comparison.compare(["--strategies", "scratch,kd,tinybert", *words])
     teacher, _ = cells.teacher_of(args)
     grid = cells.grid(args, teacher, args.rates)
     preflight.check_pairs(args, grid)
@@ -71,7 +72,7 @@ def test_rates_are_given_or_tried():
 
 def finish(out, *words):
     """Leaves the files of a comparison whose students are all trained."""
-    args = options.compare(["--strategies", "scratch,kd,tinybert", *words])
+    args = comparison.compare(["--strategies", "scratch,kd,tinybert", *words])
     cells.claim_folder(args)
     teacher, _ = cells.teacher_of(args)
     for cell in cells.grid(args, teacher, args.rates):

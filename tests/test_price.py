@@ -1,6 +1,6 @@
 """price.py: what stands around a budget costs what torch counts, and a comparison's time is that of
 its cells, one beside the other."""
-from plumbing import gluefiles, options
+from plumbing import gluefiles
 from plumbing.gluefiles import Task
 from plumbing.session import Session
 
@@ -11,9 +11,11 @@ from test_budget import counted
 import budget
 import distill
 import glue
+import train
 from measure import metrics
 from model import Bert, BertConfig
 from reporting import cells, price
+from reporting import options as comparison
 from reporting.price import Prices, Work
 from train import Learner
 from world import tasks as world_tasks
@@ -107,7 +109,7 @@ def test_fine_tuning_runs_at_60_percent_of_the_speed_and_a_start_takes_as_long_a
 
 def compared(*words):
     """(args, all tasks, their Prices, {strategy: its cell, seed 0}) of a comparison."""
-    args = options.compare([*words])
+    args = comparison.compare([*words])
     tasks = cells.tasks_of(args)
     teacher, teacher_cell = cells.teacher_of(args)
     students = cells.grid(args, teacher, args.rates)
@@ -118,7 +120,7 @@ def compared(*words):
 
 def test_every_setting_and_seed_of_each_task_is_counted():
     args, tasks, prices, named = compared("--glue-grid", "paper", "--glue-seeds", "3")
-    asked = options.glue(named["kd"].commands[1][1:])
+    asked = glue.read_settings(named["kd"].commands[1][1:])
     wanted = glue.cells_of(asked, tasks, args.model.h, "", "fp32", "cpu")
     assert len(wanted) == 2 * 4 * 2 * 3  # tasks, rates, batch sizes, seeds
     lengths = {task.name: price.lengths_of(task, 128) for task in tasks}
@@ -155,7 +157,7 @@ def test_the_phases_of_a_comparison_wait_for_each_other(monkeypatch):
 def test_the_vocabulary_is_the_teachers(tmp_path):
     (tmp_path / "config.json").write_text('{"vocab_size": 77}')
     args, _, prices, _ = compared("--teacher-model", "4x128")
-    training = options.train(["--flops", "1e12"])
+    training = train.read_settings(["--flops", "1e12"])
     assert prices.vocabulary(training) == StorySource().tokenizer(None).get_vocab_size()
     args.teacher = str(tmp_path)
     assert prices.vocabulary(training) == 77

@@ -1,5 +1,6 @@
 """session.py: what a session keeps it closes, a dry run writes nothing, and a run keeps its
 micro-batch."""
+
 from types import SimpleNamespace
 
 from plumbing import hardware, runs
@@ -12,7 +13,7 @@ import torch
 import budget
 import distill
 from model import Bert, BertConfig
-from train import Learner, StudentPlan
+from train import Learner, Settings, Setup, StudentPlan
 
 SIZE, V, T, B = budget.size("1x32h2"), 40, 20, 6  # words, tokens of a block, blocks of a step
 
@@ -33,7 +34,7 @@ def learner():
 def student():
     step = budget.step_flops(SIZE, V, T, B)
     lesson = distill.lesson("scratch", SIZE)
-    return StudentPlan(SIZE, lesson, budget.plan(10 * step, step, B, T, None, 0, step), V)
+    return StudentPlan(SIZE, lesson, budget.plan(10 * step, step, B, T), V, lr=1e-3)
 
 
 @pytest.fixture
@@ -44,8 +45,13 @@ def batch():
     return blocks, blocks, positions, blocks.flatten()[positions]
 
 
-def options(**others):
-    return SimpleNamespace(**{"micro_batch": None, "compile": "auto", "batch_size": B, **others})
+@pytest.fixture
+def setup_of(session, learner, student):
+    """setup_of(micro_batch=3) -> a train.Setup with these settings."""
+    def build(**settings):
+        settings = {"flops": 10 ** 9, "batch_size": B, "seq_len": T, **settings}
+        return Setup(Settings(**settings), session, None, None, None, student, learner)
+    return build
 
 
 class Resource:
@@ -95,22 +101,22 @@ def test_the_run_of_a_dry_run_writes_nothing(session, tmp_path):
     assert not folder.exists()
 
 
-def test_a_run_that_was_begun_goes_on_with_its_micro_batch(session, learner, student, batch):
-    def chosen(record, **others):
-        return session.choose_micro_batch(options(**others), record, learner, batch, student, None)
+def test_a_run_that_was_begun_goes_on_with_its_micro_batch(session, setup_of, batch):
+    def chosen(record, **settings):
+        return session.choose_micro_batch(setup_of(**settings), record, batch)
     assert chosen({}) == B                                  # all blocks fit into memory
     assert chosen({"micro_batch": 2}) == 2
     assert chosen({"micro_batch": 2}, micro_batch=3) == 3   # --micro-batch
 
 
-def test_a_step_that_does_not_fit_into_memory_is_cut(session, learner, student, batch, monkeypatch):
+def test_a_step_that_does_not_fit_into_memory_is_cut(session, setup_of, batch, monkeypatch):
     monkeypatch.setattr(hardware, "free_memory", lambda device: 1000)
-    assert session.choose_micro_batch(options(), {}, learner, batch, student, None) == 1
+    assert session.choose_micro_batch(setup_of(), {}, batch) == 1
 
 
-def test_prepare_measures_and_leaves_no_trace(session, learner, student, batch):
+def test_prepare_measures_and_leaves_no_trace(session, setup_of, learner, batch):
     before = {name: value.clone() for name, value in learner.state_dict().items()}
-    session.prepare(options(), {}, learner, batch, student, None)
+    session.prepare(setup_of(), {}, batch)
     assert session.micro_batch == B
     assert session.flops_per_second > 0 and not session.compiled
     assert all(p.grad is None for p in learner.parameters())
@@ -118,24 +124,24 @@ def test_prepare_measures_and_leaves_no_trace(session, learner, student, batch):
 
 
 @pytest.mark.parametrize("device, peak", [("cpu", None), ("cuda", 3e14)])
-def test_a_peak_is_measured_where_nobody_else_computes(session, learner, student, batch,
-                                                       monkeypatch, device, peak):
+def test_a_peak_is_measured_where_nobody_else_computes(session, setup_of, batch, monkeypatch,
+                                                       device, peak):
     monkeypatch.setattr(hardware, "peak", lambda device, dtype: 3e14)
     monkeypatch.setattr(hardware, "measure_speed", lambda *_: 1e10)
     monkeypatch.setattr(session, "device", SimpleNamespace(type=device))
-    session.prepare(options(micro_batch=B), {}, learner, batch, student, None)
+    session.prepare(setup_of(micro_batch=B), {}, batch)
     assert session.peak == peak
 
 
-def test_a_process_measures_its_share_of_a_step(session, learner, student, batch, monkeypatch):
+def test_a_process_measures_its_share_of_a_step(session, setup_of, batch, monkeypatch):
     asked = []
     monkeypatch.setattr(hardware, "measure_speed", lambda *words: asked.append(words[4:]) or 1e10)
     monkeypatch.setattr(session.processes, "broadcast", lambda value: value)
     session.processes.world = 3
-    session.prepare(options(micro_batch=4), {}, learner, batch, student, None)
+    session.prepare(setup_of(micro_batch=4), {}, batch)
     assert asked == [(2, 2)] and session.flops_per_second == 3e10  # 6 blocks for 3 processes
     session.processes.world = 1
-    session.prepare(options(micro_batch=4), {}, learner, batch, student, None)
+    session.prepare(setup_of(micro_batch=4), {}, batch)
     assert asked[1:] == [(4, 6)]
 
 
@@ -144,7 +150,7 @@ def test_a_process_measures_its_share_of_a_step(session, learner, student, batch
     ("off", {"compiled": True}, False)])
 def test_a_run_that_was_begun_compiled_stays_compiled(session, choice, record, expected):
     # On a CPU, "auto" compiles nothing that has not been compiled before.
-    assert session.choose_compiled(options(compile=choice), record, seconds=10 ** 6) == expected
+    assert session.choose_compiled(choice, record, seconds=10 ** 6) == expected
 
 
 def test_only_the_first_process_asks_whose_folder_it_is(session, tmp_path):

@@ -2,7 +2,7 @@
 before anything is trained."""
 import json
 
-from plumbing import disk, options, teacher, wordpiece
+from plumbing import disk, teacher, wordpiece
 from plumbing.cli import UserError
 from plumbing.teacher import check_pair, load_teacher, shared_tokenizer, tokenizer_of
 
@@ -12,6 +12,7 @@ import transformers
 from conftest import run_main
 
 import budget
+import train
 from budget import size
 from distill import lesson
 from model import Bert, BertConfig
@@ -209,15 +210,15 @@ def test_scratch_copies_also_a_teacher_without_a_head_and_never_asks_it():
 
 
 def loaded(*words):
-    """((the teacher, the start), the size) of a run with these options."""
-    args = options.train(["--flops", "1e9", "--seq-len", "16", *map(str, words)])
-    return teacher.load(args), args.model
+    """(the teacher, the start) of a run with these options."""
+    words = ["--flops", "1e9", "--seq-len", "16", *map(str, words)]
+    return teacher.load(train.read_settings(words))
 
 
 def test_a_start_gives_its_size_where_none_is_asked_for(folder):
     for words in ([], ["--model", "4x64"]):
-        (no_teacher, start), model = loaded("--start-from", folder, *words)
-        assert no_teacher is None and model == size("4x64") == start.model.config.size
+        no_teacher, start = loaded("--start-from", folder, *words)
+        assert no_teacher is None and start.model.config.size == size("4x64")
         assert start.sha256 == disk.file_sha256(folder / "model.safetensors")
     with pytest.raises(UserError, match="is a BERT 4x64, and --model asks for 2x64"):
         loaded("--start-from", folder, "--model", "2x64")
@@ -227,10 +228,10 @@ def test_a_start_gives_its_size_where_none_is_asked_for(folder):
 
 
 def test_with_init_teacher_a_student_begins_with_its_teacher_and_else_with_nobody(folder):
-    (first, start), model = loaded("--teacher", folder, "--init", "teacher", "--model", "2x64")
-    assert start is first and model == size("2x64")
-    assert loaded("--teacher", folder, "--strategy", "kd", "--model", "2x64")[0][1] is None
-    assert loaded() == ((None, None), None)
+    first, start = loaded("--teacher", folder, "--init", "teacher", "--model", "2x64")
+    assert start is first
+    assert loaded("--teacher", folder, "--strategy", "kd", "--model", "2x64")[1] is None
+    assert loaded() == (None, None)
 
 
 def test_a_start_is_checked_as_a_teacher_is(folder):
@@ -239,7 +240,7 @@ def test_a_start_is_checked_as_a_teacher_is(folder):
     with pytest.raises(UserError, match="an empty name"):
         loaded("--start-from", "")
     (folder / "tokenizer.json").unlink()
-    (_, start), _ = loaded("--start-from", folder)
+    _, start = loaded("--start-from", folder)
     with pytest.raises(UserError, match="--start-from .* has no tokenizer.json"):
         shared_tokenizer(None, start)
     (folder / "run.json").write_text(json.dumps({"finished": False, "settings": {}}))

@@ -102,11 +102,11 @@ def test_another_text_or_another_tokenizer_gets_a_folder_of_its_own(cache):
 
 
 def test_a_cache_cut_short_is_made_again(book, cache, capsys):
-    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    corpus = data.open_corpus(data.Text(book, vocab_size=500), 16, 0)
     before = corpus.blocks(0, 4)
     with open(corpus.folder / "train.bin", "r+b") as file:
         file.truncate(1000)
-    again = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    again = data.open_corpus(data.Text(book, vocab_size=500), 16, 0)
     assert np.array_equal(again.blocks(0, 4), before)
     assert "damaged" in capsys.readouterr().out
 
@@ -127,7 +127,7 @@ def test_a_process_killed_while_it_tokenizes_leaves_no_half_cache(book, cache, m
 
 def test_two_processes_tokenize_a_text_once(book, cache):
     program = ("import data\n"
-               f"print(data.open_corpus({book!r}, 16, 0, vocab_size=500).blocks(0, 4).sum())")
+               f"print(data.open_corpus(data.Text({book!r}, vocab_size=500), 16, 0).blocks(0, 4).sum())")
     both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
                              cwd=ROOT) for _ in range(2)]
     sums = [process.communicate()[0].split()[-1] for process in both]

@@ -371,7 +371,7 @@ def test_what_a_run_leaves_opens_in_transformers(finished):
 
 def test_the_validation_loss_is_what_transformers_computes(finished, book):
     transformers = pytest.importorskip("transformers")
-    corpus = data.open_corpus([str(book)], 16, 0, vocab_size=200)
+    corpus = data.open_corpus(data.Text([str(book)], vocab_size=200), 16, 0)
     _, (inputs, positions, labels) = corpus.validation()
     model = transformers.AutoModelForMaskedLM.from_pretrained(finished[0]).eval()
     with torch.no_grad():
@@ -485,7 +485,7 @@ def test_all_strategies_see_the_same_batches_whatever_they_are(finished, book):
     # The blocks and masks of a step depend on (seed, step) and the text. A strategy has no say.
     teacher = load_teacher(finished[0], 16)
     of_teacher = tokenizer_of(teacher.folder, teacher.model.config.vocab_size)
-    corpora = [data.open_corpus([str(book)], 16, 0, tokenizer)
+    corpora = [data.open_corpus(data.Text([str(book)], tokenizer=tokenizer), 16, 0)
                for tokenizer in (str(finished[0]), of_teacher)]
     for step in (0, 7):
         first, second = (train.masked_batch(corpus, 0, step, 8, torch.device("cpu"))

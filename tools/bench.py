@@ -402,12 +402,12 @@ def text(args):
         path = Path(folder, "text.txt")
         path.write_text("\n\n".join(documents), encoding="utf-8")
         os.environ["ISOFLOP_CACHE"] = f"{folder}/cache"
-        tokenizer = data.open_corpus([str(path)], 32, 0, vocab_size=300).tokenizer
+        tokenizer = data.open_corpus(data.Text([str(path)], vocab_size=300), 32, 0).tokenizer
         number = iter(range(10 ** 6))
 
         def ours():
             os.environ["ISOFLOP_CACHE"] = f"{folder}/cache{next(number)}"
-            data.open_corpus([str(path)], 32, 0, tokenizer)
+            data.open_corpus(data.Text([str(path)], tokenizer=tokenizer), 32, 0)
 
         def theirs():
             for i in range(0, len(documents), 100):
@@ -426,7 +426,7 @@ def stories(args):
     step, _ = our_step("scratch", budget.size("2x128"), None, 32, dtype, device, 201, 32)
 
     def batches():  # of more than two shards, by a maker of stories that has made none before
-        corpus = data.open_corpus(["stories"], 32, 0)
+        corpus = data.open_corpus(data.Text(), 32, 0)
         for number in range(600):
             blocks = corpus.blocks(number, 32)
             data.mask_tokens(blocks, data.generator(0, number), corpus.vocabulary)

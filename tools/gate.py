@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from plumbing import cli, disk, gluejson, options, wordpiece
+from plumbing import cli, disk, gluefiles, gluejson, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
 
@@ -43,8 +43,8 @@ def arguments(argv=None):
         help="runs' folders, BERTs' folders or hub ids: at least a weak student, a better one and "
         "a teacher, in this order (default: the gate trains its own)")
     add("--tasks", default="all", metavar="A,B", help="all (default), or some of "
-        + ", ".join(options.EMBEDDED_TASKS))
-    add("--grid", default="stories", choices=list(options.GRIDS),
+        + ", ".join(gluefiles.EMBEDDED))
+    add("--grid", default="stories", choices=list(glue.GRIDS),
         help="learning rates, batch sizes and epochs, as in glue.py (default: %(default)s)")
     add("--pool", default="mean", choices=["cls", "mean"],
         help="what is classified: [CLS], or the mean over tokens (default: %(default)s)")
@@ -61,7 +61,7 @@ def arguments(argv=None):
     if len(args.models) in (1, 2):
         raise UserError("the gate wants at least a weak student, a better one and a teacher, in "
                         "this order; give none, and it trains them")
-    shared = options.glue([
+    shared = glue.read_settings([
         "model", "--tasks", args.tasks, "--grid", args.grid, "--pool", args.pool,
         "--seeds", str(args.seeds), "--seq-len", str(args.seq_len), "--dtype", args.dtype,
         "--device", args.device])
