@@ -216,11 +216,11 @@ def from_hugging_face(tensors, folder, mlm_head=None):
     if any(".q_lin." in key for key in tensors):
         tensors = from_distilbert(tensors, folder)
     tensors = with_current_names(tensors, folder)
-    if mlm_head is False:
-        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(HEAD)}
     if not any(key.startswith("bert.") for key in tensors):
         examples = ", ".join(key[:60] for key in list(tensors)[:3])
         raise UserError(f"{folder} is not a BERT: its weights have other names ({examples})")
+    if mlm_head is False:
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(HEAD)}
     remove_tied_copies(tensors, folder)
     ours, parts_of, unused = {}, {}, []
     for key, tensor in tensors.items():

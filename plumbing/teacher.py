@@ -18,7 +18,7 @@ class Teacher(NamedTuple):
     model: Bert
     folder: Path
     sha256: str  # of its weights (weights.sha256)
-    unfit_head: Optional[UserError] = None  # why it was opened without its MLM head, if it was
+    unfit_head: Optional[str] = None  # why it was opened without its MLM head, if it was
 
 
 def load(args):
@@ -49,7 +49,7 @@ def load_teacher(name, seq_len, option="--teacher"):
         try:
             model, unfit_head = Bert.from_pretrained(folder), None
         except huggingface.UnfitHead as failure:  # `check_head` raises it where the head is read
-            model, unfit_head = Bert.from_pretrained(folder, mlm_head=False), failure
+            model, unfit_head = Bert.from_pretrained(folder, mlm_head=False), str(failure)
     longest = model.config.max_position_embeddings
     if longest < seq_len:
         raise UserError(f"{option} {name} knows {longest} positions, and --seq-len is {seq_len}: "
@@ -147,7 +147,8 @@ def check_head(model, is_read):
     """Raises UserError where the MLM head of a model, a Teacher or None, is read or copied, and
     does not fit the rest of that model."""
     if model and model.unfit_head and is_read:
-        raise model.unfit_head
+        raise UserError(f"{model.unfit_head}: give a model whose masked-language-model head fits, "
+                        "or choose tinybert or minilm, which read none")
 
 
 def check_pair(lesson, student, teacher, has_head, copies):
