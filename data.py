@@ -117,8 +117,7 @@ class Corpus:
                             "or shorter blocks")
 
     def check(self, batch_size):
-        """Raises UserError where the text is smaller than one batch, or where no word of the
-        held-out text can be masked."""
+        """Raises UserError where the text is less than one batch, or no held-out word is known."""
         if self.unique is not None and batch_size > self.n:
             raise UserError(f"one batch of {batch_size} x {self.T} needs {batch_size * self.T:,} "
                             f"tokens, and there are {self.unique:,}: lower --batch-size or "
