@@ -1,4 +1,5 @@
 """card.py: what a run says of itself is true."""
+import math
 import re
 import shlex
 from types import SimpleNamespace
@@ -59,6 +60,12 @@ def test_the_way_to_both_neighbours_is_given_in_percent():
 
 def test_a_run_that_is_above_the_unigram_loss_is_told_so():
     assert "not even learned how frequent words are" in card.verdict(record(6.5, 6.0, 4.0))
+
+
+@pytest.mark.parametrize("losses", [(math.nan, 6.0, 4.0), (5.0, math.nan, math.nan),
+                                    (math.inf, 6.0, 4.0), (3.0, 6.0, math.nan)])
+def test_a_loss_that_is_no_number_gets_no_verdict(losses):
+    assert card.verdict(record(*losses)).startswith("Nothing can be said")
 
 
 def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():
