@@ -193,6 +193,16 @@ class Follower:
 # A step's gradients
 
 
+def values_in_mean(name, labels):
+    """How many values a term called `name` is the mean of, in rows with these labels (N,): a scalar
+    tensor of a whole number.
+
+    "mlm" is a mean over the words that have a label. Any other term is one over all masked
+    positions or over the rows, which weigh the same, since each row has k positions."""
+    counted = labels >= 0 if name == "mlm" else torch.ones_like(labels)
+    return counted.sum()
+
+
 def forward_backward(learner, batch, lesson, session):
     """Adds the gradients of the whole batch's loss to the learner's parameters. Returns
     {term: its value over the whole batch}, each a scalar.
@@ -203,7 +213,6 @@ def forward_backward(learner, batch, lesson, session):
     blocks, inputs, positions, labels = batch
     B, T = inputs.shape
     k = len(positions) // B  # masked positions in each row
-    number_of_labels = (labels >= 0).sum()
     mine, sums = processes.rows(B), {}
     # All processes count to the largest share, so that each sends as many messages as the others.
     for start in range(0, math.ceil(B / processes.world), micro_batch):
@@ -216,12 +225,11 @@ def forward_backward(learner, batch, lesson, session):
         with session.autocast():
             terms = learner(blocks[rows], inputs[rows], positions[masked] - begin * T,
                             labels[masked], lesson)
-        # A term is a mean over labels or over rows. Over the batch it is the sum of the
-        # micro-batches' means, each times its share of all labels or of all rows.
-        share_of_labels = (labels[masked] >= 0).sum() / number_of_labels
-        share_of_rows = (end - begin) / B
-        parts = {name: value * (share_of_labels if name == "mlm" else share_of_rows)
-                 for name, value in terms.items()}
+        parts = {}
+        for name, mean in terms.items():
+            # mean over the batch = sum_i mean_i n_i / n over the micro-batches i
+            n_i, n = values_in_mean(name, labels[masked]), values_in_mean(name, labels)
+            parts[name] = mean * (n_i / n.clamp(min=1))  # where nothing has a label, all n_i are 0
         sum(parts.values()).backward()
         sums = {name: sums.get(name, 0.0) + value.detach() for name, value in parts.items()}
     values = torch.stack(list(sums.values()))

@@ -1,4 +1,5 @@
 """What a run tells people: its name, its plan, its result in words, and its model card."""
+import math
 import os
 import platform
 import statistics
@@ -250,11 +251,14 @@ def left_plateau_at(log, unigram):
 
 def verdict(record):
     """What the validation loss means, in words. A loss near the unigram loss looks good, although
-    such a run has learned almost nothing."""
+    such a run has learned almost nothing. A loss that is no number means nothing."""
     loss, unigram, neighbours = (record[key] for key in ("val_loss", "unigram_loss",
                                                          "neighbour_loss"))
     if loss is None:
         return own_terms(record)
+    if not all(map(math.isfinite, (loss, unigram, neighbours))):
+        return ("Nothing can be said of its loss, since one of these three is not a finite number: "
+                "train it again, with another --out.")
     if loss > unigram:
         return ("It has not even learned how frequent words are: the budget is too small for this "
                 "model and batch, or --lr is far off.")

@@ -1,4 +1,5 @@
 """card.py: what a run says of itself is true."""
+import math
 import re
 import shlex
 from types import SimpleNamespace
@@ -65,6 +66,12 @@ def default_name(words, start=None):
     setup = train.Setup(train.read_settings(words), None, None, None, start,
                         SimpleNamespace(size=size("2x128")), None)
     return card.default_folder(setup).name
+
+
+@pytest.mark.parametrize("losses", [(math.nan, 6.0, 4.0), (5.0, math.nan, math.nan),
+                                    (math.inf, 6.0, 4.0), (3.0, 6.0, math.nan)])
+def test_a_loss_that_is_no_number_gets_no_verdict(losses):
+    assert card.verdict(record(*losses)).startswith("Nothing can be said")
 
 
 def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():

@@ -1,4 +1,6 @@
 """data.py: blocks, order and masks are what BERT's are, and functions of (seed, step) alone."""
+import contextlib
+
 from plumbing import wordpiece
 from plumbing.cli import UserError
 
@@ -230,6 +232,17 @@ def test_fewer_tokens_than_one_batch_is_an_error(book):
         corpus.check(11)
 
 
+def test_a_held_out_text_without_a_known_word_is_an_error(tmp_path, cache):
+    paths = [tmp_path / f"text-{part}.txt" for part in ("train", "val")]
+    paths[0].write_text("Tom is here.\n" * 200)
+    for held_out, is_known in (("\u4e00 " * 60, False), ("is" + " \u4e00" * 60, True)):
+        paths[1].write_text(held_out, encoding="utf-8")
+        text = data.Text(list(map(str, paths)), tokenizer=source.StorySource().tokenizer())
+        corpus = data.open_corpus(text, 8, 0)
+        with contextlib.nullcontext() if is_known else pytest.raises(UserError, match="no word"):
+            corpus.check(8)
+
+
 def test_the_fingerprint_is_of_what_is_validated_on_too(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
     folder, fingerprints = tmp_path / "texts", []
@@ -237,5 +250,6 @@ def test_the_fingerprint_is_of_what_is_validated_on_too(tmp_path, monkeypatch):
     for word in ("moon", "star"):
         (folder / "text-train.txt").write_text("the sun is warm and red today.\n" * 200)
         (folder / "text-val.txt").write_text(f"the {word} is cold and far away.\n" * 100)
-        fingerprints.append(data.open_corpus(data.Text([str(folder)], vocab_size=60), 8, 0).fingerprint)
+        text = data.Text([str(folder)], vocab_size=60)
+        fingerprints.append(data.open_corpus(text, 8, 0).fingerprint)
     assert fingerprints[0] != fingerprints[1]

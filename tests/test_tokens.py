@@ -126,8 +126,8 @@ def test_a_process_killed_while_it_tokenizes_leaves_no_half_cache(book, cache, m
 
 
 def test_two_processes_tokenize_a_text_once(book, cache):
-    program = ("import data\n"
-               f"print(data.open_corpus(data.Text({book!r}, vocab_size=500), 16, 0).blocks(0, 4).sum())")
+    program = (f"import data\ntext = data.Text({book!r}, vocab_size=500)\n"
+               "print(data.open_corpus(text, 16, 0).blocks(0, 4).sum())")
     both = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True,
                              cwd=ROOT) for _ in range(2)]
     sums = [process.communicate()[0].split()[-1] for process in both]
