@@ -16,7 +16,7 @@ the others wait for it.
 """
 import sys
 
-from plumbing import cli, disk, weights
+from plumbing import cli, disk, limits, weights
 from plumbing.cli import UserError
 from plumbing.teacher import fetch
 from program import options
@@ -58,7 +58,7 @@ def main():
     if args.collect:
         return collect.write(args)
     if args.jobs is None:
-        args.jobs = 1 if torch.cuda.is_available() else cells.cores()
+        args.jobs = 1 if torch.cuda.is_available() else limits.cores()
     teacher, teacher_cell = cells.teacher_of(args)
     grid = cells.grid(args, teacher, args.rates)
     preflight.check_pairs(args, grid)
