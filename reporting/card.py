@@ -63,6 +63,7 @@ def plan_text(setup, validation, folder):
     lines += [
         f"text        {corpus.name}, {amount(corpus)}; {corpus.vocabulary.size:,} words "
         "and word pieces",
+        *unknown_lines(corpus),
         *documents_lines(corpus),
         f"a step      {B} blocks of {T} tokens, {masked} masked in each: "
         f"{plan.flops_per_step:,} FLOPs{price_of_teacher(settings, student)}",
@@ -145,6 +146,19 @@ def amount(corpus):
     if corpus.unique is None:
         return "without end, none seen twice"
     return f"{corpus.unique:,} tokens"
+
+
+MANY_UNKNOWN = 0.01  # of a text's words
+
+
+def unknown_lines(corpus):
+    """How much of the text the tokenizer does not know, where that is much."""
+    words, unknown = corpus.info["words"], corpus.info["unknown"]
+    if unknown <= MANY_UNKNOWN * words:
+        return []
+    return [f"            {unknown / words:.1%} of its words are [UNK], unknown to the tokenizer: "
+            "a larger",
+            "            --vocab-size or another --tokenizer may know them"]
 
 
 LARGE_SHARE = 0.1  # of a text that is held out

@@ -289,6 +289,14 @@ def test_a_vocabulary_is_made_once_and_then_read_from_the_cache(tmp_path, capsys
     assert capsys.readouterr().out.count("making a vocabulary") == 1
 
 
+def test_a_vocabulary_of_older_rules_is_not_read(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a.txt")
+    for version in (text.MAKER - 1, text.MAKER):
+        monkeypatch.setattr(text, "MAKER", version)
+        text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
+    assert capsys.readouterr().out.count("making a vocabulary") == 2
+
+
 def test_a_vocabulary_begins_with_the_special_tokens_and_can_spell_its_text(tmp_path):
     write(tmp_path / "a.txt")
     tokenizer = text.open_source([str(tmp_path / "a.txt")]).tokenizer(500)
