@@ -216,7 +216,7 @@ def score(args, name, folder):
         cli.say(f"skipped: {line}")
     setting, h = open_model(args, name)
     sha256 = weights.model_sha256(setting.source)
-    folder.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(folder)
     path = folder / "glue.json"
     with disk.locked(folder / "glue.lock", "scores the same model"):
         kept = gluejson.read(path)

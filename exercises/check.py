@@ -269,7 +269,7 @@ def grade(folder, seconds, jobs, out):
     runs.check_writable(out.parent)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file, like grades.csv")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(out.parent)
     pool, judgements = ThreadPoolExecutor(jobs), {}
     try:
         for student in students:

@@ -6,6 +6,7 @@ run's `run.json` has the checksums of its other files. Whoever reads a file comp
 Damaged where the contents have changed.
 """
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,6 +14,7 @@ import os
 import re
 from pathlib import Path
 
+from plumbing import cli
 from plumbing.cli import UserError
 
 
@@ -50,18 +52,26 @@ def leftovers(names):
 
 
 def sync(path):
-    """Waits until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Waits until a file or folder is on the disk. Some network file systems refuse it for folders,
+    which they sync by themselves."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as failure:
+        refusals = errno.EINVAL, errno.EBADF, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP
+        if failure.errno not in refusals or not os.path.isdir(path):
+            raise
 
 
 def make_folder(path):
     """Makes a folder and those above it, so that they are still there after a power loss. A
-    folder's name is stored in the folder above it, which is therefore synced."""
-    if not path.exists():
+    folder's name is stored in the folder above it, which is therefore synced. Where `path` is a
+    link, the folder is made to which it leads."""
+    path = Path(os.path.realpath(path))
+    if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
         sync(path.parent)
@@ -249,13 +259,23 @@ def parse_safetensors(path, file):
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}
     except MemoryError:
         raise
-    except OSError as failure:
-        raise UserError(f"{path} cannot be read: {failure}") from None
     except Exception as failure:  # the library has one class for the header, others for a tensor
+        if os.strerror(errno.ENODEV) in str(failure):  # this file system maps no files into memory
+            return parse_in_memory(file)
+        if isinstance(failure, OSError):
+            raise UserError(f"{path} cannot be read: {failure}") from None
         if "allocate memory" in str(failure):
             raise
         raise Damaged(f"{path} is damaged: {failure}") from None
     return tensors, metadata
+
+
+def parse_in_memory(file):
+    """(tensors, metadata) of a whole file that the safetensors library has found no fault with."""
+    from safetensors.torch import load  # as above
+    contents = file.read()
+    header = json.loads(contents[8:8 + int.from_bytes(contents[:8], "little")])
+    return load(contents), header.get("__metadata__", {})
 
 
 # --------------------------------------------------------------------------------------------------
@@ -283,7 +303,7 @@ def cache_folder():
     problem = None
     try:
         folder = path_of(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if not os.access(folder, os.W_OK | os.X_OK):
             problem = "it is read-only for you"
     except UserError:
@@ -297,18 +317,64 @@ def cache_folder():
 
 
 @contextlib.contextmanager
+def sharing_cache():
+    """Users may share a cache, and what one has made the others use. Where one may not read or
+    replace it, the UserError names ISOFLOP_CACHE."""
+    try:
+        yield
+    except PermissionError as failure:
+        folder, path = cache_folder().absolute(), failure.filename or ""
+        # What removes a folder gives the names in it without the folder.
+        if os.path.isabs(path) and folder not in Path(path).parents:
+            raise
+        raise UserError(f"the cache folder {folder} holds what another user made, and you may not "
+                        f"use or replace it ({failure.strerror}: {path}): set ISOFLOP_CACHE to a "
+                        "folder of your own") from None
+
+
+@contextlib.contextmanager
 def locked(path, what):
     """Holds a lock, and waits for it where another process holds it. `what` says in the message
     what that process does, like "tokenizes the same text".
 
     The kernel frees the lock when its holder dies, so no lock is ever stale."""
-    with open(path, "a") as lock:
+    with open_lock(path) as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"waiting for another process that {what} ...", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            take_lock(lock, fcntl.LOCK_EX)
         yield lock
+
+
+def open_lock(path):
+    """The file of a lock, open, and made where there is none. Another user's is opened for reading,
+    which is enough for a lock.
+
+    An existing file is opened without O_CREAT: in a folder like /tmp, Linux would refuse another
+    user's with it."""
+    refusal = None
+    for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        try:
+            return open(path, "rb", opener=lambda path, _, flags=flags: os.open(path, flags, 0o666))
+        except (FileNotFoundError, PermissionError) as failure:
+            # The last may say that there is no file, and the one before why none can be made.
+            refusal = failure if flags != os.O_RDONLY else refusal
+    raise refusal
+
+
+def take_lock(lock, flags):
+    """fcntl.flock of an open file. Raises UserError where the file system has no locks: some of a
+    network lack them, or lack those of files that are open for reading (EBADF)."""
+    try:
+        fcntl.flock(lock, flags)
+    except OSError as failure:
+        lacks = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF
+        if failure.errno not in lacks:
+            raise
+        raise UserError(f"{Path(lock.name).parent} lies on a file system that gives no lock "
+                        f"({failure.strerror}): choose a folder on a local disk, with --out, or "
+                        "for the cache with ISOFLOP_CACHE") from None
 
 
 # --------------------------------------------------------------------------------------------------
@@ -342,7 +408,34 @@ def fetch(name, files):
         return download(str(name), files)
     except Exception as failure:  # many classes: no network, no such id, no permission
         raise UserError(f"there is no folder {name}, and the hub did not give a model of that id "
-                        f"({type(failure).__name__}): check the name and the network") from None
+                        f"({type(failure).__name__}): {hub_advice(failure)}") from None
+
+
+LOG_IN = "log in (`hf auth login`, or HF_TOKEN)"
+BUSY = 429, 500, 502, 503, 504  # HTTP's numbers
+
+
+def hub_advice(failure, otherwise="check the name and the network"):
+    """What to do where the hub did not give a model or a data set. failure: the exception of its
+    client, which may hide the hub's answer in a cause. otherwise: where nothing is known of it."""
+    kinds, statuses, texts = set(), set(), ""
+    while failure:
+        if isinstance(failure, OSError) and failure.errno in cli.ADVICE:
+            return f"{cli.system_error(failure)} (HF_HOME names the folder of downloads)"
+        kinds |= {kind.__name__ for kind in type(failure).__mro__}
+        statuses.add(getattr(getattr(failure, "response", None), "status_code", None))
+        texts += str(failure)
+        failure = failure.__cause__ or failure.__context__
+    # The hub answers 401 for what is missing, too, since it may be private: the kinds come first.
+    if "GatedRepoError" in kinds or "is a gated dataset" in texts:
+        return f"it is gated: accept its conditions on its page of the hub, and {LOG_IN}"
+    if kinds & {"RepositoryNotFoundError", "DatasetNotFoundError"} or 404 in statuses:
+        return f"check the name, and where it is private, {LOG_IN}"
+    if statuses & {401, 403}:
+        return f"the hub refuses it to you: {LOG_IN}, as somebody who may read it"
+    if statuses & {*BUSY}:
+        return "the hub is busy: try again later"
+    return otherwise
 
 
 def download(name, files):

@@ -32,9 +32,11 @@ from plumbing.disk import (
     leftovers,
     load_tensors,
     make_folder,
+    open_lock,
     read_json,
     read_text,
     save_tensors,
+    take_lock,
     write_file,
     write_json,
 )
@@ -165,10 +167,12 @@ def check_out(out):
 
 def check_writable(folder):
     """Raises UserError where the folder cannot be written, or cannot be made."""
-    folder = folder.absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    folder = Path(os.path.realpath(folder))  # a link may lead to a folder that is still to be made
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     problem = None
-    if not existing.is_dir():
+    if existing.is_symlink():
+        problem = "a link that leads to itself"
+    elif not existing.is_dir():
         problem = "a file"
     elif not os.access(existing, os.W_OK | os.X_OK):
         problem = "read-only for you"
@@ -272,8 +276,8 @@ class Run:
 
     def __enter__(self):
         refuse_foreign(self.folder)
-        make_folder(self.folder.absolute())
-        self.lock = open(self.folder / "lock", "a")
+        make_folder(self.folder)
+        self.lock = open_lock(self.folder / "lock")
         try:
             self.acquire_lock()
             self.load_record()
@@ -287,7 +291,7 @@ class Run:
 
     def acquire_lock(self):
         try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process is working in {self.folder}: wait for it, or choose "
                             "another --out") from None

@@ -79,10 +79,12 @@ class Source:
                             f"{len(SPECIAL)} special tokens: use 1000 or more")
         key = disk.fingerprint([self.key, self.column, vocab_size])
         path = disk.cache_folder() / f"tokenizer-{key}.json"
-        with disk.locked(path.with_suffix(".lock"), "makes the same vocabulary"):
+        lock = path.with_suffix(".lock")
+        with disk.sharing_cache(), disk.locked(lock, "makes the same vocabulary"):
             # Where there is none yet, or it is damaged, it is made again.
             with contextlib.suppress(FileNotFoundError, UserError, KeyError):
                 return tokenizer_from(disk.read_json(path)["tokenizer"])
+            path.unlink(missing_ok=True)  # raises now, and not after the work, if it is another's
             print(f"making a vocabulary of {vocab_size:,} word pieces from {self.name} ...",
                   flush=True)
             tokenizer = train_wordpiece(self.training_texts, vocab_size)

@@ -361,7 +361,7 @@ def run(cells, args, what):
     if not queue:
         return {}
     running, failed, number = {}, {}, len(queue)
-    (args.out / "logs").mkdir(parents=True, exist_ok=True)
+    disk.make_folder(args.out / "logs")
     left = remaining(queue, args)
     bar = progress.bar(left.total, None, what)
     with cli.Signals() as signals, stopping(running), bar:

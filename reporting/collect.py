@@ -129,7 +129,7 @@ def write_pooled(args, folders):
         cli.say(handin.renamed(words, args.collect, folders))
     check_pool(outcomes)
     describe(args, outcomes)
-    args.out.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(args.out)
     cli.say(f"{cli.counted(len(outcomes), 'student')} of "
             f"{cli.counted(len(args.collect), 'comparison')}, {cli.counted(args.seeds, 'seed')}")
     command = ["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]
