@@ -69,6 +69,7 @@ def main():
     cli.say(plan.describe(args, grid))
     if args.dry_run:
         return
+    disk.check_writable(args.out)
     cells.tasks_of(args)  # a task that is not there is said before anything runs
     preflight.check_inputs(args, grid)
     disk.make_folder(args.out)

@@ -294,6 +294,21 @@ def path_of(name):
                         "out") from None
 
 
+def check_writable(folder):
+    """Raises UserError where the folder cannot be written, or cannot be made."""
+    folder = Path(os.path.realpath(folder))  # a link may lead to a folder that is still to be made
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    problem = None
+    if existing.is_symlink():
+        problem = "a link that leads to itself"
+    elif not existing.is_dir():
+        problem = "a file"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        problem = "read-only for you"
+    if problem:
+        raise UserError(f"--out {folder} cannot be written: {existing} is {problem}")
+
+
 def cache_folder():
     """The folder for what can be computed again: `$ISOFLOP_CACHE`, or `isoflop` in the user's cache
     folder. It is never in the checkout. Raises UserError where it cannot be made or written."""
@@ -412,18 +427,21 @@ def fetch(name, files):
 
 
 LOG_IN = "log in (`hf auth login`, or HF_TOKEN)"
+UNKNOWN = "check the name and the network"
 BUSY = 429, 500, 502, 503, 504  # HTTP's numbers
 
 
-def hub_advice(failure, otherwise="check the name and the network"):
+def hub_advice(failure, otherwise=UNKNOWN):
     """What to do where the hub did not give a model or a data set. failure: the exception of its
     client, which may hide the hub's answer in a cause. otherwise: where nothing is known of it."""
     kinds, statuses, texts = set(), set(), ""
     while failure:
-        if isinstance(failure, OSError) and failure.errno in cli.ADVICE:
+        if is_of_disk(failure):
             return f"{cli.system_error(failure)} (HF_HOME names the folder of downloads)"
-        kinds |= {kind.__name__ for kind in type(failure).__mro__}
-        statuses.add(getattr(getattr(failure, "response", None), "status_code", None))
+        names = {kind.__name__ for kind in type(failure).__mro__}
+        if "EntryNotFoundError" not in names:  # a file that the client looks for and can do without
+            statuses.add(getattr(getattr(failure, "response", None), "status_code", None))
+        kinds |= names
         texts += str(failure)
         failure = failure.__cause__ or failure.__context__
     # The hub answers 401 for what is missing, too, since it may be private: the kinds come first.
@@ -436,6 +454,12 @@ def hub_advice(failure, otherwise="check the name and the network"):
     if statuses & {*BUSY}:
         return "the hub is busy: try again later"
     return otherwise
+
+
+def is_of_disk(failure):
+    """Whether an exception of a download says that the disk refuses it, and not the network."""
+    number = getattr(failure, "errno", None)
+    return number in cli.ADVICE and (number != errno.EACCES or bool(failure.filename))
 
 
 def download(name, files):

@@ -28,6 +28,7 @@ from plumbing import cli
 from plumbing.cli import UserError
 from plumbing.disk import (
     Damaged,
+    check_writable,
     fingerprint,
     leftovers,
     load_tensors,
@@ -163,21 +164,6 @@ def check_out(out):
     check_writable(Path(out or "runs"))
     if out:
         refuse_foreign(out)
-
-
-def check_writable(folder):
-    """Raises UserError where the folder cannot be written, or cannot be made."""
-    folder = Path(os.path.realpath(folder))  # a link may lead to a folder that is still to be made
-    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    problem = None
-    if existing.is_symlink():
-        problem = "a link that leads to itself"
-    elif not existing.is_dir():
-        problem = "a file"
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        problem = "read-only for you"
-    if problem:
-        raise UserError(f"--out {folder} cannot be written: {existing} is {problem}")
 
 
 def refuse_foreign(folder):

@@ -1,6 +1,7 @@
 """reporting/cells.py: a grid in which all but the strategy is equal; what a cell left behind is
 believed only where it is what the cell made."""
 import json
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -296,14 +297,20 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_told_by_its_last_line(tmp
     assert "failed: fails: error: " in capsys.readouterr().out
 
 
-def test_what_ends_the_comparison_ends_its_cells(tmp_path):
+@pytest.mark.parametrize("at_start", [signal.default_int_handler,
+                                      signal.SIG_IGN])  # a script with `&` starts a program so
+def test_what_ends_the_comparison_ends_its_cells(tmp_path, at_start):
     args = SimpleNamespace(out=tmp_path, jobs=1)
     (tmp_path / "logs").mkdir()
     program = tmp_path / "sleep.py"  # an absolute path replaces the project's folder
     program.write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)\nprint('ended')")
     cell = Cell("scratch", 10 ** 12, None, 0, None, tmp_path / "cell", ((str(program),),))
-    with open(tmp_path / "lock", "w") as args.lock:
-        process, output = cells.start(cell, args)
+    before = signal.signal(signal.SIGINT, at_start)
+    try:
+        with open(tmp_path / "lock", "w") as args.lock:
+            process, output = cells.start(cell, args)
+    finally:
+        signal.signal(signal.SIGINT, before)
     log = cells.log_of(args, cell)
     with output, pytest.raises(KeyboardInterrupt), cells.stopping([process]):
         while "begun" not in log.read_text() and process.poll() is None:
