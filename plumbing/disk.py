@@ -444,13 +444,13 @@ def hub_advice(failure, otherwise=UNKNOWN):
         kinds |= names
         texts += str(failure)
         failure = failure.__cause__ or failure.__context__
-    # The hub answers 401 for what is missing, too, since it may be private: the kinds come first.
-    if "GatedRepoError" in kinds or "is a gated dataset" in texts:
+    is_missing = kinds & {"RepositoryNotFoundError", "DatasetNotFoundError"} or 404 in statuses
+    is_gated = "GatedRepoError" in kinds or "is a gated dataset" in texts
+    # The hub answers 401 for what is missing, too, since it may be private.
+    if is_gated or statuses & {401, 403} and not is_missing:
         return f"it is gated: accept its conditions on its page of the hub, and {LOG_IN}"
-    if kinds & {"RepositoryNotFoundError", "DatasetNotFoundError"} or 404 in statuses:
+    if is_missing:
         return f"check the name, and where it is private, {LOG_IN}"
-    if statuses & {401, 403}:
-        return f"the hub refuses it to you: {LOG_IN}, as somebody who may read it"
     if statuses & {*BUSY}:
         return "the hub is busy: try again later"
     return otherwise
