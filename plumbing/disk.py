@@ -250,32 +250,40 @@ def load_tensors(path):
 
 def parse_safetensors(path, file):
     """(tensors, metadata) as the safetensors library reads them. file: the open file."""
-    from safetensors import safe_open  # here: like torch, only files of tensors need it
-    # The library takes names in UTF-8 only. While a file is open it has another name, too.
-    is_utf8 = str(path).encode(errors="replace") == os.fsencode(path)
     try:
-        with safe_open(path if is_utf8 else f"/dev/fd/{file.fileno()}", framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+        try:
+            return mapped(path, file)
+        except Exception as failure:
+            if os.strerror(errno.ENODEV) not in str(failure):
+                raise
+            return unmapped(file)
     except MemoryError:
         raise
+    except OSError as failure:
+        raise UserError(f"{path} cannot be read: {failure}") from None
     except Exception as failure:  # the library has one class for the header, others for a tensor
-        if os.strerror(errno.ENODEV) in str(failure):  # this file system maps no files into memory
-            return parse_in_memory(file)
-        if isinstance(failure, OSError):
-            raise UserError(f"{path} cannot be read: {failure}") from None
         if "allocate memory" in str(failure):
             raise
         raise Damaged(f"{path} is damaged: {failure}") from None
-    return tensors, metadata
 
 
-def parse_in_memory(file):
-    """(tensors, metadata) of a whole file that the safetensors library has found no fault with."""
+def mapped(path, file):
+    """(tensors, metadata) of an open file that is mapped into memory."""
+    from safetensors import safe_open  # here: like torch, only files of tensors need it
+    # The library takes names in UTF-8 only. While a file is open it has another name, too.
+    is_utf8 = str(path).encode(errors="replace") == os.fsencode(path)
+    with safe_open(path if is_utf8 else f"/dev/fd/{file.fileno()}", framework="pt") as opened:
+        metadata = opened.metadata() or {}
+        return {name: opened.get_tensor(name) for name in opened.keys()}, metadata
+
+
+def unmapped(file):
+    """The same by reading the file, where its file system maps none into memory."""
     from safetensors.torch import load  # as above
     contents = file.read()
+    tensors = load(contents)  # checks the header, too
     header = json.loads(contents[8:8 + int.from_bytes(contents[:8], "little")])
-    return load(contents), header.get("__metadata__", {})
+    return tensors, header.get("__metadata__", {})
 
 
 # --------------------------------------------------------------------------------------------------

@@ -295,6 +295,11 @@ def test_tensors_that_cannot_be_mapped_are_read(tmp_path, monkeypatch, failure):
     tensors, metadata = disk.load_tensors(tmp_path / "x")
     assert metadata == expected[1] and metadata["step"] == "3"
     assert torch.equal(tensors["a"], torch.arange(5.0)) and tensors["b"].item() == 7
+    whole = (tmp_path / "x").read_bytes()
+    for contents in (whole[:5], whole[:20], whole[:-1], b"\x11" + whole[1:]):
+        (tmp_path / "x").write_bytes(contents)
+        with pytest.raises(disk.Damaged):
+            disk.load_tensors(tmp_path / "x")
 
 
 # --------------------------------------------------------------------------------------------------
