@@ -216,7 +216,7 @@ def score(args, name, folder):
         cli.say(f"skipped: {line}")
     setting, h = open_model(args, name)
     sha256 = weights.model_sha256(setting.source)
-    folder.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(folder)
     path = folder / "glue.json"
     with disk.locked(folder / "glue.lock", "scores the same model"):
         kept = gluejson.read(path)
@@ -310,6 +310,7 @@ def main():
     options.note_stories(args.data)
     name = args.model[0]
     folder = Path(args.out or gluejson.folder_of(name))
+    disk.check_writable(folder)  # now, and not after the tasks and the model
     cli.say(tables.scores_table(score(args, name, folder)))
     pairs = zero_shot(disk.fetch(name, disk.MODEL_FILES)) if args.data == "stories" else {}
     if pairs:

@@ -41,7 +41,8 @@ def default_name(args, size, teacher=None, start=None):
         name += f"-by-{teacher.model.config.size}-{teacher.sha256[:6]}"
     name += f"-{args.batch_size}x{args.seq_len}"
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-    return safe[:120] + f"-seed{args.seed}"
+    # A name has at most 255 bytes, and a letter up to four: none is cut in two.
+    return safe[:120].encode()[:240].decode(errors="ignore") + f"-seed{args.seed}"
 
 
 # --------------------------------------------------------------------------------------------------

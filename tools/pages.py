@@ -222,6 +222,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("site"), metavar="FOLDER",
                         help="where to write them (default: %(default)s)")
     out = parser.parse_args().out
+    disk.make_folder(out)
     pages = make(out)
     cli.say(f"{pages} pages: open {out / 'index.html'}")
 
