@@ -93,7 +93,7 @@ def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():
 @pytest.mark.parametrize("letter", ["x", "\u00e9", "\u4e2d", "\U0001d7d8"])  # of 1 to 4 bytes
 def test_the_name_of_a_folder_has_as_many_bytes_as_a_name_may_have(letter):
     lines = ["--flops", "1e13", "--seed", str(2 ** 31 - 1), "--data", "x" + 100 * letter]
-    name = card.default_name(options.train(lines), size("2x128"))
+    name = default_name(lines)
     assert len(name.encode()) <= 255 and name.endswith("-seed2147483647")
     assert name.startswith("scratch-2x128-1.00e13-x" + 50 * letter)
 
