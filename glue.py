@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
 import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
-from plumbing import cli, disk, gluefiles, gluejson, hardware, options, progress, weights, wordpiece
+from plumbing import cli, disk, hardware, options, progress, weights, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
 from plumbing.teacher import fetch
@@ -38,6 +38,8 @@ from torch import nn
 
 from data import generator
 from distill import mlm_loss
+from files import gluefiles
+from files.gluefiles import finished_cell
 from measure.scores import results_of, scores_of
 from model import Bert, BertConfig
 from reporting import tables
@@ -219,11 +221,11 @@ def score(args, name, folder):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "glue.json"
     with disk.locked(folder / "glue.lock", "scores the same model"):
-        kept = gluejson.read(path)
+        kept = gluefiles.read_glue_json(path)
         wanted = cells_of(args, tasks, h, sha256, setting.dtype, setting.device.type)
-        waiting = [(task, cell) for task, cell in wanted if gluejson.find(kept, cell) is None]
+        waiting = [(task, cell) for task, cell in wanted if finished_cell(kept, cell) is None]
         run_cells(waiting, setting, kept, path)
-    results = results_of(tasks, [(task, gluejson.find(kept, cell)) for task, cell in wanted])
+    results = results_of(tasks, [(task, finished_cell(kept, cell)) for task, cell in wanted])
     if args.predict:
         predict_test_sets(tasks, results, setting, folder)
     return results
@@ -309,7 +311,7 @@ def main():
     args = options.glue()
     options.note_stories(args.data)
     name = args.model[0]
-    folder = Path(args.out or gluejson.folder_of(name))
+    folder = Path(args.out or gluefiles.glue_folder(name))
     cli.say(tables.scores_table(score(args, name, folder)))
     pairs = zero_shot(disk.fetch(name, disk.MODEL_FILES)) if args.data == "stories" else {}
     if pairs:

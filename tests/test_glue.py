@@ -13,7 +13,7 @@ import time
 import zipfile
 from pathlib import Path
 
-from plumbing import cli, gluefiles, options
+from plumbing import cli, options
 from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
 
 import numpy as np
@@ -24,6 +24,7 @@ from conftest import run_main
 
 import budget
 import glue
+from files import gluefiles
 from model import Bert, BertConfig
 from world import stories, tasks
 

@@ -1,10 +1,11 @@
 """plumbing/options.py: defaults, presets, and contradictions that are said before anything runs."""
-from plumbing import disk, gluefiles, options
+from plumbing import disk, options
 from plumbing.cli import UserError
 
 import pytest
 
 import distill
+from files import gluefiles
 from reporting import cells
 
 

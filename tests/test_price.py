@@ -1,7 +1,6 @@
 """price.py: what stands around a budget costs what torch counts, and a comparison's time is that of
 its cells, one beside the other."""
-from plumbing import gluefiles, options
-from plumbing.gluefiles import Task
+from plumbing import options
 from plumbing.session import Session
 
 import pytest
@@ -11,6 +10,8 @@ from test_budget import counted
 import budget
 import distill
 import glue
+from files import gluefiles
+from files.gluefiles import Task
 from measure import metrics
 from model import Bert, BertConfig
 from reporting import cells, price

@@ -23,7 +23,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from plumbing import cli, disk, gluefiles, hardware
+from plumbing import cli, disk, hardware
 from plumbing.cli import UserError
 from plumbing.parallel import forward_backward
 from plumbing.session import Session
@@ -36,6 +36,7 @@ import budget
 import data
 import distill
 import glue
+from files import gluefiles
 from model import Bert, BertConfig
 from train import Learner, adamw
 from world import stories as world_stories

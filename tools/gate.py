@@ -13,13 +13,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from plumbing import cli, disk, gluejson, options, wordpiece
+from plumbing import cli, disk, options, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
 
 import torch
 
 import glue
+from files import gluefiles
 from measure import skills
 from model import Bert, BertConfig
 
@@ -144,7 +145,7 @@ def main():
     scores = {}
     for model in (UNTRAINED, *models):
         cli.say(f"fine-tuning {model} ...")
-        scores[model] = glue.score(args, model, gluejson.folder_of(model))
+        scores[model] = glue.score(args, model, gluefiles.glue_folder(model))
     text = table(scores)
     cli.say("\n" + text)
     if "FAILS" in text:

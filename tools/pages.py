@@ -25,7 +25,7 @@ from plumbing.cli import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ("budget", "model", "distill", "data", "train", "glue", "compare",
-           "plumbing", "measure", "world", "reporting", "tools")
+           "plumbing", "files", "measure", "world", "reporting", "tools")
 BEFORE_THE_CODE = ("README.md", "TUTORIAL.md")
 TABLE_OF_DOCUMENTS = "docs/README.md"  # the documents that follow the code are those it leads to
 
