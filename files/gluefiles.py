@@ -265,7 +265,7 @@ def glue_from_folder(name, root):
         names = " and in ".join(map(str, folders.values()))
         raise UserError(f"{form.folder} is there twice, in {names}: keep one of them")
     folder = next(iter(folders.values()), root / form.folder)
-    for path in sorted([*folder.glob("[!.]*"), *folder.glob("*/[!.]*")]):
+    for path in sorted([*folder.glob("*"), *folder.glob("*/[!.]*")]):
         inside = path.relative_to(folder).as_posix()
         if OTHER.fullmatch(inside) and not TAKEN.fullmatch(inside):
             raise UserError(f"{path}: GLUE is read from train.tsv, dev.tsv and test.tsv, as it is "
