@@ -24,7 +24,9 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from plumbing import cli, disk, gluefiles, gluejson, hardware, progress, weights, wordpiece
+from files import gluefiles
+from files.gluefiles import finished_cell
+from plumbing import cli, disk, hardware, progress, weights, wordpiece
 from plumbing.cli import UserError, whole
 from plumbing.huggingface import read_config
 from plumbing.teacher import fetch
@@ -269,11 +271,11 @@ def score(settings, name, folder):
     disk.make_folder(folder)
     path = folder / "glue.json"
     with disk.locked(folder / "glue.lock", "scores the same model"):
-        kept = gluejson.read(path)
+        kept = gluefiles.read_glue_json(path)
         wanted = cells_of(settings, tasks, h, sha256, setting.dtype, setting.device.type)
-        waiting = [(task, cell) for task, cell in wanted if gluejson.find(kept, cell) is None]
+        waiting = [(task, cell) for task, cell in wanted if finished_cell(kept, cell) is None]
         run_cells(waiting, setting, kept, path)
-    results = results_of(tasks, [(task, gluejson.find(kept, cell)) for task, cell in wanted])
+    results = results_of(tasks, [(task, finished_cell(kept, cell)) for task, cell in wanted])
     if settings.predict:
         predict_test_sets(tasks, results, setting, folder)
     return results
@@ -359,7 +361,7 @@ def main():
     settings = read_settings()
     options.note_stories(settings.data)
     name = settings.model[0]
-    folder = Path(settings.out or gluejson.folder_of(name))
+    folder = Path(settings.out or gluefiles.glue_folder(name))
     disk.check_writable(folder)  # now, and not after the tasks and the model
     cli.say(tables.scores_table(score(settings, name, folder)))
     pairs = zero_shot(disk.fetch(name, disk.MODEL_FILES)) if settings.data == "stories" else {}

@@ -6,7 +6,7 @@ a seed:
     {"lr": ..., "batch_size": ..., "epochs": ..., "seed": ..., "seconds": ...,
      "scores": {part: {metric: value}}}
 
-A task is a `plumbing.gluefiles.Task`. Its perfect score is 1.
+A task is a `files.gluefiles.Task`. Its perfect score is 1.
 """
 import math
 import statistics

@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluefiles, gluejson, hardware, progress, runs, weights
+from files import gluefiles
+from plumbing import cli, disk, hardware, progress, runs, weights
 from plumbing.cli import UserError
 from plumbing.limits import cores
 from program.options import COPIED, place, words_of
@@ -284,7 +285,7 @@ def outcome(cell, args):
 def results_of(cell, args, sha256):
     """{task: summary} from a cell's glue.json; None while a fine-tuning is missing. sha256: of the
     model. Raises UserError where another model was scored."""
-    kept = gluejson.read(cell.folder / "glue.json")
+    kept = gluefiles.read_glue_json(cell.folder / "glue.json")
     if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
         raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited, "
                         "or was scored by an earlier version; remove its glue.json, and it is "
@@ -293,7 +294,7 @@ def results_of(cell, args, sha256):
     device, dtype = hardware.select(options_of_glue.device, options_of_glue.dtype)
     size = args.teacher_model if cell.strategy == TEACHERS_SCORES else args.model
     wanted = glue.cells_of(options_of_glue, tasks_of(args), size.h, sha256, dtype, device.type)
-    fine_tunings = [(task, gluejson.find(kept, one)) for task, one in wanted]
+    fine_tunings = [(task, gluefiles.finished_cell(kept, one)) for task, one in wanted]
     return scores.results_of(tasks_of(args), fine_tunings)
 
 

@@ -13,7 +13,8 @@ import re
 import shlex
 from pathlib import Path
 
-from plumbing import cli, disk, gluejson, runs
+from files import gluefiles
+from plumbing import cli, disk, runs
 from plumbing.cli import UserError
 
 import budget
@@ -68,7 +69,8 @@ def students_of(folder):
         has_files = (path / "glue.json").exists() and (path / "run.json").exists()
         if match is None or not has_files:
             continue
-        record, kept = disk.read_json(path / "run.json"), gluejson.read(path / "glue.json")
+        record = disk.read_json(path / "run.json")
+        kept = gluefiles.read_glue_json(path / "glue.json")
         cell = cell_from(match, path)
         settings = record.get("settings", {})
         keys = ("strategy", "flops_budget", "unique_tokens", "seed")
@@ -99,7 +101,7 @@ def results_of(command, h, kept, args):
     tasks, fine_tunings = tasks_of(args), []
     for task, settings in glue.cells_of(scoring, tasks, h, "", "", ""):
         asked = {key: value for key, value in settings.items() if key not in PLACE}
-        fine_tunings.append((task, gluejson.find(kept, asked)))
+        fine_tunings.append((task, gluefiles.finished_cell(kept, asked)))
     return scores.results_of(tasks, fine_tunings)
 
 
@@ -178,7 +180,7 @@ def scored_teacher(args, folders):
         scores_folder = folder / handin.SCORES
         records = [path for path in (scores_folder / "run.json", folder / "teacher" / "run.json")
                    if path.exists()]
-        kept = gluejson.read(scores_folder / "glue.json")
+        kept = gluefiles.read_glue_json(scores_folder / "glue.json")
         results = results_of(command, args.teacher_model.h, kept, args)
         if results:
             record = disk.read_json(records[0]) if records else {}

@@ -7,7 +7,8 @@ import math
 import os
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluejson, runs, weights
+from files import gluefiles
+from plumbing import cli, disk, runs, weights
 from plumbing.cli import UserError
 from program.options import COPIED
 
@@ -137,7 +138,7 @@ def score_of(path):
     newest fine-tuning says how, and those that were made otherwise do not count.
 
     Raises UserError where the file is damaged."""
-    cells = gluejson.read(path / "glue.json")["cells"]
+    cells = gluefiles.read_glue_json(path / "glue.json")["cells"]
     if cells and (path / "model.safetensors").exists():  # students.zip has no weights
         sha256 = weights.model_sha256(path)[:16]
         cells = [cell for cell in cells if cell.get("model_sha256") == sha256]

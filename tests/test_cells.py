@@ -248,7 +248,8 @@ def test_the_scores_of_a_cell_are_those_in_the_precision_that_was_asked_for(tmp_
         return torch.device("cpu"), {"auto": "bf16"}.get(dtype, dtype)
     monkeypatch.setattr(cells.hardware, "select", selected)
     asked = []
-    monkeypatch.setattr(cells.gluejson, "find", lambda kept, cell: asked.append(cell["dtype"]))
+    monkeypatch.setattr(cells.gluefiles, "finished_cell",
+                        lambda kept, cell: asked.append(cell["dtype"]))
     for words, dtype in (("", "bf16"), ("--dtype fp32", "fp32")):
         args = comparison.compare(["--out", str(tmp_path), "--glue-options", words])
         cell = cells.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)

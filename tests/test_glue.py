@@ -13,7 +13,8 @@ import time
 import zipfile
 from pathlib import Path
 
-from plumbing import cli, gluefiles
+from files import gluefiles
+from plumbing import cli
 from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
 
 import numpy as np

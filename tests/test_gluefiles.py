@@ -1,10 +1,11 @@
-"""gluefiles.py: GLUE's files with their quirks, in the official download's layout and in the
-hub's."""
+"""gluefiles.py: GLUE's files with their quirks, in the official download's layout and in the hub's;
+what is refused, and in which words; and which fine-tunings are finished."""
 import json
-import sys
 from pathlib import Path
 
-from plumbing import gluefiles, gluelayouts
+from files import gluefiles
+from files.gluefiles import Missing
+from plumbing import disk
 from plumbing.cli import UserError
 
 import pyarrow as pa
@@ -15,12 +16,20 @@ from world import tasks as world_tasks
 
 REAL = Path(__file__).parent.parent.parent / "shared" / "data" / "glue_data"
 RTE_HEADER = "index\tsentence1\tsentence2\tlabel\n"
+RTE_LINES = RTE_HEADER + "0\ta\tb\tnot_entailment\n1\tc\td\tentailment\n"
 STSB_HEADER = "index\tgenre\tsentence1\tsentence2\tscore\n"
+MRPC_HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+QQP_HEADER = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
 
 
-def write(folder, name, text):
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+def write(folder, name, contents):
+    """Writes a text, bytes, or a table as Parquet."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(contents, pa.Table):
+        parquet.write_table(contents, path)
+    else:
+        path.write_bytes(contents.encode() if isinstance(contents, str) else contents)
 
 
 @pytest.fixture
@@ -31,108 +40,110 @@ def glue(tmp_path):
     write(tmp_path, "CoLA/dev.tsv", "gj04\t1\t\tFine.\n")
     write(tmp_path, "CoLA/test.tsv", "index\tsentence\n0\tA test.\n1\tAnother.\n")
     # MRPC begins with a byte-order mark, and has characters that Python takes for line ends.
-    mrpc = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
-    write(tmp_path, "MRPC/train.tsv",
-          mrpc + '1\t10\t11\tHe said " no .\tShe said no .\r\n0\t12\t13\ta\tb\r\n')
-    write(tmp_path, "MRPC/dev.tsv", mrpc + "0\t12\t13\tc\u2028d\te\x85f\n")
+    write(tmp_path, "MRPC/train.tsv", "\ufeff" + MRPC_HEADER +
+          '1\t10\t11\tHe said " no .\tShe said no .\r\n0\t12\t13\ta\tb\r\n')
+    write(tmp_path, "MRPC/dev.tsv", "\ufeff" + MRPC_HEADER + "0\t12\t13\tc\u2028d\te\x85f\n")
     write(tmp_path, "MRPC/test.tsv",
           "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\tx\ty\n")
+    mnli = "index\tpairID\tsentence1\tsentence2\tlabel1\tgold_label\n"
     for part in ("train", "dev"):
-        write(tmp_path, f"RTE/{part}.tsv",
-              RTE_HEADER + "0\ta\tb\tnot_entailment\n1\tc\td\tentailment\n")
+        write(tmp_path, f"RTE/{part}.tsv", RTE_LINES)
         write(tmp_path, f"STS-B/{part}.tsv", STSB_HEADER + "0\tnews\ta\tb\t3.800\n")
+    for part in ("train", "dev_matched", "dev_mismatched"):
+        write(tmp_path, f"MNLI/{part}.tsv", mnli + "0\t1\ta\tb\tneutral\tcontradiction\n")
+    write(tmp_path, "diagnostic/diagnostic.tsv", "index\tsentence1\tsentence2\n0\tp\tq\n")
     # QNLI has no training set.
     write(tmp_path, "QNLI/dev.tsv", "index\tquestion\tsentence\tlabel\n0\ta?\tb\tentailment\n")
     return tmp_path
 
 
 def load_tasks(data, names):
-    return gluefiles.load_tasks(data, names, world_tasks.examples)
+    return gluefiles.load_tasks(str(data), names, world_tasks.examples)
 
 
-def parts(glue, name):
-    return gluefiles.glue_from_folder(name, glue).parts
+def parts(data, name):
+    [task], skipped = load_tasks(data, name)
+    assert task.name == name and not skipped
+    return task.parts
 
 
-def test_cola_has_no_header_but_in_test_and_quotes_are_text(glue):
-    assert parts(glue, "cola") == {
-        "train": [('It "works.', None, 1), ("Work it does not", None, 0)],
-        "dev": [("Fine.", None, 1)],
-        "test": [("A test.", None, None), ("Another.", None, None)]}
-
-
-def test_mrpc_has_a_byte_order_mark_and_a_line_ends_at_newlines_only(glue):
-    train = [('He said " no .', "She said no .", 1), ("a", "b", 0)]
-    assert parts(glue, "mrpc")["train"] == train
-    assert parts(glue, "mrpc")["dev"] == [("c\u2028d", "e\x85f", 0)]
-
-
-def test_labels_are_numbers_by_the_hubs_order_and_scores_are_scores(glue):
-    # On the hub 0 is entailment.
-    assert [label for *_, label in parts(glue, "rte")["train"]] == [1, 0]
-    assert parts(glue, "stsb")["dev"] == [("a", "b", 3.8)]
-
-
-def test_a_missing_task_is_an_error_by_name_and_skipped_among_all(glue):
-    with pytest.raises(UserError, match="QNLI.*train.tsv is missing"):
-        load_tasks(str(glue), "qnli")
-    tasks, skipped = load_tasks(str(glue), "all")
-    assert [task.name for task in tasks] == ["cola", "mrpc", "stsb", "rte"]
-    assert len(skipped) == 5 and any("QNLI" in line for line in skipped)
-
-
-@pytest.mark.parametrize("file, text, message", [
-    ("RTE/train.tsv", RTE_HEADER + "0\ta\tb\tentailment\n1\tc\tentailment\n",
-     "line 3: 3 columns where 4"),
-    ("RTE/train.tsv", RTE_HEADER + "0\ta\tb\tmaybe\n", "line 2: the label 'maybe'"),
-    ("RTE/train.tsv", "index\tsentence1\tsentence3\tlabel\n0\ta\tb\tentailment\n",
-     "line 1 has no column sentence2"),
-    ("RTE/dev.tsv", RTE_HEADER, "is empty"),
-    ("RTE/dev.tsv", "", "line 1 has no column"),
-    ("RTE/dev.tsv", RTE_HEADER.encode() + b"0\ta\xff\tb\tentailment\n", "line 2: no UTF-8 text"),
-    ("STS-B/train.tsv", STSB_HEADER + "0\tnews\ta\tb\t7\n", "line 2: the score '7'"),
-    ("CoLA/train.tsv", "gj04\t2\t\tIt works.\n", "line 1: the label '2'")])
-def test_a_damaged_file_is_named_with_its_line(glue, file, text, message):
-    write(glue, file, text)
-    name = {"RTE": "rte", "STS-B": "stsb", "CoLA": "cola"}[file.split("/")[0]]
-    with pytest.raises(UserError, match=message):
-        load_tasks(str(glue), name)
-    with pytest.raises(UserError, match=message):
-        load_tasks(str(glue), "all")  # damaged is not missing
-
-
-def test_the_lines_of_qqp_that_were_cut_in_two_are_left_out(glue, capsys):
-    header = "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n"
-    whole = "1\t2\t3\twhat?\twhich?\t1\n"
-    for part in ("train", "dev"):
-        write(glue, f"QQP/{part}.tsv",
-              header + 198 * whole + "4\t5\t6\thow\n" + "many?\thow?\t0\n")
-    assert parts(glue, "qqp")["dev"] == [("what?", "which?", 1)] * 198
-    assert f"{glue}/QQP/dev.tsv: 2 of 200 lines are cut off" in capsys.readouterr().out
-    write(glue, "QQP/dev.tsv", header + whole.replace("1\n", "1\tmore\n"))
-    with pytest.raises(UserError, match="line 2: 7 columns where 6"):
-        parts(glue, "qqp")
-
-
-def test_the_embedded_worlds_tasks_need_no_files():
-    tasks, skipped = load_tasks("stories", "sentiment,acceptability")
-    assert [task.name for task in tasks] == ["sentiment", "acceptability"] and not skipped
-    sizes = {part: len(examples) for part, examples in tasks[0].parts.items()}
-    assert sizes == world_tasks.SIZES and tasks[0].scored == ("dev", "test")
-    assert tasks[0].parts["dev"] == world_tasks.examples("sentiment", "dev")
-
-
-def test_unknown_tasks_and_no_tasks_are_refused(glue, tmp_path_factory):
-    with pytest.raises(UserError, match="'sst3' is no task"):
-        load_tasks(str(glue), "sst3")
-    with pytest.raises(UserError, match="'rte' is no task of stories: acceptability"):
-        load_tasks("stories", "rte")
-    with pytest.raises(UserError, match="can be read"):
-        load_tasks(str(tmp_path_factory.mktemp("empty")), "all")
+def refused(data, name, message):
+    """The task is refused with this message, alone and among all: damaged is not missing."""
+    for names in (name, "all"):
+        with pytest.raises(UserError, match=message) as failure:
+            load_tasks(data, names)
+        assert not isinstance(failure.value, Missing) and "\n" not in str(failure.value)
 
 
 # --------------------------------------------------------------------------------------------------
-# Layouts
+# The official download
+
+
+@pytest.mark.parametrize("name, part, examples", [
+    ("cola", "train", [('It "works.', None, 1), ("Work it does not", None, 0)]),
+    ("cola", "dev", [("Fine.", None, 1)]),
+    ("cola", "test", [("A test.", None, None), ("Another.", None, None)]),
+    ("mrpc", "train", [('He said " no .', "She said no .", 1), ("a", "b", 0)]),
+    ("mrpc", "dev", [("c\u2028d", "e\x85f", 0)]), ("mrpc", "test", [("x", "y", None)]),
+    ("rte", "dev", [("a", "b", 1), ("c", "d", 0)]),  # on the hub 0 is entailment
+    ("stsb", "dev", [("a", "b", 3.8)]), ("mnli", "dev_mismatched", [("a", "b", 2)]),
+    ("mnli", "diagnostic", [("p", "q", None)])])  # which the model of MNLI answers
+def test_the_official_files_are_read_with_their_quirks(glue, name, part, examples):
+    assert parts(glue, name)[part] == examples
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r\n\r\n\n"])
+def test_empty_lines_at_the_end_are_nothing_and_columns_that_nobody_reads_do_not_matter(glue, end):
+    lines = "id\tid\tlabel\tsentence1\tsentence2\n1\t1\tentailment\ta\tb\n1\t1\tentailment\tc \td"
+    write(glue, "RTE/train.tsv", lines + end)
+    assert parts(glue, "rte")["train"] == [("a", "b", 0), ("c ", "d", 0)]
+
+
+@pytest.mark.parametrize("file, text, message", [
+    ("RTE/train.tsv", RTE_LINES + "2\tc\tentailment\n", "line 4: 3 columns where 4"),
+    ("RTE/train.tsv", RTE_LINES + "\n2\tc\td\tentailment\n", "line 4: 1 columns where 4"),
+    ("RTE/train.tsv", RTE_LINES + "2\ta\tb\tmaybe", "line 4: the label 'maybe' is none of entailm"),
+    ("RTE/train.tsv", RTE_LINES + "2\ta\tb\t0", "line 4: the label '0' is none of entailment, n"),
+    ("RTE/train.tsv", RTE_LINES.replace("sentence2", "sentence3"),
+     "line 1 should name the columns sentence1, sentence2, label, once each, and names index, se"),
+    ("RTE/train.tsv", RTE_LINES.replace("index", "sentence1"), "line 1 should .* once each"),
+    ("RTE/dev.tsv", RTE_HEADER, "the part dev is empty"),
+    ("RTE/dev.tsv", "", "dev.tsv, line 1 should name the columns .* and names none"),
+    ("RTE/dev.tsv", RTE_LINES.encode() + b"0\ta\xff\tb\tentailment", "line 4: no UTF-8 text"),
+    ("STS-B/dev.tsv", STSB_HEADER + "0\tnews\ta\tb\t7\n", "line 2: the score '7' is not a"),
+    ("STS-B/dev.tsv", STSB_HEADER + "0\tnews\ta\tb\tx\n", "line 2: the score 'x'"),
+    ("CoLA/train.tsv", "gj04\t2\t\tIt works.\n", "line 1: the label '2' is none of 0, 1")])
+def test_a_damaged_file_is_named_with_its_line(glue, file, text, message):
+    write(glue, file, text)
+    refused(glue, gluefiles.plain(file.split("/")[0]), f"{glue}/{file.split('/')[0]}.*{message}")
+
+
+def test_cut_lines_of_qqp_are_left_out_and_counted_up_to_one_in_a_hundred(glue, capsys):
+    lines = [f"{i}\t2\t3\twhat {i}?\twhich?\t1\n" for i in range(198)]
+    cut = ["4\t5\t6\thow\n", "many?\thow?\t0\n"]
+    write(glue, "QQP/train.tsv", QQP_HEADER + "".join(lines))
+    write(glue, "QQP/dev.tsv", QQP_HEADER + "".join(lines[:9] + cut + lines[9:]))
+    assert parts(glue, "qqp")["dev"] == [(f"what {i}?", "which?", 1) for i in range(198)]
+    said = f"{glue}/QQP/dev.tsv: 2 of 200 lines are cut off: they have too few columns, and are le"
+    out = capsys.readouterr().out
+    assert said in out and "train.tsv" not in out
+    write(glue, "QQP/dev.tsv", QQP_HEADER + "".join(lines[1:] + cut[:1] + cut))
+    refused(glue, "qqp", "dev.tsv: 3 of 200 lines are cut off.*more than 1% is damage, so download")
+    write(glue, "QQP/dev.tsv", QQP_HEADER + lines[0].replace("1\n", "1\tmore\n"))
+    refused(glue, "qqp", "line 2: 7 columns where 6")
+
+
+def test_the_real_files_have_their_known_sizes():
+    if not REAL.is_dir():
+        pytest.skip("GLUE's real files are not here")
+    tasks, _ = load_tasks(REAL, "cola,sst2,mrpc,stsb,rte,wnli")
+    assert [[len(task.parts[part]) for part in ("train", "dev", "test")] for task in tasks] == [
+        [8551, 1043, 1063], [67349, 872, 1821], [3667, 408, 1725], [5749, 1500, 1379],
+        [2490, 277, 3000], [635, 71, 146]]  # the last are those that the leaderboard wants
+
+
+# --------------------------------------------------------------------------------------------------
+# The hub's files
 
 # The hub's rows of two tasks. Labels are numbers, and in a test set they are -1.
 HUB = {"mrpc": {"train": [("a", "b", 1), ("c", "d", 0)], "validation": [("a", "b", 1)],
@@ -147,55 +158,45 @@ def rows_of(examples):
             for i, (a, b, label) in enumerate(examples)]
 
 
-def write_hub(folder, tasks=HUB, ending="-00000-of-00001.parquet", with_readme=True):
-    """A data set of the hub: a folder of files, with one configuration for each task, which its
-    README.md lists."""
+def table(examples, names=None):
+    """An Arrow table with the hub's columns. names: of the labels, as `datasets` writes them into
+    the schema."""
+    made = pa.Table.from_pylist(rows_of(examples))
+    label = {"names": names, "_type": "ClassLabel"}
+    info = {"features": {"sentence1": {"dtype": "string", "_type": "Value"}, "label": label}}
+    described = {"huggingface": json.dumps({"info": info})}
+    return made.replace_schema_metadata(described if names else None)
+
+
+def write_hub(folder, tasks=HUB, ending="-00000-of-00001", with_readme=True):
+    """A data set of the hub: one configuration for each task, which its README.md lists."""
     configs = []
     for name, splits in tasks.items():
-        entry = {"config_name": name, "data_files": []}
+        configs.append({"config_name": name, "data_files": []})
         for split, examples in splits.items():
-            path = folder / name / f"{split}{ending}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if ending.endswith("parquet"):
-                parquet.write_table(pa.Table.from_pylist(rows_of(examples)), path)
-            else:
-                path.write_text("".join(json.dumps(row) + "\n" for row in rows_of(examples)))
-            entry["data_files"].append({"split": split, "path": f"{name}/{path.name}"})
-        configs.append(entry)
+            path = f"{name}/{split}{ending}.parquet"
+            write(folder, path, table(examples))
+            configs[-1]["data_files"].append({"split": split, "path": path})
     if with_readme:  # YAML takes JSON
         write(folder, "README.md", f"---\nconfigs: {json.dumps(configs)}\n---\n")
     return folder
 
 
-def write_saved(folder):
-    """What save_to_disk of `datasets` writes, task by task."""
-    datasets = pytest.importorskip("datasets")
-    for name, splits in HUB.items():
-        splits = {split: datasets.Dataset.from_list(rows_of(examples))
-                  for split, examples in splits.items()}
-        datasets.DatasetDict(splits).save_to_disk(folder / name)
-    loaded = datasets.load_from_disk(folder / "mrpc")
-    assert loaded["train"].to_list() == rows_of(TRAIN)
-    return folder
-
-
 def write_official(folder):
     """The same examples as the download script writes them."""
-    for name, header, line in (
-            ("MRPC", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n", "{2}\t1\t2\t{0}\t{1}\n"),
-            ("STS-B", STSB_HEADER, "0\tnews\t{0}\t{1}\t{2}\n")):
-        splits = HUB[gluelayouts.plain(name)]
-        for part, split in (("train", "train"), ("dev", "validation"), ("test", "test")):
-            lines = [line.format(*example) for example in splits[split]]
-            write(folder, f"{name}/{part}.tsv", "\ufeff" + header + "".join(lines))
+    for name, task, header, line in (("MRPC", "mrpc", MRPC_HEADER, "{2}\t1\t2\t{0}\t{1}\n"),
+                                     ("STS-B", "stsb", STSB_HEADER, "0\tnews\t{0}\t{1}\t{2}\n")):
+        for split, examples in HUB[task].items():
+            lines = "".join(line.format(*example) for example in examples)
+            write(folder, f"{name}/{split.replace('validation', 'dev')}.tsv", header + lines)
     return folder
 
 
 @pytest.mark.parametrize("make", [
     write_hub, lambda folder: write_hub(folder, with_readme=False),
-    lambda folder: write_hub(folder, ending=".jsonl"), write_saved, write_official])
-def test_the_hubs_layout_gives_the_same_examples(tmp_path, make):
-    tasks, skipped = load_tasks(str(make(tmp_path / "glue")), "mrpc,stsb")
+    lambda folder: write_hub(folder, ending="-00000-of-00001-0123456789abcdef"), write_official])
+def test_both_layouts_give_the_same_examples(tmp_path, make):
+    tasks, skipped = load_tasks(make(tmp_path / "glue"), "mrpc,stsb")
     assert tasks[0].parts == {"train": TRAIN, "dev": DEV, "test": [("x", "y", None)]}
     assert tasks[1].parts["dev"] == [("e", "f", 3.8)] and not skipped
     # The checksum of these examples in every glue.json since the first version.
@@ -203,108 +204,209 @@ def test_the_hubs_layout_gives_the_same_examples(tmp_path, make):
                                                     "c72cf74f24c0adce3f113bb1"]
 
 
+def write_parts(folder, name, contents):
+    """The training set of a task in the hub's layout, and a validation set that is right."""
+    write(folder, f"{name}/train-00000-of-00001.parquet", contents)
+    write(folder, f"{name}/validation-00000-of-00001.parquet", table([("a", "b", 1)]))
+
+
+YES_NO, NO_YES = ["entailment", "not_entailment"], ["not_entailment", "entailment"]
+
+
+@pytest.mark.parametrize("name, stored, names, numbers", [
+    ("rte", [0, 1], None, [0, 1]), ("rte", [0, 1], ["0", "1"], [0, 1]),
+    ("rte", [0, 1], YES_NO, [0, 1]), ("rte", [0, 1], NO_YES, [1, 0]),
+    *(("rte", pa.array([0, 1], dtype), NO_YES, [1, 0]) for dtype in (pa.int8(), pa.float64())),
+    ("mrpc", [0, 1], ["equivalent", "not_equivalent"], [1, 0]), ("wnli", [0, 1], YES_NO, [1, 0]),
+    ("rte", NO_YES, YES_NO, [1, 0]), ("rte", NO_YES, NO_YES, [1, 0]),  # a name means itself
+    ("rte", NO_YES, None, [1, 0]), ("wnli", NO_YES, None, [0, 1]),
+    ("rte", ["1", "0"], None, [1, 0]), ("rte", [1.0, 0.0], None, [1, 0]),
+    ("stsb", [3, 5], None, [3.0, 5.0]), ("stsb", [3.8, 0], None, [3.8, 0.0])])
+def test_a_stored_number_means_the_name_that_the_file_gives_it(tmp_path, name, stored, names,
+                                                               numbers):
+    made = table([("a", "b", 0), ("a", "b", 0)], names)
+    made = made.set_column(2, "label", [stored]).replace_schema_metadata(made.schema.metadata)
+    write_parts(tmp_path, name, made)
+    examples = parts(tmp_path, name)["train"]
+    assert examples == [("a", "b", number) for number in numbers]
+    assert all(type(label) is type(number) for (*_, label), number in zip(examples, numbers))
+
+
+NOT_UTF8 = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"),
+                                                  pa.py_buffer(b"\xff")])
+
+
+@pytest.mark.parametrize("name, contents, message", [
+    ("mrpc", table([*TRAIN, (None, "d", 0)]), "row 2 counted from 0: sentence1 is null, no text"),
+    ("mrpc", table([*TRAIN, ("c", None, 0)]), "row 2 counted from 0: sentence2 is null, no text"),
+    ("mrpc", table([(7, "d", 0)]), "sentence1 is 7, no text"),
+    *(("mrpc", table([("c", "d", label)]), f"row 0 .*: the label '{label}' is none of 0, 1, not_e")
+      for label in (None, -1, 2, True, 0.5, "maybe")),
+    *(("stsb", table([("c", "d", score)]), f"the score '{score}' is not a number from 0 to 5")
+      for score in (None, -1.5, 5.1, float("nan"))),
+    ("rte", table(TRAIN, ["no", "yes"]), "are called no, yes, and wanted are entailment, not_ent"),
+    ("rte", table(TRAIN, ["entailment"]), "are called entailment, and wanted are"),
+    ("rte", table(TRAIN, ["1", "0"]), "are called 1, 0, and wanted are"),
+    ("mrpc", table(TRAIN, YES_NO), "wanted are not_equivalent, equivalent"),
+    ("stsb", table([("a", "b", 0)], ["0.0", "0.2"]), "and wanted are scores from 0 to 5"),
+    ("mrpc", table(TRAIN).rename_columns(["text1", "sentence2", "label", "idx"]),
+     "should name the columns sentence1, sentence2, label, once each, and names text1, sentence2,"),
+    ("mrpc", table(TRAIN).append_column("label", [[1, 0]]), "once each, and names sentence1, sent"),
+    ("mrpc", table(TRAIN).slice(0, 0), "the part train is empty"),
+    ("mrpc", pa.table({"sentence1": NOT_UTF8, "sentence2": ["b"], "label": [0]}),
+     "cannot be read .*UTF8"),
+    ("mrpc", b"version https://git-lfs.github.com", "parquet cannot be read .*file is whole")])
+def test_a_wrong_file_or_row_of_the_hub_is_named(tmp_path, name, contents, message):
+    write_parts(tmp_path, name, contents)
+    refused(tmp_path, name, f"{tmp_path}/{name}.*{message}")
+
+
+def test_the_labels_of_a_test_set_do_not_matter(tmp_path):
+    write_parts(tmp_path, "rte", table(TRAIN))
+    for contents in (table([("x", "y", 7)], ["no", "yes"]), table([("x", "y", 7)]).drop(["label"])):
+        write(tmp_path, "rte/test-00000-of-00001.parquet", contents)
+        assert parts(tmp_path, "rte")["test"] == [("x", "y", None)]
+
+
+def test_shards_are_read_in_their_order_and_each_by_its_own_names(tmp_path):
+    write_parts(tmp_path, "rte", table(TRAIN))
+    (tmp_path / "rte/train-00000-of-00001.parquet").unlink()
+    for i, names in enumerate((YES_NO, NO_YES)):
+        write(tmp_path, f"rte/train-0000{i}-of-00002.parquet", table([(f"a{i}", "b", 0)], names))
+    assert parts(tmp_path, "rte")["train"] == [("a0", "b", 0), ("a1", "b", 1)]
+
+
 def test_a_folder_is_read_as_it_is_now_whatever_was_read_before(tmp_path):
     """The library `datasets` keeps what it loaded under the folder's last name. It is not asked."""
-    def examples():
-        return [load_tasks(str(tmp_path / who / "glue"), "mrpc")[0][0].parts["train"]
-                for who in ("ann", "ben")]
-    apple, banana, cherry = ([(word, "b", 1)] for word in ("apple", "banana", "cherry"))
-    for who, train in (("ann", apple), ("ben", banana)):
+    for who, word in (("ann", "apple"), ("ben", "banana"), ("ann", "cherry")):
+        train = [(word, "b", 1)]
         write_hub(tmp_path / who / "glue", {"mrpc": {"train": train, "validation": train}})
-    assert examples() == [apple, banana]
-    write_hub(tmp_path / "ann" / "glue", {"mrpc": {"train": cherry, "validation": cherry}})
-    assert examples() == [cherry, banana]
+        assert parts(tmp_path / who / "glue", "mrpc")["train"] == train
 
 
-def test_a_local_folder_needs_no_library_of_the_hub(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasets", None)  # its import fails
-    tasks, _ = load_tasks(str(write_hub(tmp_path)), "all")
-    assert [task.name for task in tasks] == ["mrpc", "stsb"]
+@pytest.mark.parametrize("folder", ["RTE", "rte", "R-T_E"])
+def test_a_tasks_folder_is_found_whatever_its_case_and_punctuation(tmp_path, folder):
+    for name in ("train.tsv", "dev.tsv"):
+        write(tmp_path, f"{folder}/{name}", RTE_LINES)
+    # What the official download has beside, and hidden files.
+    for name in ("train_ids.tsv", "original/train.tsv", "readme.txt", "msr_paraphrase_train.txt",
+                 ".train.jsonl", ".cache/train.tsv", "train.pkl", "test/.0.parquet"):
+        write(tmp_path, f"{folder}/{name}", "x")
+    write(tmp_path, ".rte/train.tsv", "x")
+    assert set(parts(tmp_path, "rte")) == {"train", "dev"}
 
 
-def test_a_tasks_own_folder_may_be_named(glue):
-    for names in ("rte", "all", "RTE"):
-        tasks, skipped = load_tasks(str(glue / "RTE"), names)
-        assert [task.name for task in tasks] == ["rte"] and not skipped
-    assert tasks[0].parts == parts(glue, "rte")
-    with pytest.raises(UserError, match="MRPC/train.tsv is missing"):
-        load_tasks(str(glue / "RTE"), "mrpc")  # RTE's columns have the same names
-    (glue / "RTE").rename(glue / "a copy")
-    assert load_tasks(str(glue / "a copy"), "rte")[0] == tasks
-    with pytest.raises(UserError, match="holds no task of GLUE"):
-        load_tasks(str(glue / "a copy"), "all")
+@pytest.mark.parametrize("names", ["rte", "all", "RTE"])
+def test_a_tasks_own_folder_may_be_named(glue, monkeypatch, names):
+    monkeypatch.chdir(glue / "RTE")
+    (glue / "linked").mkdir()
+    (glue / "linked" / "rte").symlink_to(glue / "RTE")
+    for data in (glue / "RTE", ".", glue / "linked", glue / "linked" / "rte"):
+        tasks, skipped = load_tasks(data, names)
+        assert [task.name for task in tasks] == ["rte"] and tasks[0].parts == parts(glue, "rte")
+        assert not skipped or data == glue / "linked"
+    with pytest.raises(Missing, match="MRPC/train.tsv is missing"):
+        load_tasks(glue / "RTE", "mrpc")  # RTE's columns have the same names
 
 
-def test_two_layouts_of_a_task_are_an_error_among_all_tasks_too(glue):
+@pytest.mark.parametrize("extra", [
+    "train.jsonl", "train.json", "train.csv", "train.parquet", "train.tsv.gz", "dev.tsv.xz",
+    "validation.tsv", "val.jsonl", "train/data-00000-of-00001.arrow", "validation/0000.parquet",
+    "test.jsonl.zst", "train-1.csv", "TRAIN.TSV", "testing-00000-of-00001.parquet"])
+def test_other_layouts_are_refused_by_one_line_that_says_what_is_read(glue, extra):
+    write(glue, f"RTE/{extra}", "x")
+    message = (f"/RTE/{extra}: GLUE is read from train.tsv, dev.tsv and test.tsv, as it is "
+               "downloaded, or from the hub's train-00000-of-00001.parquet, validation-")
+    refused(glue, "rte", message)  # beside the official files, which could be other examples
+    for name in ("train.tsv", "dev.tsv"):
+        (glue / "RTE" / name).unlink()
+    refused(glue, "rte", message)
+
+
+@pytest.mark.parametrize("message, names", [
+    ("train is there more than once", ["train.tsv", "train-00000-of-00001.parquet"]),
+    ("dev is there more than once", ["dev.tsv", "validation-00000-of-00002.parquet"]),
+    ("", ["train-00000-of-00003.parquet", "train-00002-of-00003.parquet"]),
+    ("", ["train-00000-of-00001.parquet", "train-00000-of-00002.parquet"]),
+    ("", ["train-00001-of-00002.parquet", "train-00002-of-00002.parquet"]),
+    ("", ["train-00000-of-00002.parquet"])])
+def test_a_part_that_is_there_twice_or_not_wholly_is_an_error_that_names_it(glue, message, names):
+    (glue / "RTE/train.tsv").unlink()
+    for name in names:
+        write(glue, f"RTE/{name}", RTE_LINES if name.endswith("tsv") else table(TRAIN))
+    end = "; keep one of them" if message else ": wanted are all files of one save, train-00000-of"
+    refused(glue, "rte", message + ".*" + ", ".join(f"{glue}/RTE/{name}" for name in names) + end)
+
+
+def test_two_folders_of_a_task_are_an_error_and_a_link_to_the_same_is_not(glue):
+    (glue / "rte").symlink_to(glue / "RTE")
+    assert len(parts(glue, "rte")["train"]) == 2
     write_hub(glue, {"mrpc": HUB["mrpc"]})
-    with pytest.raises(UserError, match="MRPC is there twice, in .*/MRPC and in .*/mrpc"):
-        load_tasks(str(glue), "all")
+    refused(glue, "mrpc", "MRPC is there twice, in .*/MRPC and in .*/mrpc: keep one")
 
 
-def test_a_task_is_called_by_any_case_and_punctuation(glue):
-    tasks, _ = load_tasks(str(glue), " CoLA, sts-b,STS_B ,rte")
-    assert [task.name for task in tasks] == ["cola", "stsb", "rte"]
+def test_a_missing_task_is_an_error_by_name_and_skipped_among_all(glue):
+    with pytest.raises(Missing, match="^QNLI: .*/QNLI/train.tsv is missing, and so is train-0"):
+        load_tasks(glue, "qnli")
+    tasks, skipped = load_tasks(glue, "all")
+    assert [task.name for task in tasks] == ["cola", "mrpc", "stsb", "mnli", "rte"]
+    assert load_tasks(glue, " RTE, sts-b,STS_B ,CoLA")[0] == [tasks[4], tasks[2], tasks[0]]
+    assert [line.split(":")[0] for line in skipped] == ["SST-2", "QQP", "QNLI", "WNLI"]
+    (glue / "MNLI" / "dev_mismatched.tsv").unlink()
+    with pytest.raises(Missing, match="dev_mismatched.tsv is missing.* validation_mismatched-0000"):
+        load_tasks(glue, "mnli")
+
+
+def test_the_embedded_worlds_tasks_need_no_files():
+    tasks, skipped = load_tasks("stories", "sentiment,acceptability")
+    assert [task.name for task in tasks] == ["sentiment", "acceptability"] and not skipped
+    sizes = {part: len(examples) for part, examples in tasks[0].parts.items()}
+    assert sizes == world_tasks.SIZES and tasks[0].scored == ("dev", "test")
+    assert tasks[0].parts["dev"] == world_tasks.examples("sentiment", "dev")
     assert len(load_tasks("stories", " All ")[0]) == 4
-    with pytest.raises(UserError, match="'CoLA2' is no task of .*: cola, sst2, mrpc"):
-        load_tasks(str(glue), "rte, CoLA2")
 
 
-@pytest.mark.parametrize("names", ["all,rte", "rte, All"])
-@pytest.mark.parametrize("data", ["stories", None])
-def test_all_stands_alone(glue, names, data):
-    with pytest.raises(UserError, match=f"--tasks {names}: all stands alone"):
-        load_tasks(data or str(glue), names)
-
-
-@pytest.mark.parametrize("names", ["all", "rte"])
-def test_an_empty_name_is_not_the_working_directory(glue, monkeypatch, names):
+@pytest.mark.parametrize("data, names, message", [
+    (".", "rte,SST3", "--tasks rte,SST3: 'sst3' is no task of .: name some of cola, sst2, mrpc"),
+    ("stories", "rte", "'rte' is no task of stories: name some of acceptability"),
+    (".", "rte, All", "'all' is no task of .: name some of .*, or say all, alone"),
+    ("stories", "all,sentiment", "or say all, alone"), (".", "", "'' is no task"),
+    ("", "all", 'an empty name, "": give'), ("", "rte", 'an empty name, "": give'),
+    ("glue.zip", "all", r"glue.zip is neither a folder nor a hub id \(unpack an archive first"),
+    ("no/such/folder", "all", "no/such/folder is neither a folder nor a hub id"),
+    ("diagnostic", "all", "diagnostic holds no task of GLUE that can be read: CoLA: .* missing"),
+    # The library's readers of files are no data sets.
+    ("text", "rte", "--data text: there is no such folder"),
+    ("parquet", "all", "--data parquet: there is no such folder")])
+def test_what_names_no_task_is_refused(glue, monkeypatch, data, names, message):
+    write(glue, "glue.zip", "PK")
     monkeypatch.chdir(glue)
-    with pytest.raises(UserError, match='--data "" is empty: give a folder'):
-        load_tasks("", names)
-    assert load_tasks(".", "rte")[0][0].parts == parts(glue, "rte")
-
-
-def test_a_null_text_is_named_with_task_part_and_row(tmp_path):
-    bad = [("a", "b", 1), ("c", "d", 0), (None, "d", 0)]
-    write_hub(tmp_path, {"mrpc": {"train": bad, "validation": DEV}})
-    with pytest.raises(UserError, match="^mrpc train, row 2: sentence1 is null, no text"):
-        load_tasks(str(tmp_path), "all")  # damaged is not missing
-    write_hub(tmp_path, {"mrpc": {"train": TRAIN, "validation": bad}})
-    with pytest.raises(UserError, match="^mrpc validation, row 2"):
-        load_tasks(str(tmp_path), "mrpc")
-
-
-def test_a_file_is_no_folder_of_tasks(tmp_path):
-    write(tmp_path, "glue.zip", "PK")
-    with pytest.raises(UserError, match="glue.zip is a file; wanted is a folder"):
-        load_tasks(str(tmp_path / "glue.zip"), "all")
-
-
-# --------------------------------------------------------------------------------------------------
-# The hub
+    with pytest.raises(UserError, match=message):
+        load_tasks(data, names)
 
 
 def test_what_the_hub_gives_is_read_and_kept_in_a_folder_of_our_own(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
-    asked = []
+    asked, hub = set(), dict(HUB)
 
     def load_dataset(data, name, cache_dir):
-        asked.append((data, name, cache_dir))
-        if name not in HUB:
+        asked.add((data, name, cache_dir))
+        if name not in hub:
             raise ValueError(f"BuilderConfig '{name}' not found")
         return datasets.DatasetDict({split: datasets.Dataset.from_list(rows_of(examples))
-                                     for split, examples in HUB[name].items()})
+                                     for split, examples in hub[name].items()})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     tasks, skipped = load_tasks("nyu-mll/glue", "all")
     assert [task.name for task in tasks] == ["mrpc", "stsb"] and len(skipped) == 7
-    assert tasks[0].parts == {"train": TRAIN, "dev": DEV, "test": [("x", "y", None)]}
-    assert tasks == load_tasks(str(write_hub(tmp_path / "glue")), "mrpc,stsb")[0]
-    assert set(asked) == {("nyu-mll/glue", name, str(tmp_path / "cache" / "hub"))
-                          for name in gluefiles.GLUE}
-    monkeypatch.setitem(HUB, "mrpc", {**HUB["mrpc"], "validation": [("a", None, 1)]})
-    with pytest.raises(UserError, match="mrpc validation, row 0: sentence2 is null"):
+    assert tasks == load_tasks(write_hub(tmp_path / "glue"), "mrpc,stsb")[0]
+    assert asked == {("nyu-mll/glue", name, str(tmp_path / "cache" / "hub"))
+                     for name in gluefiles.GLUE}
+    hub["mrpc"] = {**HUB["mrpc"], "validation": [("a", None, 1)]}
+    refused("nyu-mll/glue", "mrpc", "nyu-mll/glue mrpc validation, row 0 .*: sentence2 is null")
+    hub["mrpc"] = {"train": TRAIN}
+    with pytest.raises(Missing, match="MRPC: nyu-mll/glue/mrpc/dev.tsv is missing, and so is vali"):
         load_tasks("nyu-mll/glue", "mrpc")
 
 
@@ -322,6 +424,19 @@ def test_a_gated_data_set_is_asked_for_once_and_told_so(monkeypatch):
     assert asked == ["cola"]
 
 
+def test_the_library_gives_the_names_where_they_are_looked_for(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    split = datasets.Dataset.from_list(rows_of([("a", "b", 0), ("c", "d", 1)]))
+    split = split.cast_column("label", datasets.ClassLabel(names=NO_YES))
+    (tmp_path / "rte").mkdir()
+    for name in ("train", "validation"):
+        split.to_parquet(tmp_path / f"rte/{name}-00000-of-00001.parquet")
+    monkeypatch.setattr(datasets, "load_dataset",
+                        lambda *_, **__: {"train": split, "validation": split})
+    for data in (tmp_path, "nyu-mll/glue"):
+        assert parts(data, "rte")["train"] == [("a", "b", 1), ("c", "d", 0)]
+
+
 def test_a_hub_id_is_never_answered_by_a_folder_that_the_library_once_loaded(tmp_path, monkeypatch,
                                                                              capfd):
     datasets = pytest.importorskip("datasets")
@@ -337,64 +452,45 @@ def test_a_hub_id_is_never_answered_by_a_folder_that_the_library_once_loaded(tmp
         load_tasks("glue", "mrpc")
     assert capfd.readouterr() == ("", "")  # the library's own lines do not stand before ours
     monkeypatch.chdir(tmp_path)
-    assert load_tasks("glue", "mrpc")[0][0].parts["train"] == TRAIN
-
-
-@pytest.mark.parametrize("name", ["text", "csv", "parquet", "imagefolder"])
-def test_the_librarys_readers_of_files_are_no_data_sets(tmp_path, monkeypatch, name):
-    pytest.importorskip("datasets")
-    write_hub(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=f"--data {name}: there is no such folder"):
-        load_tasks(name, "mrpc")
-
-
-# --------------------------------------------------------------------------------------------------
-# Tasks
-
-
-def test_the_diagnostic_set_is_answered_by_the_model_of_mnli(glue):
-    columns = "index\tpairID\tsentence1\tsentence2\tlabel1\tgold_label\n"
-    for part in ("train", "dev_matched", "dev_mismatched"):
-        write(glue, f"MNLI/{part}.tsv", columns + "0\t1\ta\tb\tneutral\tcontradiction\n")
-    write(glue, "diagnostic/diagnostic.tsv", "index\tsentence1\tsentence2\n0\tp\tq\n")
-    task = gluefiles.glue_from_folder("mnli", glue)
-    assert task.parts["train"] == [("a", "b", 2)] and task.parts["diagnostic"] == [("p", "q", None)]
-    assert task.submissions["diagnostic"] == ("AX.tsv", 1104) and task.spell(1.0) == "neutral"
+    assert parts("glue", "mrpc")["train"] == TRAIN
 
 
 def test_the_leaderboard_gets_names_numbers_and_scores_from_0_to_5(glue):
-    rte, cola, stsb = (gluefiles.glue_from_folder(name, glue) for name in ("rte", "cola", "stsb"))
-    assert rte.spell(1.0) == "not_entailment"
-    assert cola.spell(1.0) == "1"
-    assert [stsb.spell(value) for value in (-0.2, 3.14159, 6)] == ["0.000", "3.142", "5.000"]
-
-
-@pytest.mark.parametrize("name, train, dev, test", [
-    ("cola", 8551, 1043, 1063), ("sst2", 67349, 872, 1821), ("mrpc", 3667, 408, 1725),
-    ("stsb", 5749, 1500, 1379), ("rte", 2490, 277, 3000), ("wnli", 635, 71, 146)])
-def test_the_real_files_have_their_known_sizes(name, train, dev, test):
-    if not REAL.is_dir():
-        pytest.skip("GLUE's real files are not here")
-    task = gluefiles.glue_from_folder(name, REAL)
-    assert [len(task.parts[part]) for part in ("train", "dev", "test")] == [train, dev, test]
-    assert [rows for _, rows in task.submissions.values()] == [test]  # what the leaderboard wants
-
-
-def test_the_majority_answer_is_the_training_sets_most_frequent_label(glue):
-    task = gluefiles.glue_from_folder("mrpc", glue)
+    tasks = {task.name: task for task in load_tasks(glue, "all")[0]}
+    for name, value, spelled in (("rte", 1.0, "not_entailment"), ("mnli", 1.0, "neutral"),
+                                 ("cola", 1.0, "1"), ("stsb", -0.2, "0.000"),
+                                 ("stsb", 3.14159, "3.142"), ("stsb", 6, "5.000")):
+        assert tasks[name].spell(value) == spelled
+    assert tasks["mnli"].submissions["diagnostic"] == ("AX.tsv", 1104)
     # Of two labels that are equally frequent it is the first, 1, and the one example of dev has 0.
-    assert task.majority["dev"] == {"accuracy": 0.0, "f1": 0.0}
-
-
-def test_a_constant_answer_correlates_with_nothing(glue):
-    task = gluefiles.glue_from_folder("stsb", glue)
-    assert task.majority["dev"] == {"pearson": 0.0, "spearman": 0.0}
+    assert tasks["mrpc"].majority["dev"] == {"accuracy": 0.0, "f1": 0.0}
+    # A constant answer correlates with nothing.
+    assert tasks["stsb"].majority["dev"] == {"pearson": 0.0, "spearman": 0.0}
 
 
 def test_the_fingerprint_is_of_the_training_set_and_of_what_is_scored(glue):
-    before = gluefiles.glue_from_folder("rte", glue).fingerprint
+    [before], _ = load_tasks(glue, "rte")
     write(glue, "RTE/test.tsv", "index\tsentence1\tsentence2\n0\tp\tq\n")
-    assert gluefiles.glue_from_folder("rte", glue).fingerprint == before
+    assert load_tasks(glue, "rte")[0][0].fingerprint == before.fingerprint
     write(glue, "RTE/dev.tsv", RTE_HEADER + "0\ta\tb\tentailment\n")
-    assert gluefiles.glue_from_folder("rte", glue).fingerprint != before
+    assert load_tasks(glue, "rte")[0][0].fingerprint != before.fingerprint
+
+
+def test_a_finished_cell_is_found_by_all_its_entries_in_a_file_that_is_whole(tmp_path):
+    path, cell = tmp_path / "glue.json", {"task": "rte", "lr": 1e-4, "batch_size": 16, "seed": 0}
+    finished = {**cell, "scores": {"dev": {"accuracy": 0.75}}, "seconds": 3.0}
+    assert gluefiles.read_glue_json(path) == {"cells": []}  # without a file nothing is finished
+    disk.write_json(path, {"cells": [finished]})
+    kept = gluefiles.read_glue_json(path)
+    assert gluefiles.finished_cell(kept, cell) == finished
+    for other in ({"lr": 2e-4}, {"seed": 1}, {"task": "cola"}, {"pool": "mean"}):
+        assert gluefiles.finished_cell(kept, {**cell, **other}) is None
+    # The same examples at another place are the same fine-tuning.
+    assert gluefiles.finished_cell(kept, {**cell, "data": "/home/ann/glue_data/"}) == finished
+    path.write_text(path.read_text().replace("0.75", "0.95"))
+    with pytest.raises(UserError, match="was edited"):
+        gluefiles.read_glue_json(path)
+    for cells in (None, {}, [1], [cell], [{**cell, "scores": 0.75}]):
+        path.write_text(json.dumps({"cells": cells}))
+        with pytest.raises(UserError, match="glue.json is damaged: it holds no list of cells; rem"):
+            gluefiles.read_glue_json(path)

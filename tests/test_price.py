@@ -1,7 +1,7 @@
 """price.py: what stands around a budget costs what torch counts, and a comparison's time is that of
 its cells, one beside the other."""
-from plumbing import gluefiles
-from plumbing.gluefiles import Task
+from files import gluefiles
+from files.gluefiles import Task
 from plumbing.session import Session
 
 import pytest

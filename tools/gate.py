@@ -13,7 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from plumbing import cli, disk, gluefiles, gluejson, wordpiece
+from files import gluefiles
+from plumbing import cli, disk, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
 
@@ -144,7 +145,7 @@ def main():
     scores = {}
     for model in (UNTRAINED, *models):
         cli.say(f"fine-tuning {model} ...")
-        scores[model] = glue.score(args, model, gluejson.folder_of(model))
+        scores[model] = glue.score(args, model, gluefiles.glue_folder(model))
     text = table(scores)
     cli.say("\n" + text)
     if "FAILS" in text:

@@ -1,0 +1,438 @@
+"""The tasks that students are scored on: GLUE's files with their quirks, GLUE on the hub, and the
+embedded world's own tasks.
+
+    tasks, skipped = load_tasks("glue_data", "all", world.tasks.examples)
+    tasks[0].parts["train"]    # [(first text, second text or None, label), ...]
+    skipped                    # ["MNLI: glue_data/MNLI/train.tsv is missing, ...", ...]
+
+    glue_data/RTE/train.tsv                     the official download
+    glue/rte/train-00000-of-00001.parquet       the hub's files
+
+A label is a number: an index into `task.labels`, or for STS-B a score from 0 to 5. A local folder
+is read as it is now: nothing of it is cached.
+"""
+import collections
+import json
+import math
+import re
+import zipfile
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+from plumbing import cli, disk, text
+from plumbing.cli import UserError
+
+from measure import metrics
+
+
+class Missing(UserError):
+    """The files of a task are missing: an error where it was asked for by name, else skipped."""
+
+
+class Task(NamedTuple):
+    """A task with its examples, (first text, second text or None, label or None) each."""
+    name: str
+    parts: dict                 # {"train": [example], "dev": [example], ...}
+    labels: Optional[tuple]     # the labels' names; None where the label is a score
+    metrics: tuple
+    scored: tuple               # parts that are scored; the first one chooses the best setting
+    submissions: dict = {}      # {part without labels: (file for the leaderboard, its rows)}
+    spells_names: bool = False  # whether the leaderboard wants the labels' names, not numbers
+
+    @property
+    def fingerprint(self):
+        """A short name for the examples that a score depends on."""
+        return disk.fingerprint([self.parts["train"], *(self.parts[part] for part in self.scored)])
+
+    @property
+    def majority(self):
+        """{part: {metric: the value of a constant answer}}. The answer is the most frequent label
+        of the training set, or 0 for a task of scores."""
+        counts = collections.Counter(label for _, _, label in self.parts["train"])
+        answer = counts.most_common(1)[0][0] if self.labels else 0.0
+        values = {}
+        for part in self.scored:
+            labels = [label for _, _, label in self.parts[part]]
+            scores = {metric.__name__: metric([answer] * len(labels), labels)
+                      for metric in self.metrics}
+            # A constant answer has no correlation with anything: nan counts as 0.
+            values[part] = {name: 0.0 if math.isnan(x) else x for name, x in scores.items()}
+        return values
+
+    def spell(self, value):
+        """A prediction as the leaderboard wants it."""
+        if self.labels is None:
+            return f"{min(5.0, max(0.0, float(value))):.3f}"
+        return self.labels[int(value)] if self.spells_names else str(int(value))
+
+
+# --------------------------------------------------------------------------------------------------
+# GLUE (Wang et al. 2018)
+
+
+class Format(NamedTuple):
+    """What the files of a task look like, and what the leaderboard wants of it."""
+    folder: str
+    columns: tuple                       # names in the header: (first, second or None, label)
+    labels: Optional[tuple]              # in the order of the hub's numbers
+    metrics: tuple
+    submissions: dict                    # {test part: (file for the leaderboard, its rows)}
+    dev: tuple = ("dev",)
+    hub_columns: Optional[tuple] = None  # where the hub has other names
+    hub_labels: Optional[tuple] = None   # likewise
+
+
+BINARY, ENTAILS = ("0", "1"), ("entailment", "not_entailment")
+GLUE = {
+    "cola": Format("CoLA", ("sentence", None, "label"), BINARY, (metrics.matthews,),
+                   {"test": ("CoLA.tsv", 1063)}, hub_labels=("unacceptable", "acceptable")),
+    "sst2": Format("SST-2", ("sentence", None, "label"), BINARY, (metrics.accuracy,),
+                   {"test": ("SST-2.tsv", 1821)}, hub_labels=("negative", "positive")),
+    "mrpc": Format("MRPC", ("#1 String", "#2 String", "Quality"), BINARY,
+                   (metrics.accuracy, metrics.f1), {"test": ("MRPC.tsv", 1725)},
+                   hub_columns=("sentence1", "sentence2", "label"),
+                   hub_labels=("not_equivalent", "equivalent")),
+    "qqp": Format("QQP", ("question1", "question2", "is_duplicate"), BINARY,
+                  (metrics.accuracy, metrics.f1), {"test": ("QQP.tsv", 390965)},
+                  hub_columns=("question1", "question2", "label"),
+                  hub_labels=("not_duplicate", "duplicate")),
+    "stsb": Format("STS-B", ("sentence1", "sentence2", "score"), None,
+                   (metrics.pearson, metrics.spearman), {"test": ("STS-B.tsv", 1379)},
+                   hub_columns=("sentence1", "sentence2", "label")),
+    "mnli": Format("MNLI", ("sentence1", "sentence2", "gold_label"),
+                   ("entailment", "neutral", "contradiction"), (metrics.accuracy,),
+                   {"test_matched": ("MNLI-m.tsv", 9796), "test_mismatched": ("MNLI-mm.tsv", 9847),
+                    "diagnostic": ("AX.tsv", 1104)}, dev=("dev_matched", "dev_mismatched"),
+                   hub_columns=("premise", "hypothesis", "label")),
+    "qnli": Format("QNLI", ("question", "sentence", "label"), ENTAILS, (metrics.accuracy,),
+                   {"test": ("QNLI.tsv", 5463)}),
+    "rte": Format("RTE", ("sentence1", "sentence2", "label"), ENTAILS, (metrics.accuracy,),
+                  {"test": ("RTE.tsv", 3000)}),
+    "wnli": Format("WNLI", ("sentence1", "sentence2", "label"), BINARY, (metrics.accuracy,),
+                   {"test": ("WNLI.tsv", 146)}, hub_labels=("not_entailment", "entailment")),
+}
+EMBEDDED = {"acceptability": (metrics.matthews,), "sentiment": (metrics.accuracy,),
+            "paraphrase": (metrics.accuracy, metrics.f1), "entailment": (metrics.accuracy,)}
+
+
+# --------------------------------------------------------------------------------------------------
+# Examples and their labels
+
+COLA_HEADER = ["source", "label", "star", "sentence"]  # CoLA's train and dev files do not have it
+CUT_MOST = 0.01  # of a file's lines may be cut in two, as a few of the official QQP are
+
+
+def read_tsv(path, form, is_labelled):
+    """A file of the official download -> its examples. Raises UserError with the line's number
+    where it is damaged.
+
+    Quotes are ordinary characters, as MRPC needs it, and a byte-order mark is skipped, which MRPC
+    has. Only a newline ends a line, since texts hold other characters that Python takes for one.
+    Empty lines at the end are nothing."""
+    try:
+        lines = path.read_bytes().decode("utf-8-sig").rstrip("\r\n").split("\n")
+    except UnicodeDecodeError as failure:
+        line = failure.object[:failure.start].count(b"\n") + 1
+        raise UserError(f"{path}, line {line}: no UTF-8 text") from None
+    lines = [line.removesuffix("\r").split("\t") for line in lines]
+    has_header = form.folder != "CoLA" or not is_labelled
+    header = lines.pop(0) if has_header else COLA_HEADER
+    columns = form.columns if is_labelled else (*form.columns[:2], None)
+    check_columns(f"{path}, line 1", columns, header)
+    numbers = {label: i for i, label in enumerate(form.labels or ())}
+    examples, cut = [], 0
+    for n, line in enumerate(lines, start=1 + has_header):
+        if form.folder == "QQP" and is_labelled and len(line) < len(header):
+            cut += 1  # everybody leaves these out
+            continue
+        if len(line) != len(header):
+            raise UserError(f"{path}, line {n}: {len(line)} columns where {len(header)} should be")
+        row = dict(zip(header, line))
+        examples.append(example_of(f"{path}, line {n}", row, columns, numbers))
+    words = f"{path}: {cut:,} of {len(lines):,} lines are cut off: they have too few columns"
+    if cut > CUT_MOST * len(lines):
+        raise UserError(f"{words}; more than {CUT_MOST:.0%} is damage, so download the file again")
+    if cut:
+        cli.say(f"{words}, and are left out")
+    return examples
+
+
+def read_parquet(path, form, is_labelled):
+    """A file with the hub's columns -> its examples. Raises UserError where it is damaged."""
+    from pyarrow import parquet  # here: it takes a moment, and few runs need it
+    try:
+        with open(path, "rb") as file:
+            table = parquet.ParquetFile(file).read()
+        table.validate(full=True)  # raises where a text is not UTF-8
+    except MemoryError:
+        raise
+    except Exception as failure:  # Arrow raises many kinds
+        raise UserError(f"{path} cannot be read ({type(failure).__name__}: "
+                        f"{cli.one_line(failure)}): check that the file is whole") from None
+    return examples_of_table(str(path), table, form, is_labelled)
+
+
+def examples_of_table(name, table, form, is_labelled):
+    """An Arrow table in the hub's columns -> its examples. Rows count from 0, as the library
+    `datasets` counts them."""
+    first, second, label = form.hub_columns or form.columns
+    columns = (first, second, label if is_labelled else None)
+    check_columns(name, columns, table.column_names)
+    numbers = label_numbers(name, table.schema, label, form) if is_labelled else {}
+    rows = table.select([column for column in columns if column]).to_pylist()
+    return [example_of(f"{name}, row {n} counted from 0", row, columns, numbers)
+            for n, row in enumerate(rows)]
+
+
+def check_columns(place, columns, names):
+    """Raises UserError unless each column that is wanted is once among the names."""
+    wanted = [column for column in columns if column]
+    if any(names.count(column) != 1 for column in wanted):
+        raise UserError(f"{place} should name the columns {', '.join(wanted)}, once each, and "
+                        f"names {cli.one_line(', '.join(names)) or 'none'}: take GLUE's own file")
+
+
+def example_of(place, row, columns, numbers):
+    """{column: value} -> (first text, second text or None, label or None). columns: the names of
+    these three. Raises UserError, which names the place, where a value is no text or no label."""
+    for column in columns[:2]:
+        if column and not isinstance(row[column], str):
+            value = "null" if row[column] is None else repr(row[column])[:40]
+            raise UserError(f"{place}: {column} is {value}, no text")
+    first, second, label = (row[column] if column else None for column in columns)
+    return first, second, label_number(place, label, numbers) if columns[2] else None
+
+
+def label_number(place, value, numbers):
+    """The number of a label, or the score where there are no labels. numbers: {how a label is
+    written: its number}, empty for scores. Raises UserError where the value is neither."""
+    # Where a column has empty places, pandas writes 1 as 1.0.
+    text = value if isinstance(value, str) else str(value).removesuffix(".0")
+    if numbers:
+        if text not in numbers:
+            raise UserError(f"{place}: the label {text[:40]!r} is none of {', '.join(numbers)}")
+        return numbers[text]
+    try:
+        if 0 <= float(text) <= 5:
+            return float(text)
+    except ValueError:
+        pass
+    raise UserError(f"{place}: the score {text[:40]!r} is not a number from 0 to 5")
+
+
+def label_numbers(place, schema, column, form):
+    """{how a label is written in the hub's columns: its number}, empty for scores. It is written as
+    its name, or as a stored number, which means the name that the schema gives it, and the hub's
+    where the schema gives none. Raises UserError where the schema has other names."""
+    # `datasets.Features.from_arrow_schema` loses the names where the numbers are not int64.
+    names = json.loads((schema.metadata or {}).get(b"huggingface", "{}"))
+    for key in ("info", "features", column, "names"):
+        names = names.get(key) if isinstance(names, dict) else None
+    own = form.hub_labels or form.labels or ()
+    if not names or names == [str(i) for i in range(len(own))]:  # labels without names
+        names = own
+    if sorted(names) != sorted(own):
+        raise UserError(f"{place}: the labels are called {cli.one_line(', '.join(names))}, and "
+                        f"wanted are {', '.join(own) or 'scores from 0 to 5'}")
+    by_name = {name: i for i, name in enumerate(own)}
+    return {str(stored): by_name[name] for stored, name in enumerate(names)} | by_name
+
+
+# --------------------------------------------------------------------------------------------------
+# Where the tasks lie
+
+TAKEN = re.compile(r"(train|(dev|test)(_(mis)?matched)?)\.tsv|"
+                   r"(train|(validation|test)(_(mis)?matched)?)-\d+-of-\d+[-\w]*\.parquet")
+# A part of a data set in another format, compressed, or under another name.
+OTHER = re.compile(r"(train(ing)?|dev|val(id(ation)?)?|test(ing)?|eval(uation)?)"
+                   r"([-_](mis)?matched)?([-_.]\d.*|/.*)?"
+                   r"\.(tsv|csv|jsonl?|parquet|arrow)(\.\w+)?", re.IGNORECASE)
+
+
+def plain(name):
+    """The name of a task, a folder or a word in `--tasks`, without case and punctuation: SST-2 ->
+    sst2"""
+    return re.sub(r"[\W_]", "", str(name).lower())
+
+
+def glue_from_folder(name, root):
+    """A Task from its folder in `root`, or from `root` itself where that is called like the task.
+    Raises Missing where a file is missing, and UserError where one is damaged."""
+    form = GLUE[name]
+    folders = {path.resolve(): path for path in (*sorted(root.iterdir()), root) if path.is_dir()
+               and plain(path.absolute().name) == name and not path.name.startswith(".")}
+    if len(folders) > 1:
+        names = " and in ".join(map(str, folders.values()))
+        raise UserError(f"{form.folder} is there twice, in {names}: keep one of them")
+    folder = next(iter(folders.values()), root / form.folder)
+    for path in sorted([*folder.glob("*"), *folder.glob("*/[!.]*")]):
+        inside = path.relative_to(folder).as_posix()
+        if OTHER.fullmatch(inside) and not TAKEN.fullmatch(inside):
+            raise UserError(f"{path}: GLUE is read from train.tsv, dev.tsv and test.tsv, as it is "
+                            "downloaded, or from the hub's train-00000-of-00001.parquet, "
+                            "validation-... and test-...: save it so, or move it away")
+    parts = {part: read_part(folder, part, form)
+             for part in ("train", *form.dev, *form.submissions)}
+    diagnostic = root / "diagnostic" / "diagnostic.tsv"
+    if name == "mnli" and diagnostic.exists():  # MNLI's model answers it
+        parts["diagnostic"] = read_tsv(diagnostic, form, is_labelled=False)
+    return glue_task(name, folder, parts)
+
+
+def read_part(folder, part, form):
+    """The examples of a part, [] where its files are missing. Raises UserError where it is there
+    twice, or not wholly, or is empty."""
+    hub, is_labelled = part.replace("dev", "validation"), part not in form.submissions
+    tsv, shards = folder / f"{part}.tsv", sorted(folder.glob(f"{hub}-*.parquet"))
+    wanted = [f"{hub}-{i:05}-of-{len(shards):05}" for i in range(len(shards))]
+    if tsv.exists() and shards:
+        raise UserError(f"{part} is there more than once: {tsv}, {shards[0]}; keep one of them")
+    # The hub once wrote a hash behind the numbers.
+    if not all(path.name.startswith(start) for path, start in zip(shards, wanted)):
+        raise UserError(f"{', '.join(map(str, shards[:4]))}: wanted are all files of one save, "
+                        f"{hub}-00000-of-N.parquet and so on")
+    examples = read_tsv(tsv, form, is_labelled) if tsv.exists() else []
+    for path in shards:
+        examples += read_parquet(path, form, is_labelled)
+    if not examples and (shards or tsv.exists()):
+        raise UserError(f"{folder}: the part {part} is empty")
+    return examples
+
+
+def hub_splits(name, data):
+    """{split: a datasets.Dataset} of one task in the hub's data set. Raises Missing where the data
+    set has no such task, and UserError where the hub cannot be reached."""
+    try:
+        return text.load_from_hub(data, name)
+    except UserError:
+        raise
+    except Exception as failure:  # the hub's client and Arrow raise many kinds
+        advice = disk.hub_advice(failure)
+        problem = (f"there is no folder {data}, and the hub's data set of that name has no {name} "
+                   f"that can be read ({type(failure).__name__}: {cli.one_line(failure)}): "
+                   f"{advice}")
+        # Where the hub gives nothing, each further task would be tried for half a minute.
+        is_of_all = isinstance(failure, ConnectionError) or advice != disk.UNKNOWN
+        raise (UserError if is_of_all else Missing)(problem) from None
+
+
+def glue_from_hub(name, data):
+    """A Task from the hub's data set called `data`. Raises what hub_splits and glue_task do."""
+    form, parts = GLUE[name], {}
+    for split, rows in hub_splits(name, data).items():
+        part = split.replace("validation", "dev")
+        if part in ("train", *form.dev, *form.submissions):
+            table = rows.with_format("arrow")[:]
+            table = table.replace_schema_metadata(rows.features.arrow_schema.metadata)
+            parts[part] = examples_of_table(f"{data} {name} {split}", table, form,
+                                            is_labelled=part not in form.submissions)
+    return glue_task(name, f"{data}/{name}", parts)
+
+
+def glue_task(name, place, parts):
+    """The Task called `name` in GLUE. parts: {part: its examples}. Raises Missing, which names the
+    place, where one is not there without which there is no score."""
+    form = GLUE[name]
+    for part in ("train", *form.dev):
+        if not parts.get(part):
+            raise Missing(f"{form.folder}: {place}/{part}.tsv is missing, and so is "
+                          f"{part.replace('dev', 'validation')}-00000-of-00001.parquet")
+    return Task(name, {part: examples for part, examples in parts.items() if examples},
+                form.labels, form.metrics, form.dev, form.submissions,
+                spells_names=form.labels not in (None, BINARY))
+
+
+def load_tasks(data, names, examples):
+    """([Task], [why a task was skipped]). data: "stories", a folder, or a hub id; names: "all", or
+    some like "cola,rte". examples(name, part): those of the embedded world, world.tasks.examples.
+
+    Raises UserError where there is no such task, where a task is damaged, and where one that is
+    asked for by name is missing. Of "all", the tasks that are missing are skipped."""
+    known = EMBEDDED if data == "stories" else GLUE
+    is_all = plain(names) == "all"
+    wanted = list(known if is_all else dict.fromkeys(map(plain, names.split(","))))
+    for name in wanted:
+        if name not in known:
+            raise UserError(f"--tasks {names}: {name!r} is no task of {data}: name some of "
+                            f"{', '.join(known)}, or say all, alone")
+    if data == "stories":
+        return [Task(name, {part: examples(name, part) for part in ("train", "dev", "test")},
+                     ("no", "yes"), EMBEDDED[name], ("dev", "test")) for name in wanted], []
+    folder = disk.path_of(data)
+    is_id = not folder.exists() and re.fullmatch(disk.HUB_ID, data, re.ASCII)
+    if not folder.is_dir() and not is_id:
+        raise UserError(f"--data {data} is neither a folder nor a hub id (unpack an archive first)")
+    own = plain(folder.absolute().name)
+    if is_all and own in GLUE and folder.is_dir():  # the folder of one task
+        wanted = [own]
+    tasks, skipped = [], []
+    for name in wanted:
+        try:
+            tasks.append(glue_from_hub(name, data) if is_id else glue_from_folder(name, folder))
+        except Missing as failure:
+            if not is_all:
+                raise
+            skipped.append(str(failure))
+    if not tasks:
+        raise UserError(f"{data} holds no task of GLUE that can be read: {skipped[0]}")
+    return tasks, skipped
+
+
+# --------------------------------------------------------------------------------------------------
+# What is written: the leaderboard's file, and glue.json with the fine-tunings that are finished
+
+
+def write_submission(folder, tasks, predictions):
+    """Writes glue-submission.zip, with one file for each test set, as the leaderboard wants them.
+
+    predictions: {task: {part: values}}. Returns the lines to print: what was written, and what the
+    leaderboard would miss."""
+    contents, remarks = {}, []
+    for task in tasks:
+        for part, values in predictions[task.name].items():
+            file, rows = task.submissions[part]
+            lines = [f"{i}\t{task.spell(value)}\n" for i, value in enumerate(values)]
+            contents[file] = "index\tprediction\n" + "".join(lines)
+            if len(lines) != rows:
+                remarks.append(f"{file} has {len(lines):,} rows, and the leaderboard wants "
+                               f"{rows:,}")
+    wanted = [file for form in GLUE.values() for file, _ in form.submissions.values()]
+    if missing := [file for file in wanted if file not in contents]:
+        remarks.append(f"the leaderboard also wants {', '.join(missing)}")
+
+    def write(temporary):
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file, lines in contents.items():
+                archive.writestr(file, lines)
+
+    path = folder / "glue-submission.zip"
+    disk.replace(path, write)
+    return "\n".join([f"wrote {path}: {', '.join(contents) or 'nothing'}", *remarks])
+
+
+def glue_folder(model):
+    """Where a model's glue.json goes: into its own folder, or for a hub id into one in runs/."""
+    return Path(model) if Path(model).is_dir() else Path("runs") / f"glue-{Path(model).name}"
+
+
+def read_glue_json(path):
+    """{"cells": [cell with its scores]}, with no cells where there is no file. Raises UserError
+    where the file is damaged."""
+    kept = disk.read_json(path) if path.exists() else {"cells": []}
+    cells = kept.get("cells")
+    if not isinstance(cells, list) or not all(isinstance(cell, dict) and
+                                              isinstance(cell.get("scores"), dict)
+                                              for cell in cells):
+        raise UserError(f"{path} is damaged: it holds no list of cells; remove it, and they are "
+                        "made again")
+    return kept
+
+
+def finished_cell(kept, cell):
+    """The finished fine-tuning of a cell, or None. It may have entries that the cell does not name,
+    such as its scores. Where the data lie does not count: what they are says `examples_sha256`."""
+    wanted = {key: value for key, value in cell.items() if key != "data"}
+    for finished in kept["cells"]:
+        if all(finished.get(key) == value for key, value in wanted.items()):
+            return finished
+    return None
