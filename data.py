@@ -10,7 +10,8 @@ training runs, by processes of their own (world/source.py). Nothing here needs t
 
 Shapes: B sequences, T tokens, k masked tokens in each, N = B k.
 """
-from plumbing import disk, text, tokens, wordpiece
+from files import text
+from plumbing import disk, tokens, wordpiece
 from plumbing.cli import UserError
 
 import numpy as np

@@ -3,7 +3,8 @@ import os
 import subprocess
 import sys
 
-from plumbing import disk, text, tokens, wordpiece
+from files import text
+from plumbing import disk, tokens, wordpiece
 from plumbing.cli import UserError
 
 import numpy as np

@@ -1,0 +1,1 @@
+"""What is read and written: text, and where it comes from."""
