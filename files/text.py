@@ -45,9 +45,7 @@ EMPTY_LINE = re.compile(r"\n[^\S\n]*\n")
 FIRST_ROWS = 1000     # by which columns are judged; so many are converted at once
 
 
-# --------------------------------------------------------------------------------------------------
-# Which files
-
+# ---- Which files ---------------------------------------------------------------------------------
 
 def plain(path):
     """A path without the ending that says how the file is compressed: a.txt.gz -> a.txt"""
@@ -128,9 +126,7 @@ def check_shards(paths):
                             "remove what is of another save, or name the files one by one")
 
 
-# --------------------------------------------------------------------------------------------------
-# What is in a file
-
+# ---- What is in a file ---------------------------------------------------------------------------
 
 @contextlib.contextmanager
 def opened(path):
@@ -279,9 +275,7 @@ def has_paragraphs(beginning):
     return ends > 0 and 100 * ends >= sum(lines)
 
 
-# --------------------------------------------------------------------------------------------------
-# Sources
-
+# ---- Sources -------------------------------------------------------------------------------------
 
 def open_source(data, text_column=None):
     """The source that `--data` names: files and folders, or a hub id. Raises UserError where it
