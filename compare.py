@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
 import plumbing.before_torch  # noqa: F401 (answers --help before torch is loaded)
-from plumbing import cli, disk, options, weights
+from plumbing import cli, disk, limits, options, weights
 from plumbing.cli import UserError
 from plumbing.teacher import fetch
 
@@ -59,7 +59,7 @@ def main():
     if args.collect:
         return collect.write(args)
     if args.jobs is None:
-        args.jobs = 1 if torch.cuda.is_available() else cells.cores()
+        args.jobs = 1 if torch.cuda.is_available() else limits.cores()
     teacher, teacher_cell = cells.teacher_of(args)
     grid = cells.grid(args, teacher, args.rates)
     preflight.check_pairs(args, grid)

@@ -10,13 +10,13 @@ training runs, by processes of their own (world/source.py). Nothing here needs t
 
 Shapes: B sequences, T tokens, k masked tokens in each, N = B k.
 """
-from files import text
 from plumbing import disk, tokens, wordpiece
 from plumbing.cli import UserError
 
 import numpy as np
 
 from budget import masked_positions
+from files import text
 from world.source import SHARD_TOKENS, Shards, StorySource
 
 VALIDATION_TOKENS = 2 ** 15    # what a validation loss is measured on
@@ -118,11 +118,16 @@ class Corpus:
                             "or shorter blocks")
 
     def check(self, batch_size):
-        """Raises UserError where the text is smaller than one batch."""
+        """Raises UserError where the text is less than one batch, or no held-out word is known."""
         if self.unique is not None and batch_size > self.n:
             raise UserError(f"one batch of {batch_size} x {self.T} needs {batch_size * self.T:,} "
                             f"tokens, and there are {self.unique:,}: lower --batch-size or "
                             "--seq-len, raise --unique-tokens, or give more text")
+        _, (_, _, labels) = self.validation()
+        if labels.max() < 0:
+            raise UserError(f"the held-out text of {self.name} has no word that this tokenizer "
+                            "knows, so none can be masked: give more text, in more documents, or "
+                            "another tokenizer")
 
     def blocks(self, step, batch_size):
         """(B, T): the blocks of a step. Each epoch goes once through all blocks, in an order of its

@@ -71,7 +71,8 @@ class Lesson(NamedTuple):
     `terms(s, t, labels, project)` takes the two models' outputs (model.Output), the labels (N,) of
     the masked words (-100 where there is none) and the projection of hidden states to the teacher's
     width (the identity where the widths are equal). It gives {name: scalar}, and the sum of the
-    scalars is the loss. The bill does not need it."""
+    scalars is the loss. "mlm" is a mean over the labels, and every other term one over the rows, or
+    over all N positions. The bill does not need it."""
     student: Reads = MLM              # what the loss reads of the student
     teacher: Optional[Reads] = None   # and of the teacher, where there is one
     width: Optional[int] = None       # each hidden state that is read is projected to this width

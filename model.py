@@ -283,13 +283,11 @@ class Bert(nn.Module):
         those of its config."""
         folder = disk.fetch(name, ["config.json", *disk.WEIGHT_FILES])
         config = huggingface.read_config(folder, BertConfig)
-        tensors = huggingface.read_weights(folder)
+        tensors = huggingface.read_weights(folder, mlm_head)
         has_head = huggingface.check_head(name, tensors, mlm_head)
         huggingface.check_sizes(name, tensors, config)
         with torch.device("meta"):  # shapes without memory
-            model = cls(config, has_head and mlm_head is not False,
-                        pooler=any(key.startswith("pooler.") for key in tensors))
-        expected = model.state_dict()
-        huggingface.check_shapes(name, tensors, expected, ignore_head=model.mlm_head is None)
-        model.load_state_dict({key: tensors[key] for key in expected}, assign=True)
+            model = cls(config, has_head, any(key.startswith("pooler.") for key in tensors))
+        huggingface.check_shapes(name, tensors, model.state_dict())
+        model.load_state_dict(tensors, assign=True)
         return model.requires_grad_(True).eval()

@@ -18,7 +18,7 @@ import plumbing.before_torch  # noqa: F401 (answers --help before torch is loade
 from plumbing import cli, options, runs
 from plumbing import teacher as teachers
 from plumbing.monitor import Monitor
-from plumbing.parallel import forward_backward
+from plumbing.parallel import forward_backward, values_in_mean
 from plumbing.session import Session
 
 import torch
@@ -84,7 +84,7 @@ class Learner(nn.Module):
         k, T = len(positions) // len(inputs), inputs.shape[1]
         mine = session.processes.rows(len(inputs))
         chunk = min(chunk, mine.stop - mine.start)
-        names, sums = [], 0.0  # sums: of each term times its labels, and last of the labels
+        sums = 0.0  # (2, number of terms): sum_i n_i mean_i and sum_i n_i over the chunks i
         self.eval()
         with torch.no_grad(), session.autocast():
             for i in range(mine.start, mine.stop, chunk):
@@ -92,13 +92,13 @@ class Learner(nn.Module):
                 masked = slice(i * k, j * k)
                 terms = self(blocks[i:j], inputs[i:j], positions[masked] - i * T, labels[masked],
                              lesson)
-                label_count = int((labels[masked] >= 0).sum())
-                names = list(terms)
-                values = [value.item() * label_count for value in terms.values()]
-                sums = sums + torch.tensor([*values, label_count], dtype=torch.float64)
+                n = [values_in_mean(name, labels[masked]).item() for name in terms]
+                totals = [mean.item() * n_i for mean, n_i in zip(terms.values(), n)]
+                sums = sums + torch.tensor([totals, n], dtype=torch.float64)
         self.train()
         session.processes.all_reduce_sum(sums)
-        return dict(zip(names, (sums[:-1] / sums[-1]).tolist()))
+        # mean over the set = sum_i n_i mean_i / sum_i n_i
+        return dict(zip(terms, (sums[0] / sums[1].clamp(min=1)).tolist()))
 
     def compile_layers(self):
         """torch.compile, each layer for itself: one compilation serves all layers of a size."""
@@ -230,15 +230,23 @@ def lesson_of(args, V, teacher_size):
 def open_corpus(args, teacher, start, session):
     """The corpus, tokenized. What is wrong with the teacher is said before hours of tokenizing."""
     tokenizer = teachers.shared_tokenizer(teacher, start, args.tokenizer)
+    if teacher or start:
+        config = (teacher or start).model.config
+        size, lesson = lesson_of(args, config.vocab_size, teacher and config.size)
+        teachers.check_head(teacher, lesson.teacher and lesson.teacher.logits)
+        teachers.check_head(start, trains_head(args, lesson))
     if teacher:
-        config = teacher.model.config
-        size, lesson = lesson_of(args, config.vocab_size, config.size)
         teachers.check_pair(lesson, size, config.size, teacher.model.mlm_head is not None,
                             copies=args.init == "teacher")
     corpus = data.open_corpus(args.data, args.seq_len, args.seed, tokenizer, args.vocab_size,
                               args.unique_tokens, args.text_column, session.story_makers)
     corpus.check(args.batch_size)
     return corpus
+
+
+def trains_head(args, lesson):
+    """Whether a loss of the run, its own or that of the MLM finish, trains an MLM head."""
+    return lesson.student.logits or args.mlm_finish > 0
 
 
 def plan_student(args, corpus, teacher, start):
@@ -264,8 +272,7 @@ def build_model(args, student, corpus, start):
         fields["initializer_range"] = args.init_range
     if start:  # whose layers it will have
         fields |= teachers.inherited(start, None if args.start_from else longest)
-    has_head = student.lesson.student.logits or args.mlm_finish > 0
-    model = Bert(BertConfig.of(student.size, **fields), mlm_head=has_head)
+    model = Bert(BertConfig.of(student.size, **fields), trains_head(args, student.lesson))
     torch.manual_seed(args.seed)
     # Drawn once more, from the seed: the same weights whatever the strategy and the device.
     model.initialise(model)

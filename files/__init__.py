@@ -1,1 +1,1 @@
-"""What is read and written: text, and where it comes from."""
+"""Reading and writing: text, tokens, tokenizers, checkpoints, GLUE."""

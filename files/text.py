@@ -22,7 +22,7 @@ from pathlib import Path
 
 from plumbing import cli, disk
 from plumbing.cli import UserError, one_line
-from plumbing.vocabulary import train_wordpiece
+from plumbing.vocabulary import MAKER, train_wordpiece
 from plumbing.wordpiece import SPECIAL, tokenizer_from
 
 READER = 4  # the version of the rules by which files become documents
@@ -329,7 +329,7 @@ class Source:
         if vocab_size <= len(SPECIAL):
             raise UserError(f"--vocab-size {vocab_size} leaves no room for a word beside the "
                             f"{len(SPECIAL)} special tokens: use 1000 or more")
-        key = disk.fingerprint([self.key, self.column, vocab_size])
+        key = disk.fingerprint([MAKER, self.key, self.column, vocab_size])
         path = disk.cache_folder() / f"tokenizer-{key}.json"
         with disk.locked(path.with_suffix(".lock"), "makes the same vocabulary"):
             # Where there is none yet, or it is damaged, it is made again.

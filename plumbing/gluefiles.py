@@ -13,12 +13,12 @@ import re
 import zipfile
 from typing import NamedTuple, Optional
 
-from files import text
 from plumbing import cli, disk, gluelayouts, gluerows
 from plumbing.cli import UserError
 from plumbing.files import File
 from plumbing.gluelayouts import Missing
 
+from files import text
 from measure import metrics
 
 

@@ -13,6 +13,7 @@ import os
 import time
 from pathlib import Path
 
+from plumbing import limits
 from plumbing.cli import UserError
 
 import torch
@@ -126,23 +127,8 @@ def free_memory(device):
     # Half of all memory, where the system tells nothing better.
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     with contextlib.suppress(OSError, ValueError):
-        free = 1024 * entry("/proc/meminfo", "MemAvailable:")
-    with contextlib.suppress(OSError, ValueError):  # no container, or its limit is "max"
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        # Copies of files count as used, but give way when memory is needed.
-        cached = entry("/sys/fs/cgroup/memory.stat", "inactive_file")
-        free = min(free, limit - used + cached)
-    return free
-
-
-def entry(path, name):
-    """The number that stands after `name` in a file like /proc/meminfo. Raises ValueError where no
-    line begins with the name."""
-    for line in Path(path).read_text().splitlines():
-        if line.startswith(name):
-            return int(line.split()[1])
-    raise ValueError(f"{path} has no line {name}")
+        free = 1024 * limits.entry("/proc/meminfo", "MemAvailable:")
+    return min([free, *(limit - used for limit, used in limits.memory())])
 
 
 def measure_speed(learner, batch, autocast, flops_per_sequence, rows, rows_of_step, seconds=1.0):

@@ -82,12 +82,16 @@ def checked_value(folder, raw, field):
 # Weights
 
 
-def read_weights(folder):
-    """The weights of a model's folder as {our name: tensor in fp32}. Says which of them are no part
-    of a BERT.
+class UnfitHead(UserError):
+    """The MLM head does not fit the rest of the model, which may be read without it."""
+
+
+def read_weights(folder, mlm_head=None):
+    """The weights of a model's folder as {our name: tensor in fp32}, without those of an MLM head
+    where `mlm_head` is False. Says which of them are no part of a BERT.
 
     Raises UserError where they are missing or damaged, or not a BERT's."""
-    tensors, unused = from_hugging_face(weights.read(folder), folder)
+    tensors, unused = from_hugging_face(weights.read(folder), folder, mlm_head)
     if unused:
         examples = ", ".join(name[:60] for name in unused[:4]) + (", ..." if unused[4:] else "")
         say_once(f"{folder}: {len(unused)} of its weights are no part of a BERT, and are not used "
@@ -128,17 +132,16 @@ def check_sizes(name, tensors, config):
         raise UserError(f"{name} is damaged or not a BERT: {'; '.join(wrong)}")
 
 
-def check_shapes(name, tensors, expected, ignore_head):
+def check_shapes(name, tensors, expected):
     """Raises UserError unless the tensors have the names and shapes of `expected`, the model's
-    state dict. ignore_head: the model was built without an MLM head, and the file may have one."""
+    state dict. It is an UnfitHead where those of the MLM head are others."""
     for key in sorted(expected.keys() | tensors.keys()):
-        if key.startswith("mlm_head.") and ignore_head:
-            continue
         shape = tuple(tensors[key].shape) if key in tensors else None
         wanted = tuple(expected[key].shape) if key in expected else None
         if shape != wanted:
-            raise UserError(f"{name} is damaged or not a BERT: the weight for {key} has shape "
-                            f"{shape or 'missing'}, expected {wanted or 'none of that name'}")
+            kind = UnfitHead if key.startswith("mlm_head.") else UserError
+            raise kind(f"{name} is damaged or not a BERT: the weight for {key} has shape "
+                       f"{shape or 'missing'}, expected {wanted or 'none of that name'}")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -174,6 +177,7 @@ DISTIL = [("distilbert.", "bert."), ("transformer.layer.", "encoder.layer."),
 
 # What a file may hold beside a BERT: heads of next sentences and of fine-tuning.
 OTHER_HEADS = ("cls.seq_relationship.", "pre_classifier.", "classifier.", "qa_outputs.")
+HEAD = "cls.predictions."  # how the names of the MLM head begin
 # The decoder is tied to the word embeddings. Some files hold a second copy of its weight and bias.
 TIED = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
         "cls.predictions.decoder.bias": "cls.predictions.bias"}
@@ -202,9 +206,9 @@ def to_hugging_face(state):
     return renamed
 
 
-def from_hugging_face(tensors, folder):
+def from_hugging_face(tensors, folder, mlm_head=None):
     """The inverse of `to_hugging_face`: tensors of a BERT's or DistilBERT's file -> ({our name:
-    tensor in fp32}, [names of those that are no part of a BERT]).
+    tensor in fp32}, [names of those that are no part of a BERT]). mlm_head: False leaves it out.
 
     A number that is unknown inside the encoder keeps its name, and `check_shapes` refuses it: a
     BERT that computes with it is another model."""
@@ -215,6 +219,8 @@ def from_hugging_face(tensors, folder):
     if not any(key.startswith("bert.") for key in tensors):
         examples = ", ".join(key[:60] for key in list(tensors)[:3])
         raise UserError(f"{folder} is not a BERT: its weights have other names ({examples})")
+    if mlm_head is False:
+        tensors = {key: tensor for key, tensor in tensors.items() if not key.startswith(HEAD)}
     remove_tied_copies(tensors, folder)
     ours, parts_of, unused = {}, {}, []
     for key, tensor in tensors.items():
@@ -318,14 +324,14 @@ def with_current_names(tensors, folder):
 
 
 def remove_tied_copies(tensors, folder):
-    """Removes the second copies of the decoder. Raises UserError where a copy differs from the
+    """Removes the second copies of the decoder. Raises UnfitHead where a copy differs from the
     original: an untied decoder is another model. A copy without an original takes its place."""
     for copy, original in TIED.items():
         if copy not in tensors:
             continue
         duplicate = tensors.pop(copy)
         if not torch.equal(duplicate.float(), tensors.setdefault(original, duplicate).float()):
-            raise UserError(f"{folder}: {copy} differs from {original}, and this BERT ties the two")
+            raise UnfitHead(f"{folder}: {copy} differs from {original}, and this BERT ties the two")
 
 
 def join_qkv(key, parts, folder):

@@ -183,9 +183,11 @@ class Monitor:
         return {"step": self.step, "flops": self.plan.spent(self.step), "tokens": tokens}
 
     def validate(self):
-        """Measures the validation loss, and logs it beside the losses of counting words."""
+        """Measures the validation loss, and logs it beside the losses of counting words. Raises
+        UserError where it is NaN or infinite."""
         lesson = self.learner.lesson_at(self.step - 1)  # the lesson of the last step
         terms = self.learner.validate(self.validation.batch, self.session, lesson)
+        self.finite(sum(terms.values()))
         counting, mlm, counts = self.validation.counting_losses, {}, ""
         # Without an MLM term there is no validation loss: nothing trains the head, and its loss
         # would say nothing.

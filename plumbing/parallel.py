@@ -11,6 +11,9 @@ Only the last digits of sums depend on it, and with --dropout the choice of the 
 dropped. Only the first process writes files, and a checkpoint does not hold the number of
 processes.
 
+All processes meet first, and those that do not come are given up after ten minutes. Then each one
+prepares, which may take hours: one may tokenize what another finds in its cache.
+
 A process that dies or hangs would leave the others waiting. So all processes exchange a message
 after each micro-batch, and where a message is missing for 40 seconds the run ends. The same command
 continues it.
@@ -19,17 +22,20 @@ import contextlib
 import datetime
 import math
 import os
+import socket
 import sys
 import time
 
-from plumbing import hardware
+from plumbing import cli, hardware
 from plumbing.cli import UserError
 
 import torch
 import torch.distributed as dist
 
 DAYS_30 = 30 * 24 * 3600  # in seconds
+MEETING, SILENCE = 600, 5  # seconds in which all must come, and after which a wait is told
 MOST_PROCESSES = 10 ** 6
+ALONE = "; leave WORLD_SIZE out if you start one"
 
 
 def environment(name, default, least, most, kind=int):
@@ -58,16 +64,13 @@ class Processes:
     def __init__(self):
         self.world = environment("WORLD_SIZE", 1, 1, MOST_PROCESSES)
         for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
-            if self.world > 1 and name not in os.environ:
+            if self.world > 1 and not os.environ.get(name):
                 raise UserError(f"WORLD_SIZE={self.world} in the environment, and no {name}: start "
                                 "it with torchrun, or leave both out")
         self.rank = environment("RANK", 0, 0, self.world - 1)
-        if self.world > 1:  # `join` needs it, after hours of tokenizing perhaps
-            environment("MASTER_PORT", 0, 0, 65535)
+        self.port = environment("MASTER_PORT", 1, 1, 65535) if self.world > 1 else None
         self.first = self.rank == 0
         self.barriers = 0  # how many this process has come to
-        if not self.first:  # only the first process prints; errors go to stderr
-            sys.stdout = open(os.devnull, "w")
 
     def device(self, name):
         """The name of this process's device, from --device: each process has a GPU of its own."""
@@ -80,23 +83,49 @@ class Processes:
             return name
         return f"cuda:{environment('LOCAL_RANK', 0, 0, MOST_PROCESSES)}"
 
-    def join(self, device):
-        """Waits until all processes are here, and connects them.
-
-        The wait may be long: one process may have to tokenize for hours what another one finds in
-        its cache."""
+    def meet(self):
+        """Waits until all processes are here. Raises UserError where one does not come."""
         if self.world == 1:
             return
+        # The processes leave messages in a store, which torchrun has, or else the first process.
+        has_store = self.first and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        address = "127.0.0.1" if has_store else os.environ["MASTER_ADDR"]
+        if not has_store:
+            wait(lambda: silent(address, self.port), MEETING)
+        with failures_in_one_line(f"the processes cannot meet at port {self.port} of {address}: "
+                                  "choose another MASTER_PORT"):
+            self.store = dist.TCPStore(address, self.port, self.world, has_store, patience(),
+                                       wait_for_workers=False)
+        if not self.first:  # only the first process prints; errors go to stderr
+            sys.stdout = open(os.devnull, "w")
+        self.gather("here", MEETING, ALONE)
+
+    def gather(self, event, seconds, advice=""):
+        """Waits until all processes have come to an event. Raises UserError where one of them has
+        not after so many seconds."""
+        def missing(coming=0):
+            number = self.world - self.store.add(event, coming)
+            return f"{number} of {self.world} processes{advice}" if number > 0 else ""
+        if self.world > 1:
+            with failures_in_one_line():
+                missing(coming=1)
+                wait(missing, seconds)
+
+    def join(self, device):
+        """Waits until all processes are prepared, and connects them."""
+        if self.world == 1:
+            return
+        self.gather("prepared", DAYS_30, ", which still prepare their text")
         with failures_in_one_line():
-            self.store, _, _ = next(dist.rendezvous("env://"))
-            self.barrier(DAYS_30)
             backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
             dist.init_process_group(backend, store=self.store, rank=self.rank,
                                     world_size=self.world, timeout=patience())
 
     def barrier(self, seconds):
         """Waits for all processes, after one of them alone has done some work, such as writing a
-        checkpoint to a slow disk. seconds: how long this work takes at most."""
+        checkpoint to a slow disk. seconds: how long this work takes at most.
+
+        The first process may end right after it, and the others have still got its message."""
         if self.world == 1:
             return
         self.barriers += 1
@@ -147,8 +176,31 @@ class Processes:
         return values[0]
 
 
+def silent(address, port):
+    """Who does not answer there, and why. Empty where somebody answers."""
+    try:
+        socket.create_connection((address, port), 5).close()
+    except (OSError, UnicodeError) as failure:
+        return f"the first process at port {port} of {address} ({cli.one_line(failure)}){ALONE}"
+
+
+def wait(missing, seconds):
+    """Waits until missing() is empty, and says what it is where that takes long. Raises UserError
+    after so many seconds. It asks again and again: while torch itself waits, no signal is heard."""
+    began = time.monotonic()
+    while what := missing():
+        waited = time.monotonic() - began
+        if waited > seconds:
+            raise UserError(f"waited {cli.duration(seconds)} in vain for {what}")
+        if waited > SILENCE:
+            cli.say_once(f"waiting for {what}")
+        time.sleep(0.2)
+
+
 @contextlib.contextmanager
-def failures_in_one_line():
+def failures_in_one_line(words="another process of this run has died or hangs: its own message, if "
+                         "it had one, stands above; the same command continues the run from its "
+                         "last checkpoint"):
     """Turns a failed exchange of messages into a UserError.
 
     The process that died has printed its own reason. Any of the others may be the first to notice
@@ -158,9 +210,7 @@ def failures_in_one_line():
     except RuntimeError as failure:
         time.sleep(1)  # so that the reason of the one that died is printed first
         reason = (str(failure).splitlines() or ["no reason"])[0][:200]
-        raise UserError("another process of this run has died or hangs: its own message, if it had "
-                        "one, stands above; the same command continues the run from its last "
-                        f"checkpoint ({reason})") from None
+        raise UserError(f"{words} ({reason})") from None
 
 
 class Follower:
@@ -193,6 +243,16 @@ class Follower:
 # A step's gradients
 
 
+def values_in_mean(name, labels):
+    """How many values a term called `name` is the mean of, in rows with these labels (N,): a scalar
+    tensor of a whole number.
+
+    "mlm" is a mean over the words that have a label. Any other term is one over all masked
+    positions or over the rows, which weigh the same, since each row has k positions."""
+    counted = labels >= 0 if name == "mlm" else torch.ones_like(labels)
+    return counted.sum()
+
+
 def forward_backward(learner, batch, lesson, session):
     """Adds the gradients of the whole batch's loss to the learner's parameters. Returns
     {term: its value over the whole batch}, each a scalar.
@@ -203,7 +263,6 @@ def forward_backward(learner, batch, lesson, session):
     blocks, inputs, positions, labels = batch
     B, T = inputs.shape
     k = len(positions) // B  # masked positions in each row
-    number_of_labels = (labels >= 0).sum()
     mine, sums = processes.rows(B), {}
     # All processes count to the largest share, so that each sends as many messages as the others.
     for start in range(0, math.ceil(B / processes.world), micro_batch):
@@ -216,12 +275,11 @@ def forward_backward(learner, batch, lesson, session):
         with session.autocast():
             terms = learner(blocks[rows], inputs[rows], positions[masked] - begin * T,
                             labels[masked], lesson)
-        # A term is a mean over labels or over rows. Over the batch it is the sum of the
-        # micro-batches' means, each times its share of all labels or of all rows.
-        share_of_labels = (labels[masked] >= 0).sum() / number_of_labels
-        share_of_rows = (end - begin) / B
-        parts = {name: value * (share_of_labels if name == "mlm" else share_of_rows)
-                 for name, value in terms.items()}
+        parts = {}
+        for name, mean in terms.items():
+            # mean over the batch = sum_i mean_i n_i / n over the micro-batches i
+            n_i, n = values_in_mean(name, labels[masked]), values_in_mean(name, labels)
+            parts[name] = mean * (n_i / n.clamp(min=1))  # where nothing has a label, all n_i are 0
         sum(parts.values()).backward()
         sums = {name: sums.get(name, 0.0) + value.detach() for name, value in parts.items()}
     values = torch.stack(list(sums.values()))

@@ -2,15 +2,14 @@
 
     with Session("auto", "auto") as session:
         corpus = session.keep(open_corpus(...))      # closed at the end, however it ends
-        session.join(batch_size)                     # waits until all processes are here
+        session.join(batch_size)                     # waits until all processes are prepared
         with session.open_run(folder, settings) as run:
             ...
 """
 import contextlib
 import math
-import os
 
-from plumbing import hardware
+from plumbing import hardware, limits
 from plumbing.cli import UserError
 from plumbing.parallel import Follower, Processes, micro_batch_that_fits
 from plumbing.runs import Run, refuse_foreign
@@ -33,6 +32,7 @@ class Session:
         self.resources = contextlib.ExitStack()
 
     def __enter__(self):
+        self.processes.meet()
         return self
 
     def __exit__(self, kind, *_):
@@ -50,15 +50,15 @@ class Session:
         many as keep a GPU busy."""
         if self.device.type == "cpu":
             return 1
-        return max(1, min(8, (os.cpu_count() or 2) - 2))
+        return max(1, min(8, limits.cores() - 2))
 
     def autocast(self):
         """The context in which a forward pass multiplies in this session's precision."""
         return hardware.autocast(self.device, self.dtype)
 
     def join(self, batch_size):
-        """Waits until all processes are here. Raises UserError where a step has fewer blocks than
-        there are processes."""
+        """Waits until all processes are prepared. Raises UserError where a step has fewer blocks
+        than there are processes."""
         world = self.processes.world
         if batch_size < world:
             raise UserError(f"--batch-size {batch_size} is less than a block for each of {world} "
@@ -132,4 +132,4 @@ class Session:
                 raise
             raise UserError(f"the layers cannot be compiled here ({type(failure).__name__}): give "
                             "--compile off") from None
-        self.processes.barrier(1800)  # some compilers take long
+        self.processes.gather("compiled", 1800)  # some compilers take long

@@ -5,9 +5,9 @@ enough, their tokenizer is the student's, and they have the parts that the strat
 sizes that are copied."""
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
-from plumbing import disk, weights, wordpiece
+from plumbing import disk, huggingface, weights, wordpiece
 from plumbing.cli import UserError, say_once
 
 from model import Bert
@@ -18,6 +18,7 @@ class Teacher(NamedTuple):
     model: Bert
     folder: Path
     sha256: str  # of its weights (weights.sha256)
+    unfit_head: Optional[str] = None  # why it was opened without its MLM head, if it was
 
 
 def load(args):
@@ -45,12 +46,15 @@ def load_teacher(name, seq_len, option="--teacher"):
     folder = fetch(name, f"{option} ")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it may lack an MLM head: not every strategy reads it
-        model = Bert.from_pretrained(folder)
+        try:
+            model, unfit_head = Bert.from_pretrained(folder), None
+        except huggingface.UnfitHead as failure:  # `check_head` raises it where the head is read
+            model, unfit_head = Bert.from_pretrained(folder, mlm_head=False), str(failure)
     longest = model.config.max_position_embeddings
     if longest < seq_len:
         raise UserError(f"{option} {name} knows {longest} positions, and --seq-len is {seq_len}: "
                         "lower --seq-len")
-    return Teacher(model, folder, weights.sha256(folder))
+    return Teacher(model, folder, weights.sha256(folder), unfit_head)
 
 
 def flops_of(folder):
@@ -137,6 +141,14 @@ def check_padding(model, V, words):
     if V > words:
         say_once(f"{model}: {V - words:,} of its {V:,} word embeddings are padding beyond the "
                  "tokenizer's words; the student has them, too")
+
+
+def check_head(model, is_read):
+    """Raises UserError where the MLM head of a model, a Teacher or None, is read or copied, and
+    does not fit the rest of that model."""
+    if model and model.unfit_head and is_read:
+        raise UserError(f"{model.unfit_head}: give a model whose masked-language-model head fits, "
+                        "or choose tinybert or minilm, which read none")
 
 
 def check_pair(lesson, student, teacher, has_head, copies):

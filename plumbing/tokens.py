@@ -8,6 +8,7 @@ gives (part, text) pairs. The part is "train" or "validation".
 import hashlib
 import itertools
 import os
+import re
 import shutil
 
 from plumbing import disk, progress, wordpiece
@@ -17,6 +18,8 @@ import numpy as np
 
 PIECE = 100_000  # characters; longer documents are tokenized piece by piece
 BATCH = 512      # pieces that are tokenized at once
+# As much as possible before white space. BERT takes control characters for nothing, not for space.
+BEFORE_SPACE = re.compile(r"(?s:.+)(?=[^\S\x0b\x0c\x1c-\x1f\x85])")
 
 
 def tokenized(documents, tokenizer, dtype):
@@ -40,13 +43,12 @@ def tokenized(documents, tokenizer, dtype):
 
 def pieces(documents):
     """(part, text) pairs -> (part, piece, whether the document ends with it). A long document is
-    cut at spaces, since the encoding of one of gigabytes would not fit into memory."""
+    cut at white space, since the encoding of one of gigabytes would not fit into memory."""
     for part, document in documents:
         start = 0
         while len(document) - start > PIECE:
-            end = document.rfind(" ", start + 1, start + PIECE)
-            if end < 0:  # no space anywhere in it
-                end = start + PIECE
+            found = BEFORE_SPACE.match(document, start, start + PIECE)
+            end = found.end() if found else start + PIECE
             yield part, document[start:end], False
             start = end
         yield part, document[start:], True
@@ -57,7 +59,7 @@ def cached(source, tokenizer):
 
     It is built under a lock, for which a second process waits, and renamed into place when it is
     whole. Its name is a fingerprint of everything that the tokens depend on."""
-    key = [2, source.key, getattr(source, "column", None), tokenizer.to_str()]
+    key = [3, source.key, getattr(source, "column", None), tokenizer.to_str()]
     folder = disk.cache_folder() / f"tokens-{disk.fingerprint(key)}"
     with disk.locked(folder.with_suffix(".lock"), "tokenizes the same text"):
         if folder.exists() and is_whole(folder):
@@ -87,32 +89,52 @@ def build(source, tokenizer, folder):
     vocabulary = wordpiece.vocabulary_of(tokenizer)
     dtype = "uint16" if vocabulary.size <= 2 ** 16 else "uint32"
     tokens, documents = {"train": 0, "validation": 0}, {"train": 0, "validation": 0}
-    unknown = 0
+    words = unknown = 0
+    is_first = begins_words(tokenizer, vocabulary.size)
     files = {part: open(folder / f"{part}.bin", "wb") for part in tokens}
     digests = {part: hashlib.sha256() for part in tokens}
     with progress.bar(None, " tokens", f"tokenizing {source.name}", unit_scale=True,
                       disable=source.name == "stories") as bar:
-        for part, ids in tokenized(source.documents(), tokenizer, dtype):
+        for part, ids in tokenized(counted(source, documents), tokenizer, dtype):
             files[part].write(ids.tobytes())
             digests[part].update(ids.tobytes())
             tokens[part] += len(ids)
-            documents[part] += int((ids == vocabulary.sep).sum())  # it ends each document
+            words += int(is_first[ids].sum())
             unknown += int((ids == vocabulary.unk).sum())
             bar.update(len(ids))
     for file in files.values():
         file.flush()
         os.fsync(file.fileno())
         file.close()
-    check_amounts(source.name, tokens, documents, unknown)
+    words -= sum(documents.values())  # the [SEP] at their ends
+    check_amounts(source.name, tokens, words, unknown)
     sha256 = {part: digest.hexdigest() for part, digest in digests.items()}
     disk.write_json(folder / "info.json", {"source": source.name, "dtype": dtype, "tokens": tokens,
-                                           "documents": documents, "sha256": sha256})
+                                           "documents": documents, "words": words,
+                                           "unknown": unknown, "sha256": sha256})
 
 
-def check_amounts(name, tokens, documents, unknown):
+def counted(source, documents):
+    """The (part, text) pairs of a source. documents: {part: how many there were}, to be counted."""
+    for part, text in source.documents():
+        documents[part] += 1
+        yield part, text
+
+
+def begins_words(tokenizer, size):
+    """(size,) whether the token of an id begins a word. Only WordPiece marks those that do not: of
+    another tokenizer each token counts as a word."""
+    is_first = np.ones(size, dtype=bool)
+    prefix = getattr(tokenizer.model, "continuing_subword_prefix", None)
+    if prefix:
+        inner = [i for piece, i in tokenizer.get_vocab().items() if piece.startswith(prefix)]
+        is_first[inner] = False
+    return is_first
+
+
+def check_amounts(name, tokens, words, unknown):
     """Raises UserError where one part is empty, or the tokenizer does not know most words."""
     total = sum(tokens.values())
-    words = total - sum(documents.values())  # all but the [SEP] at the ends
     if min(tokens.values()) == 0:
         amount = "no text" if total == 0 else "a single document"
         raise UserError(f"{name} has {amount}: validation text is held out by document, so at "
@@ -120,8 +142,9 @@ def check_amounts(name, tokens, documents, unknown):
                         "lines)")
     if unknown > words / 2:
         raise UserError(f"{unknown / words:.0%} of the words of {name} are unknown to this "
-                        "tokenizer: choose another --tokenizer, or, where it is a teacher's, a "
-                        "teacher that was trained on such text")
+                        "tokenizer: choose another --tokenizer, a larger --vocab-size, or a "
+                        "teacher that was trained on such text. (WordPiece knows no word of more "
+                        "than 100 letters: such text needs spaces, or a --tokenizer that cuts it)")
 
 
 def is_whole(folder):

@@ -1,4 +1,5 @@
 """What a run tells people: its name, its plan, its result in words, and its model card."""
+import math
 import os
 import platform
 import statistics
@@ -64,6 +65,7 @@ def plan_text(args, student, model, corpus, teacher, start, session, validation,
     lines += [
         f"text        {corpus.name}, {amount(corpus)}; {corpus.vocabulary.size:,} words "
         "and word pieces",
+        *unknown_lines(corpus),
         *documents_lines(corpus),
         f"a step      {B} blocks of {T} tokens, {masked} masked in each: "
         f"{plan.flops_per_step:,} FLOPs{price_of_teacher(args, student, V)}",
@@ -139,6 +141,19 @@ def amount(corpus):
     if corpus.unique is None:
         return "without end, none seen twice"
     return f"{corpus.unique:,} tokens"
+
+
+MANY_UNKNOWN = 0.01  # of a text's words
+
+
+def unknown_lines(corpus):
+    """How much of the text the tokenizer does not know, where that is much."""
+    words, unknown = corpus.info["words"], corpus.info["unknown"]
+    if unknown <= MANY_UNKNOWN * words:
+        return []
+    return [f"            {unknown / words:.1%} of its words are [UNK], unknown to the tokenizer: "
+            "a larger",
+            "            --vocab-size or another --tokenizer may know them"]
 
 
 LARGE_SHARE = 0.1  # of a text that is held out
@@ -243,11 +258,14 @@ def left_plateau_at(log, unigram):
 
 def verdict(record):
     """What the validation loss means, in words. A loss near the unigram loss looks good, although
-    such a run has learned almost nothing."""
+    such a run has learned almost nothing. A loss that is no number means nothing."""
     loss, unigram, neighbours = (record[key] for key in ("val_loss", "unigram_loss",
                                                          "neighbour_loss"))
     if loss is None:
         return own_terms(record)
+    if not all(map(math.isfinite, (loss, unigram, neighbours))):
+        return ("Nothing can be said of its loss, since one of these three is not a finite number: "
+                "train it again, with another --out.")
     if loss > unigram:
         return ("It has not even learned how frequent words are: the budget is too small for this "
                 "model and batch, or --lr is far off.")

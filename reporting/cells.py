@@ -16,6 +16,7 @@ from typing import NamedTuple, Optional
 
 from plumbing import cli, disk, gluefiles, gluejson, hardware, options, progress, runs, weights
 from plumbing.cli import UserError
+from plumbing.limits import cores
 from plumbing.options import COPIED, words_of
 
 import distill
@@ -334,13 +335,6 @@ def check_texts(outcomes, args):
 # Running them
 
 
-def cores():
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def stopping(running):
     """Whatever ends the work here also ends the running cells. Each saves its state, and the next
@@ -410,14 +404,14 @@ def start(cell, args):
 
     The process holds the comparison's lock, too. So if the comparison is killed, the next one waits
     until its cells have ended."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // args.jobs))}
+    threads = str(max(1, cores() // args.jobs))
     line = " && ".join(shlex.join([sys.executable, str(ROOT / program), *words])
                        for program, *words in cell.commands)
     output = open(log_of(args, cell), "w")
     # In a session of its own: Ctrl-C reaches this program alone, which then stops its cells.
     process = subprocess.Popen(line, shell=True, stdout=output, stderr=subprocess.STDOUT,
-                               env=environment, start_new_session=True,
-                               pass_fds=[args.lock.fileno()])
+                               env=cli.environment_of_one(OMP_NUM_THREADS=threads),
+                               start_new_session=True, pass_fds=[args.lock.fileno()])
     return process, output
 
 

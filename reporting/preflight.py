@@ -2,7 +2,6 @@
 
 An hour later the same mistake would be found by a cell, and each of the others would have it, too.
 """
-from files import text
 from plumbing import cli, options, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
@@ -11,6 +10,7 @@ from plumbing.teacher import fetch
 
 import budget
 import distill
+from files import text
 from model import BertConfig
 from reporting import cells
 from reporting.words import spell

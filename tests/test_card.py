@@ -1,4 +1,5 @@
 """card.py: what a run says of itself is true."""
+import math
 import re
 import shlex
 from types import SimpleNamespace
@@ -50,6 +51,14 @@ def test_the_plan_says_how_many_documents_there_are_and_how_much_is_held_out():
     assert card.documents_lines(corpus_of(1340, 8500, name="stories")) == []
 
 
+def test_the_plan_says_how_many_words_the_tokenizer_does_not_know():
+    corpus = corpus_of(9900, 100)
+    for unknown, said in ((0, None), (50, None), (51, "1.0%"), (2000, "40.0%")):
+        corpus.info.update(words=5000, unknown=unknown)
+        lines = "\n".join(card.unknown_lines(corpus))
+        assert f"{said} of its words are [UNK]" in lines if said else lines == ""
+
+
 def test_the_way_to_both_neighbours_is_given_in_percent():
     assert "50% of the way" in card.verdict(record(5.0, 6.0, 4.0))
     assert "below that of knowing both" in card.verdict(record(3.9, 6.0, 4.0))
@@ -59,6 +68,12 @@ def test_the_way_to_both_neighbours_is_given_in_percent():
 
 def test_a_run_that_is_above_the_unigram_loss_is_told_so():
     assert "not even learned how frequent words are" in card.verdict(record(6.5, 6.0, 4.0))
+
+
+@pytest.mark.parametrize("losses", [(math.nan, 6.0, 4.0), (5.0, math.nan, math.nan),
+                                    (math.inf, 6.0, 4.0), (3.0, 6.0, math.nan)])
+def test_a_loss_that_is_no_number_gets_no_verdict(losses):
+    assert card.verdict(record(*losses)).startswith("Nothing can be said")
 
 
 def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():

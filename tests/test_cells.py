@@ -296,15 +296,39 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_told_by_its_last_line(tmp
     assert "failed: fails: error: " in capsys.readouterr().out
 
 
+def start_program(folder, text, jobs=1):
+    """Starts a cell that runs a program. Returns (process, its output file, the path of its log).
+    """
+    args = SimpleNamespace(out=folder, jobs=jobs)
+    (folder / "logs").mkdir()
+    program = folder / "program.py"  # an absolute path replaces the project's folder
+    program.write_text(text)
+    cell = Cell("scratch", 10 ** 12, None, 0, None, folder / "cell", ((str(program),),))
+    with open(folder / "lock", "w") as args.lock:
+        return *cells.start(cell, args), cells.log_of(args, cell)
+
+
+def test_a_cell_is_no_process_of_the_run_that_the_environment_speaks_of(tmp_path, monkeypatch):
+    # What torchrun's documentation lists, and what it sets besides. A cell would wait for the rest.
+    names = ["RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+             "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT",
+             "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID",
+             "TORCHELASTIC_USE_AGENT_STORE"]
+    for name in [*names, "MY_RANK", "RANKS"]:
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setattr(cells, "cores", lambda: 6)
+    process, output, log = start_program(
+        tmp_path, "import json, os\nprint(json.dumps(dict(os.environ)))", jobs=2)
+    with output:
+        assert process.wait() == 0
+    environment = json.loads(log.read_text())
+    assert not environment.keys() & set(names) and environment.keys() >= {"MY_RANK", "RANKS"}
+    assert environment["OMP_NUM_THREADS"] == "3"  # the cores are shared out among the cells
+
+
 def test_what_ends_the_comparison_ends_its_cells(tmp_path):
-    args = SimpleNamespace(out=tmp_path, jobs=1)
-    (tmp_path / "logs").mkdir()
-    program = tmp_path / "sleep.py"  # an absolute path replaces the project's folder
-    program.write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)\nprint('ended')")
-    cell = Cell("scratch", 10 ** 12, None, 0, None, tmp_path / "cell", ((str(program),),))
-    with open(tmp_path / "lock", "w") as args.lock:
-        process, output = cells.start(cell, args)
-    log = cells.log_of(args, cell)
+    process, output, log = start_program(
+        tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(60)\nprint('ended')")
     with output, pytest.raises(KeyboardInterrupt), cells.stopping([process]):
         while "begun" not in log.read_text() and process.poll() is None:
             time.sleep(0.05)

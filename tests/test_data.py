@@ -1,4 +1,6 @@
 """data.py: blocks, order and masks are what BERT's are, and functions of (seed, step) alone."""
+import contextlib
+
 from plumbing import wordpiece
 from plumbing.cli import UserError
 
@@ -223,6 +225,17 @@ def test_fewer_tokens_than_one_batch_is_an_error(book):
     corpus.check(10)
     with pytest.raises(UserError, match="one batch of 11 x 16 needs 176 tokens"):
         corpus.check(11)
+
+
+def test_a_held_out_text_without_a_known_word_is_an_error(tmp_path, cache):
+    paths = [tmp_path / f"text-{part}.txt" for part in ("train", "val")]
+    paths[0].write_text("Tom is here.\n" * 200)
+    for held_out, is_known in (("\u4e00 " * 60, False), ("is" + " \u4e00" * 60, True)):
+        paths[1].write_text(held_out, encoding="utf-8")
+        corpus = data.open_corpus([str(path) for path in paths], 8, 0,
+                                  source.StorySource().tokenizer())
+        with contextlib.nullcontext() if is_known else pytest.raises(UserError, match="no word"):
+            corpus.check(8)
 
 
 def test_the_fingerprint_is_of_what_is_validated_on_too(tmp_path, monkeypatch):

@@ -103,9 +103,6 @@ def test_free_memory_is_less_than_all_there_is():
     assert 0 < hardware.free_memory(CPU) <= all_memory
 
 
-def test_an_entry_of_a_system_file_is_the_number_after_its_name(tmp_path):
-    path = tmp_path / "meminfo"
-    path.write_text("MemTotal:       16000 kB\nMemAvailable:    9000 kB\n")
-    assert hardware.entry(path, "MemAvailable:") == 9000
-    with pytest.raises(ValueError, match="SwapTotal"):
-        hardware.entry(path, "SwapTotal:")
+def test_free_memory_is_what_the_tightest_limit_leaves(monkeypatch):
+    monkeypatch.setattr(hardware.limits, "memory", lambda: iter([(900, 500), (10 ** 18, 7)]))
+    assert hardware.free_memory(CPU) == 400

@@ -7,7 +7,7 @@ import time
 import warnings
 
 from plumbing.cli import UserError
-from plumbing.huggingface import to_hugging_face
+from plumbing.huggingface import UnfitHead, to_hugging_face
 
 import pytest
 import torch
@@ -286,6 +286,21 @@ def test_a_head_that_nobody_wants_is_left_out_in_silence(folder):
     assert headless(ids).logits is None
     assert not any("mlm_head" in name for name in headless.state_dict())
     assert torch.equal(headless(ids).last_hidden_state, whole(ids).last_hidden_state)
+
+
+@pytest.mark.parametrize("change", [
+    {"cls.predictions.bias": torch.zeros(7)}, {"cls.predictions.decoder.bias": torch.zeros(7)},
+    {"cls.predictions.decoder.weight": torch.zeros(7, 2)},
+    {"cls.predictions.transform.dense.weight": torch.zeros(3, 3)}])
+@torch.no_grad()
+def test_a_head_that_does_not_fit_is_refused_only_where_it_is_read(folder, change):
+    ids = batch(peer().config)[0]
+    expected = Bert.from_pretrained(folder)(ids).last_hidden_state
+    rewrite(folder, {**load_file(folder / "model.safetensors"), **change})
+    for wanted in (None, True):
+        with pytest.raises(UnfitHead):
+            Bert.from_pretrained(folder, mlm_head=wanted)
+    assert torch.equal(Bert.from_pretrained(folder, False)(ids).last_hidden_state, expected)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -136,6 +136,15 @@ def test_a_validation_that_the_log_holds_is_not_made_again(monitor_of):
     assert [row["step"] for row in monitored.run.rows if "val_terms" in row] == [0]
 
 
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_validation_loss_that_is_no_number_ends_the_run(monitor_of, loss):
+    monitored = monitor_of()
+    monitored.learner.validate = lambda *_: {"mlm": 2.0, "kd": loss}
+    with pytest.raises(UserError, match=f"the loss is {loss} at step 0"):
+        take_steps(monitored)
+    assert not monitored.run.rows
+
+
 def test_a_line_of_the_log_is_the_mean_since_the_line_before(monitor_of):
     monitored = monitor_of()
     monitored.log_every = 4

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from plumbing import hardware, parallel
+from plumbing import cli, hardware, parallel
 from plumbing.cli import UserError
 
 import pytest
@@ -51,8 +51,10 @@ class Alone(parallel.Processes):
 # A step in pieces
 
 
+# The first leaves the last row without a label: it has no mean over labels. The second leaves all.
+@pytest.mark.parametrize("unlabelled", [[0, 4, 5, 18, 19, 20], slice(None)])
 @pytest.mark.parametrize("strategy", ["scratch", "kd", "tinybert", "minilm"])
-def test_gradients_of_all_shares_are_those_of_the_batch_whatever_the_loss(strategy):
+def test_gradients_of_all_shares_are_those_of_the_batch_whatever_the_loss(strategy, unlabelled):
     torch.manual_seed(0)
     sizes = budget.size("2x16h2"), budget.size("4x24h2")
     student, teacher = (
@@ -67,7 +69,7 @@ def test_gradients_of_all_shares_are_those_of_the_batch_whatever_the_loss(strate
     blocks = torch.randint(5, 40, (B, T))
     positions = (torch.arange(B)[:, None] * T + torch.tensor([2, 7, 11])).flatten()
     labels = torch.randint(5, 40, (B * k,))
-    labels[[0, 4, 5, 18, 19, 20]] = -100  # the last row has no label: it has no mean over labels
+    labels[unlabelled] = -100
     batch = blocks, blocks.roll(1), positions, labels
 
     def gradients():
@@ -75,6 +77,7 @@ def test_gradients_of_all_shares_are_those_of_the_batch_whatever_the_loss(strate
                 if p.grad is not None}
 
     terms = learner(*batch)
+    assert unlabelled != slice(None) or terms.get("mlm", 0.0) == 0.0
     sum(terms.values()).backward()
     expected = gradients()
     for world, micro_batch in ((1, 100), (1, 1), (1, 3), (3, 2)):
@@ -206,29 +209,43 @@ def test_compiled_layers_learn_the_same(plain, tmp_path):
 # What processes say to each other
 
 
-def pair_of(program, patience):
-    """Two processes that have joined and run `program`, as torchrun would start them."""
+def set_variables(monkeypatch, **variables):
+    """Makes an environment with these and no others of the variables that torchrun sets."""
+    for name in set(os.environ) - set(cli.environment_of_one()):
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def port():
+    """A port that nobody uses."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return str(free.getsockname()[1])
+
+
+def start_rank(rank, port, program, patience=60):
+    """Starts one of two processes, as torchrun would. It has met the other before `program` runs.
+    """
     beginning = """if True:
-        import time
+        import sys, time
         import torch
-        from plumbing import parallel
+        from plumbing import cli, parallel
+        cpu = torch.device("cpu")
         processes = parallel.Processes()
-        processes.join(torch.device("cpu"))
 """
-    shared = {**ENVIRONMENT, "ISOFLOP_PATIENCE": str(patience), "WORLD_SIZE": "2",
-              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [subprocess.Popen([sys.executable, "-c", beginning + program], cwd=ROOT, text=True,
-                             env={**shared, "RANK": str(rank)}, stdout=subprocess.PIPE,
-                             stderr=subprocess.PIPE)
-            for rank in range(2)]
+    environment = {**ENVIRONMENT, "ISOFLOP_PATIENCE": str(patience), "WORLD_SIZE": "2",
+                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": str(rank)}
+    return subprocess.Popen([sys.executable, "-c", beginning + program], cwd=ROOT, text=True,
+                            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE)
 
 
-def test_processes_add_compare_and_take_over_what_they_know():
-    pair = pair_of("""
-        import sys
+def test_processes_add_compare_and_take_over_what_they_know(port):
+    program = """
+        processes.meet()
+        processes.join(cpu)
         mine = torch.full((2,), 1.0 + processes.rank)
         processes.all_reduce_sum(mine)
         largest = processes.all_reduce_max(10 * processes.rank)
@@ -238,7 +255,8 @@ def test_processes_add_compare_and_take_over_what_they_know():
         # The first process keeps what they say to each other. It leaves once the other has heard.
         processes.all_reduce_max()
         processes.leave()
-    """, patience=60)
+    """
+    pair = [start_rank(rank, port, program) for rank in range(2)]
     expected = f"{[3.0, 3.0]} 10 {({'from': 0})}"
     for process in pair:
         _, err = process.communicate(timeout=300)
@@ -246,9 +264,11 @@ def test_processes_add_compare_and_take_over_what_they_know():
 
 
 @pytest.mark.slow
-def test_one_that_never_comes_to_a_barrier_is_waited_for_no_longer_than_its_work_may_take():
+def test_one_that_never_comes_to_a_barrier_is_waited_for_no_longer_than_its_work_may_take(port):
     # Impatient only from here on: a busy machine may start one process much later than the other.
-    pair = pair_of("""
+    program = """
+        processes.meet()
+        processes.join(cpu)
         import os
         os.environ["ISOFLOP_PATIENCE"] = "2"
         if not processes.first:
@@ -258,7 +278,8 @@ def test_one_that_never_comes_to_a_barrier_is_waited_for_no_longer_than_its_work
             processes.barrier(1)
         except parallel.UserError as failure:
             print("died or hangs" in str(failure), time.monotonic() - began)
-    """, patience=60)
+    """
+    pair = [start_rank(rank, port, program) for rank in range(2)]
     try:
         noticed, seconds = pair[0].communicate(timeout=300)[0].split()
     finally:
@@ -267,10 +288,65 @@ def test_one_that_never_comes_to_a_barrier_is_waited_for_no_longer_than_its_work
     assert noticed == "True" and 2.5 < float(seconds) < 15
 
 
+@pytest.mark.parametrize("rank, signum, words", [
+    (0, signal.SIGINT, "waiting for 1 of 2 processes; leave WORLD_SIZE out if you start one"),
+    (1, signal.SIGTERM, r"waiting for the first process at port \d+ of 127.0.0.1 \(.* refused\);")])
+def test_a_process_alone_says_whom_it_waits_for_and_hears_a_signal(port, rank, signum, words):
+    alone = start_rank(rank, port, """
+        parallel.SILENCE = 0
+        cli.program(processes.meet)
+    """)
+    said = alone.stdout.readline()
+    alone.send_signal(signum)
+    _, err = alone.communicate(timeout=300)  # it would wait for 600 seconds
+    assert re.match(words, said) and alone.returncode == 128 + signum and not err
+
+
+@pytest.mark.parametrize("rank, address, message", [
+    (0, "127.0.0.1", "waited 0.0 s in vain for 1 of 2 processes; leave WORLD_SIZE out"),
+    (1, "127.0.0.1", r"in vain for the first process at port \d+ of 127.0.0.1 \(.* refused\)"),
+    (1, "nowhere.invalid", r"the first process at port \d+ of nowhere.invalid \(.* [Nn]ame "),
+    (1, "no..where", r"the first process at port \d+ of no..where \(.* label ")])
+def test_others_that_never_come_are_given_up(monkeypatch, port, rank, address, message):
+    monkeypatch.setattr(parallel, "MEETING", 0)
+    set_variables(monkeypatch, WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR=address,
+                  MASTER_PORT=port)
+    with pytest.raises(UserError, match=message):
+        parallel.Processes().meet()
+
+
+def test_a_port_in_use_is_said(monkeypatch, port):
+    set_variables(monkeypatch, WORLD_SIZE="2", RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    with socket.create_server(("127.0.0.1", int(port))):
+        with pytest.raises(UserError, match="choose another MASTER_PORT .*address already in use"):
+            parallel.Processes().meet()
+
+
+def test_one_that_prepares_for_long_is_waited_for(port):
+    first = start_rank(0, port, """
+        processes.meet()
+        parallel.MEETING = parallel.SILENCE = 0
+        processes.join(cpu)
+        processes.barrier(1)
+        print("joined")
+    """)
+    other = start_rank(1, port, """
+        processes.meet()
+        sys.stdin.readline()
+        processes.join(cpu)
+        processes.barrier(1)
+    """)
+    said = first.stdout.readline()
+    assert said == "waiting for 1 of 2 processes, which still prepare their text\n"
+    other.communicate("go on\n", timeout=300)
+    out, err = first.communicate(timeout=300)
+    assert out == "joined\n" and first.returncode == other.returncode == 0, err
+
+
 def test_without_torchrun_there_is_one_process_which_waits_for_nobody(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
+    set_variables(monkeypatch)
     processes = parallel.Processes()
+    processes.meet()
     processes.join(torch.device("cpu"))
     processes.barrier(1)
     assert processes.first and processes.rows(7) == slice(0, 7)
@@ -288,10 +364,7 @@ def test_without_torchrun_there_is_one_process_which_waits_for_nobody(monkeypatc
     ({"RANK": "one"}, "RANK=one in the environment is no number"),
     ({"RANK": "1"}, "RANK=1 in the environment is no number from 0 to 0")])
 def test_an_environment_that_torchrun_has_not_made_is_refused(monkeypatch, variables, message):
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
+    set_variables(monkeypatch, **variables)
     with pytest.raises(UserError, match=message):
         parallel.Processes()
 

@@ -10,6 +10,7 @@ from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
 import pytest
 import torch
 from conftest import run_main
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import budget
 from model import Bert, BertConfig
@@ -197,6 +198,20 @@ def test_a_run_on_files_hides_words_of_their_held_out_text(model, tmp_path):
     (tmp_path / "books/validation.txt").unlink()
     (tmp_path / "books/train.txt").write_text("leo was at the farm.\n\nrosa was sad.\n")
     assert "hides: rosa" in "\n".join(run(model)[1])
+
+
+def test_a_byte_level_token_is_hidden_with_the_space_before_it(tmp_path):
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(special_tokens=SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator(["nora was kind"], trainer)
+    folder = save(tmp_path, stories.WORDS)
+    save_tokenizer(tokenizer, folder, 64)
+    predictor = predict.open_predictor(folder)
+    masked, hidden = predict.hide_words("nora was kind", predictor, 20, 0)
+    # As in training, each [MASK] stands for one token.
+    assert (masked, hidden) == ("[MASK][MASK][MASK]", ["nora", " was", " kind"])
+    assert "hides: was\n" in predict.table({"a": [[predict.Guess("x", 1)]] * 3}, hidden, False)
 
 
 def test_a_hidden_word_is_one_token(saved, tmp_path):

@@ -71,6 +71,14 @@ def test_it_closes_what_it_keeps_after_a_failure_too():
     assert resource.closed
 
 
+def test_processes_meet_before_any_of_them_prepares():
+    session, events = Session("cpu", "fp32"), []
+    session.processes.meet = lambda: events.append("meet")
+    with session:
+        events.append("prepare")
+    assert events == ["meet", "prepare"]
+
+
 def test_a_step_needs_a_block_for_each_process(session):
     session.processes.world = 8
     with pytest.raises(UserError, match="--batch-size 7 is less than a block for each of 8"):

@@ -191,6 +191,37 @@ def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not(tmp_path):
     assert Learner(bert("1x64"), tinybert, teacher)(*batch)["tinybert"] > 0
 
 
+@pytest.fixture(scope="module")
+def unfit(tmp_path_factory):
+    """A folder of a BERT 2x64 whose decoder has a bias less than its tokenizer has words."""
+    path, tokenizer = tmp_path_factory.mktemp("unfit"), StorySource().tokenizer()
+    config = BertConfig.of(size("2x64"), vocab_size=tokenizer.get_vocab_size(),
+                           max_position_embeddings=16)
+    Bert(config).save_pretrained(path)
+    tensors, _ = disk.load_tensors(path / "model.safetensors")
+    tensors["cls.predictions.bias"] = tensors["cls.predictions.bias"][1:].clone()
+    disk.save_tensors(path / "model.safetensors", tensors)
+    wordpiece.save_tokenizer(tokenizer, path, 16)
+    return path
+
+
+@pytest.mark.parametrize("words, reads_head", [
+    ("--strategy kd --teacher", True), ("--strategy kd-released --teacher", True),
+    ("--strategy minilm --teacher", False), ("--strategy tinybert --teacher", False),
+    ("--strategy minilm-released --teacher", False), ("--strategy scratch --start-from", True),
+    ("--strategy scratch --init teacher --teacher", True),
+    ("--strategy minilm --init teacher --teacher", False),
+    ("--strategy minilm --init teacher --mlm-finish 0.2 --teacher", True),
+    ("--strategy minilm --mlm-finish 0.2 --teacher", False)])
+def test_a_head_that_does_not_fit_is_refused_where_it_is_read_or_copied(unfit, tmp_path, words,
+                                                                       reads_head):
+    line = [*words.split(), unfit, "--flops", "1e9", "--model", "2x64", "--batch-size", "8",
+            "--seq-len", "16", "--out", tmp_path / "run", "--dry-run"]
+    status, out, err = run_main(main, "train.py", line)
+    assert status == (2 if reads_head else 0), err
+    assert ("mlm_head.bias" in err) == reads_head and not (tmp_path / "run").exists()
+
+
 def test_scratch_copies_also_a_teacher_without_a_head_and_never_asks_it():
     student, teacher = bert("2x64"), bert("4x64", mlm_head=False)
     plain = lesson("scratch", size("2x64"), size("4x64"))

@@ -4,7 +4,6 @@ import json
 import os
 from pathlib import Path
 
-from files import text
 from plumbing.cli import UserError
 from plumbing.wordpiece import SPECIAL
 
@@ -12,6 +11,8 @@ import datasets
 import pyarrow
 import pytest
 from pyarrow import ipc, parquet
+
+from files import text
 
 DOCUMENTS = [f"Document number {i}: the quick brown fox jumps over lazy dog {i % 7}."
              for i in range(50)]
@@ -388,7 +389,8 @@ def test_a_data_set_of_the_hub_with_splits_trains_on_train_and_validates_on_vali
 
 
 # ---- A vocabulary of the text's own
-def test_a_vocabulary_is_made_once_and_again_where_it_or_its_file_has_changed(capsys):
+def test_a_vocabulary_is_made_once_and_again_where_it_or_what_it_is_of_has_changed(monkeypatch,
+                                                                                   capsys):
     write("a.txt")
     made, again = (text.open_source(["a.txt"]).tokenizer(500) for _ in range(2))
     assert made.to_str() == again.to_str() and made.get_vocab_size() <= 500
@@ -401,6 +403,9 @@ def test_a_vocabulary_is_made_once_and_again_where_it_or_its_file_has_changed(ca
     assert capsys.readouterr().out.count("making a vocabulary") == 1
     with pytest.raises(UserError, match="--vocab-size 5 leaves no room for a word"):
         text.open_source(["a.txt"]).tokenizer(5)
+    monkeypatch.setattr(text, "MAKER", 0)  # the rules' version
+    text.open_source(["a.txt"]).tokenizer(500)
+    assert capsys.readouterr().out.count("making a vocabulary") == 1
     before = text.open_source(["a.txt"]).key
     assert text.open_source([str(Path("a.txt").absolute())]).key == before
     write(**{"a.txt": contents_of("a.txt", DOCUMENTS[:-1])})

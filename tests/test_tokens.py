@@ -2,8 +2,8 @@
 import os
 import subprocess
 import sys
+import unicodedata
 
-from files import text
 from plumbing import disk, tokens, wordpiece
 from plumbing.cli import UserError
 
@@ -12,6 +12,7 @@ import pytest
 from conftest import ROOT
 
 import data
+from files import text
 
 WORDS = ["the", "sun", "moon", "is", "warm"]
 TOKENIZER = wordpiece.wordpiece({piece: i for i, piece in enumerate([*wordpiece.SPECIAL, *WORDS])})
@@ -67,9 +68,24 @@ def test_a_long_document_gives_the_tokens_that_it_gives_in_one_piece(monkeypatch
     assert ids_of([("train", document)]) == whole and whole["train"].count(SEP) == 1
 
 
+WHITE = [chr(i) for i in range(0x110000) if chr(i).isspace()]
+
+
+@pytest.mark.parametrize("space", WHITE, ids=ascii)
+def test_a_long_document_is_cut_inside_no_word_whatever_its_white_space(monkeypatch, space):
+    document = f"the{space}sun{space}" * 40
+    if unicodedata.category(space) == "Cc" and space not in "\t\n\r":
+        # BERT drops other control characters, such as a form feed: the words beside it are one.
+        document = f"the{space}sun " * 40
+    whole = ids_of([("train", document)])
+    for piece in range(50, 58):  # each place in "the sun "
+        monkeypatch.setattr(tokens, "PIECE", piece)
+        assert ids_of([("train", document)]) == whole
+
+
 def test_the_pieces_of_a_document_are_the_document(monkeypatch):
     monkeypatch.setattr(tokens, "PIECE", 50)
-    for document in ("", "one", "the sun is warm " * 30, "x" * 1234):
+    for document in ("", "one", "the sun is warm " * 30, "\nthe\nsun" * 30, "x" * 1234):
         pieces = list(tokens.pieces([("train", document)]))
         assert "".join(piece for _, piece, _ in pieces) == document
         assert [is_end for _, _, is_end in pieces] == [False] * (len(pieces) - 1) + [True]
@@ -91,6 +107,15 @@ def test_the_cache_holds_the_tokens_their_number_and_their_checksums(cache):
     train = np.fromfile(folder / "train.bin", dtype=info["dtype"])
     assert train.tolist() == [5, 6, SEP] and info["tokens"] == {"train": 3, "validation": 3}
     assert info["sha256"]["train"] == disk.file_sha256(folder / "train.bin")
+
+
+def test_documents_words_and_unknown_words_are_counted_as_such(cache):
+    pieces = [*wordpiece.SPECIAL, *WORDS, "##s"]
+    tokenizer = wordpiece.wordpiece({piece: i for i, piece in enumerate(pieces)})
+    documents = [("train", "the suns [SEP] zork"), ("train", "moons"), ("validation", "the [SEP]")]
+    info = disk.read_json(tokens.cached(Source(documents), tokenizer) / "info.json")
+    assert info["documents"] == {"train": 2, "validation": 1}
+    assert (info["words"], info["unknown"]) == (7, 1)
 
 
 def test_another_text_or_another_tokenizer_gets_a_folder_of_its_own(cache):
@@ -142,7 +167,8 @@ def test_two_processes_tokenize_a_text_once(book, cache):
 @pytest.mark.parametrize("documents, message", [
     ([], "has no text"), ([("train", "the sun")], "has a single document"),
     # The two [SEP] are no words.
-    ([("train", "quark gluon the"), ("validation", "boson")], "75% of the words")])
+    ([("train", "quark gluon the"), ("validation", "boson")], "75% of the words"),
+    ([("train", "the sun"), ("validation", "moon" * 30 + " sun" + " gluon" * 3)], "57% of the")])
 def test_too_little_text_or_unknown_words_are_refused_and_leave_no_cache(cache, documents, message):
     with pytest.raises(UserError, match=message):
         tokens.cached(Source(documents), TOKENIZER)

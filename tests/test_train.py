@@ -17,8 +17,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 from plumbing import disk, hardware
+from plumbing.parallel import Processes
 from plumbing.session import Session
 from plumbing.teacher import load_teacher, tokenizer_of
 
@@ -221,6 +223,37 @@ def test_validation_is_the_mean_over_all_masked_words_whatever_the_portions(chun
     session = Session("cpu", "fp32")
     terms = learner.validate((blocks, inputs, positions, labels), session, chunk=chunk)
     assert terms["mlm"] == pytest.approx(expected, rel=1e-5)
+
+
+class Share:
+    """One of several processes. `sent` holds what those before it have sent to all the others."""
+
+    def __init__(self, rank, world, sent):
+        self.rank, self.world, self.sent = rank, world, sent
+
+    rows = Processes.rows
+
+    def all_reduce_sum(self, sums):
+        self.sent.append(sums.clone())
+        sums.copy_(sum(self.sent))
+
+
+@pytest.mark.parametrize("unlabelled", [slice(3, 9), slice(None)])
+@pytest.mark.parametrize("name", ["scratch", *TAUGHT])
+def test_validation_is_the_loss_of_the_whole_set_however_it_is_cut(name, unlabelled):
+    learner = learner_of(name, "2x64").eval()
+    validation = batch(0)
+    validation[3][unlabelled] = -100
+    with torch.no_grad():
+        expected = {term: value.item() for term, value in learner(*validation).items()}
+    assert unlabelled != slice(None) or expected.get("mlm", 0.0) == 0.0
+    for world, chunk in ((1, 8), (1, 3), (2, 1), (3, 2), (9, 3)):  # 8 rows: each of 9 takes all
+        sent = []
+        for rank in range(world):
+            session = SimpleNamespace(processes=Share(rank, world, sent),
+                                      autocast=contextlib.nullcontext)
+            terms = learner.validate(validation, session, chunk=chunk)
+        assert terms == pytest.approx(expected, rel=1e-5), (world, chunk)  # in the last process
 
 
 def test_the_rate_rises_for_6_percent_then_falls_to_zero():

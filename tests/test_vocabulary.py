@@ -4,7 +4,6 @@ import os
 import random
 
 from plumbing import vocabulary
-from plumbing.wordpiece import SPECIAL
 
 import pytest
 
@@ -30,11 +29,41 @@ def test_every_process_makes_the_same_vocabulary(python, tmp_path, size):
     assert len(made) == 1 and "[MASK]" in made.pop()
 
 
-def test_the_most_frequent_letters_are_kept_and_of_equals_the_first():
-    texts = ["b a c a", "d \u00e9 \u4e2d"]
-    normalizer = vocabulary.wordpiece.wordpiece({piece: i for i, piece in enumerate(SPECIAL)})
-    letters = vocabulary.most_frequent_letters(texts, normalizer.normalizer, 3)
-    assert letters == ["a", "b", "c"]
+def test_letters_are_counted_as_bert_reads_them_and_of_equals_the_first_comes_first():
+    texts = ["b A c a", "d \u00e9 \u4e2d"]
+    counts = vocabulary.letter_counts(texts, vocabulary.without_words().normalizer)
+    assert list(counts.items()) == [("a", 2), *((letter, 1) for letter in "bcde\u4e2d")]
+
+
+@pytest.mark.parametrize("room, common, kept", [
+    (8, 0, "ab"),    # 9,995 of 10,000
+    (8, 3, "abc"),   # the common ones, however rare
+    (8, 9, "abcd"),  # as many as there are
+    (5, 9, "ab"), (3, 9, "a"),  # two places for a letter
+    (0, 9, "a")])
+def test_the_most_frequent_letters_get_places_until_they_cover_the_text(monkeypatch, room, common,
+                                                                        kept):
+    monkeypatch.setattr(vocabulary, "COMMON_LETTERS", common)
+    counts = {"a": 9000, "b": 995, "c": 4, "d": 1}
+    pieces_of = {letter: [letter, "##" + letter] for letter in counts}
+    assert "".join(vocabulary.kept_letters(counts, pieces_of, room)) == kept
+
+
+def share_unknown(texts, size):
+    """The share of the texts' tokens that a vocabulary made from them does not know."""
+    tokenizer = vocabulary.train_wordpiece(lambda: iter(texts), size)
+    assert tokenizer.get_vocab_size() <= size
+    tokens = [token for text in texts for token in tokenizer.encode(text).tokens[1:-1]]
+    return tokens.count("[UNK]") / len(tokens)
+
+
+@pytest.mark.parametrize("size, unknown", [
+    (8192, 0), (1205, 0),
+    (1005, 200 / 1300)])  # all of its places hold letters
+def test_a_text_of_many_letters_has_no_unknown_ones_where_there_are_places(size, unknown):
+    letters = [chr(0x4E00 + i) for i in range(1200)]
+    texts = ["".join(letters), "".join(letters[:100])]
+    assert share_unknown(texts, size) == pytest.approx(unknown)
 
 
 def test_punctuation_and_chinese_characters_are_words_of_their_own():
@@ -55,6 +84,15 @@ def test_a_vocabulary_has_the_size_that_is_wanted_and_holds_the_frequent_words()
 
 def test_a_word_of_ten_thousand_letters_does_not_stop_the_trainer():
     assert list(vocabulary.beginning(iter(["a " + "b" * 20_000 + " c"]))) == ["a   c"]
+
+
+@pytest.mark.parametrize("run, words", [
+    ("\u4e2d\u6587" * 6000, 12_000), ("one_two_" * 2000, 8000),
+    ("\u4e2d" + "b" * 20_000 + "\u6587", 2)])
+def test_a_run_of_ten_thousand_letters_that_are_many_words_is_read(run, words):
+    text, = vocabulary.beginning(iter([run]))
+    assert len(text.split()) == words and set(text) - {" "} <= set(run)
+    assert share_unknown(["\u4e2d\u6587" * 6000], 50) == 0
 
 
 def test_only_the_beginning_of_a_long_text_is_read(monkeypatch):

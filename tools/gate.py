@@ -77,7 +77,7 @@ def train_models():
     for folder, words in MODELS.items():
         command = [sys.executable, str(TRAIN), *shlex.split(words), "--out", folder]
         cli.say(f"python train.py {words} --out {folder}")
-        if subprocess.run(command).returncode:
+        if subprocess.run(command, env=cli.environment_of_one()).returncode:
             raise UserError(f"this training failed: python train.py {words} --out {folder}")
     return list(MODELS)
 

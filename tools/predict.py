@@ -17,7 +17,6 @@ import sys
 import warnings
 from typing import NamedTuple
 
-from files import text
 from plumbing import cli, disk, wordpiece
 from plumbing.cli import UserError
 from plumbing.teacher import fetch
@@ -25,6 +24,7 @@ from plumbing.teacher import fetch
 import torch
 
 from data import generator
+from files import text
 from model import Bert
 from world.source import VALIDATION_SEED, StorySource
 
@@ -123,9 +123,11 @@ def hide_words(document, predictor, longest, seed):
     encoding = predictor.tokenizer.encode(document, add_special_tokens=False)
     n = max(1, longest - 2)  # tokens: [CLS] and [SEP] come around them
     words, spans = encoding.word_ids[:n], encoding.offsets[:n]
+    # A byte-level token begins with the space before its word, which [MASK] then stands for, too.
+    written = [document[start:end] for start, end in spans]
     unknown = predictor.vocabulary.unk
     can_be_hidden = [i for i in range(len(words)) if encoding.word_ids.count(words[i]) == 1
-                     and encoding.ids[i] != unknown and document[slice(*spans[i])].isalpha()]
+                     and encoding.ids[i] != unknown and written[i].strip().isalpha()]
     if not can_be_hidden:
         raise UserError("the held-out text has no word to hide: give a text with a [MASK]")
     k = min(HIDDEN_WORDS, len(can_be_hidden))
@@ -134,7 +136,7 @@ def hide_words(document, predictor, longest, seed):
     for i in chosen:
         masked += document[end:spans[i][0]] + "[MASK]"
         end = spans[i][1]
-    return masked + document[end:spans[-1][1]], [document[slice(*spans[i])] for i in chosen]
+    return masked + document[end:spans[-1][1]], [written[i] for i in chosen]
 
 
 def held_out_document(predictor, seed):
@@ -247,7 +249,7 @@ def table(guesses, hidden, has_bars):
     for number, word in enumerate(hidden):
         heading = f"[MASK] {number + 1}" if len(hidden) > 1 else "[MASK]"
         if word is not None:
-            heading += f" hides: {word}"
+            heading += f" hides: {word.strip()}"
         columns = [column(of_model[number], has_bars) for of_model in guesses.values()]
         if len(guesses) > 1:
             columns = [[name, *rows] for name, rows in zip(guesses, columns)]

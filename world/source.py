@@ -17,13 +17,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from files.text import checksum
 from plumbing import wordpiece
 from plumbing.cli import UserError
 from plumbing.tokens import tokenized
 
 import numpy as np
 
+from files.text import checksum
 from world import stories
 
 SHARD_TOKENS = 2 ** 18

@@ -1,0 +1,1 @@
+"""How a program runs: its command line, its settings, its run's folder, the machine."""

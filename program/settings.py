@@ -1,0 +1,45 @@
+"""A program's settings: a frozen dataclass that the command line fills.
+
+    @dataclass(frozen=True)
+    class Settings:
+        flops: int = option(None, "the budget, like 1e13", cli.number, metavar="C", required=True)
+        dropout: float = option(0.0, "default: 0", cli.real(0, 0.9), metavar="p")
+
+    settings = settings.read(Settings, "Pretrain a BERT.", ["--flops", "1e13"])
+
+The settings of a program stand at its top, each with its default and a line of help. Nothing writes
+into them once they were read: where one setting follows from another, `dataclasses.replace` makes
+new ones.
+"""
+import dataclasses
+
+from plumbing import cli
+
+
+def option(default, help, type=str, **more):
+    """A field of a program's settings: its default, its line of help, how its text is read (`type`
+    raises UserError), and what argparse needs besides, such as choices, nargs and metavar."""
+    return dataclasses.field(default=default, metadata={"help": help, "type": type, **more})
+
+
+def read(settings, description, argv=None, examples=""):
+    """The settings, an instance of the dataclass `settings`, from the words of a command line
+    (None: those of the running program). A field named a_b is the option --a-b. A field of the type
+    bool is a flag without a value, one that is `positional` has no dashes, and the value of one
+    that is `verbatim` may begin with dashes. Several values of one option become a tuple.
+
+    Raises UserError where the words are wrong."""
+    fields = dataclasses.fields(settings)
+    flags = {field.name: "--" + field.name.replace("_", "-") for field in fields}
+    verbatim = [flags[field.name] for field in fields if field.metadata.get("verbatim")]
+    parser = cli.Parser(verbatim, description=description, epilog=examples)
+    for field in fields:
+        words = {"default": field.default, **field.metadata}
+        words.pop("verbatim", None)
+        name = field.name if words.pop("positional", False) else flags[field.name]
+        if field.type is bool:
+            words = {"action": "store_true", "help": words["help"]}
+        parser.add_argument(name, **words)
+    values = vars(parser.parse_args(argv))
+    return settings(**{name: tuple(value) if isinstance(value, list) else value
+                       for name, value in values.items()})
