@@ -12,8 +12,8 @@ Shapes: B sequences, T tokens, k masked tokens in each, N = B k.
 """
 from typing import NamedTuple, Optional, Sequence
 
+from files import text as texts
 from plumbing import disk, tokens, wordpiece
-from plumbing import text as texts
 from plumbing.cli import UserError
 
 import numpy as np

@@ -19,7 +19,8 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, text
+from files import text
+from plumbing import cli, disk
 from plumbing.cli import UserError
 
 from measure import metrics
@@ -302,6 +303,9 @@ def read_part(folder, part, form):
 def hub_splits(name, data):
     """{split: a datasets.Dataset} of one task in the hub's data set. Raises Missing where the data
     set has no such task, and UserError where the hub cannot be reached."""
+    if text.is_reader_of_files(data):
+        raise UserError(f"--data {data}: there is no such folder, and the hub has no data set of "
+                        "that name")
     try:
         return text.load_from_hub(data, name)
     except UserError:

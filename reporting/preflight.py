@@ -2,7 +2,8 @@
 
 An hour later the same mistake would be found by a cell, and each of the others would have it, too.
 """
-from plumbing import cli, text, wordpiece
+from files import text
+from plumbing import cli, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
 from plumbing.teacher import fetch

@@ -134,7 +134,7 @@ def test_a_text_is_read_where_files_cannot_be_mapped_into_memory(book, monkeypat
     def refused(*_, **__):
         raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
     monkeypatch.setattr(mmap, "mmap", refused)
-    corpus = data.open_corpus(book, seq_len=16, seed=0, vocab_size=500)
+    corpus = data.open_corpus(data.Text(book, vocab_size=500), 16, 0)
     stream = np.fromfile(corpus.folder / "train.bin", corpus.info["dtype"])
     rows = corpus.rows("train", [3, 0])
     assert rows[:, 1:].tolist() == [stream[45:60].tolist(), stream[:15].tolist()]

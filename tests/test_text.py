@@ -1,288 +1,401 @@
-"""plumbing/text.py: every kind of file reads the same; what cannot be read is said in one line."""
-import bz2
+"""files/text.py: every kind of file reads the same, and what cannot be read is one line."""
 import gzip
 import json
-import lzma
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
-from plumbing import files, text
+from files import text
 from plumbing.cli import UserError
 from plumbing.wordpiece import SPECIAL
 
+import datasets
+import pyarrow
 import pytest
-import zstandard
 from huggingface_hub.errors import HfHubHTTPError
+from pyarrow import ipc, parquet
 
 DOCUMENTS = [f"Document number {i}: the quick brown fox jumps over lazy dog {i % 7}."
              for i in range(50)]
-OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+ROW = '{"text": "one"}\n'
+
+
+def zst(content):
+    """Bytes as the content of a .zst file."""
+    return pyarrow.compress(content, "zstd", asbytes=True)
+
+
+COMPRESS = {"": bytes, ".gz": gzip.compress, ".zst": zst}
 
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path / ".cache"))
+    monkeypatch.chdir(tmp_path)
 
 
-def write(path, rows=DOCUMENTS):
-    """A file of the kind that its name says, one document a row."""
-    kind = files.kind_of(path.name)
+def parquet_of(**columns):
+    """The bytes of a Parquet file."""
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table(columns), sink, row_group_size=7)
+    return sink.getvalue().to_pybytes()
+
+
+def contents_of(name, documents=DOCUMENTS):
+    """The bytes of a file of the kind that its name says, one document a row."""
+    _, kind, *ending = Path(name).name.rsplit(".", name.endswith((".gz", ".zst")) + 1)
+    rows = [{"text": document, "number": i} for i, document in enumerate(documents)]
+    separator = "\t" if kind == "tsv" else ","
+    lines = documents
+    if kind == "json":
+        lines = [json.dumps(rows, indent=1)]
+    elif kind == "jsonl":
+        lines = map(json.dumps, rows)
+    elif kind in ("csv", "tsv"):
+        lines = [f'"text"{separator}number']
+        lines += [f'"{row["text"]}"{separator}{row["number"]}' for row in rows]
+    content = "".join(f"{line}\n" for line in lines).encode()
     if kind == "parquet":
-        import pyarrow
-        from pyarrow import parquet
-        parquet.write_table(pyarrow.table({"text": rows, "number": list(range(len(rows)))}), path)
-        return
-    if kind == "text":
-        lines = rows
-    elif kind == "json":
-        lines = [json.dumps({"text": row, "number": i}) for i, row in enumerate(rows)]
-    else:
-        separator = "\t" if kind == "tsv" else ","
-        lines = [f"text{separator}number",
-                 *(f'"{row}"{separator}{i}' for i, row in enumerate(rows))]
-    content = "".join(line + "\n" for line in lines)
-    if path.suffix == ".zst":
-        path.write_bytes(zstandard.compress(content.encode()))
-        return
-    with OPEN.get(path.suffix, open)(path, "wt") as file:
-        file.write(content)
+        content = parquet_of(text=documents, number=list(range(len(documents))))
+    return COMPRESS[f".{ending[0]}" if ending else ""](content)
+
+
+def write(*names, **contents):
+    """Files below the working directory: of DOCUMENTS, or {name: content}."""
+    for name, content in {**{name: contents_of(name) for name in names}, **contents}.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def read(*data, column=None):
     """[(part, document)]"""
-    return list(text.open_source([str(entry) for entry in data], column).documents())
+    return list(text.open_source(list(map(str, data)), column).documents())
 
 
-# --------------------------------------------------------------------------------------------------
-# Files
-
-@pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.tsv", "a.md", "a.parquet",
-                                  "a.txt.gz", "a.jsonl.gz", "a.csv.bz2", "a.txt.xz", "a.txt.zst"])
-def test_every_kind_of_file_gives_the_same_documents(tmp_path, name):
-    write(tmp_path / name)
-    assert [document for _, document in read(tmp_path / name)] == DOCUMENTS
+def texts(*data, column=None):
+    """The documents, without blanks at their ends."""
+    return [document.strip() for _, document in read(*data, column=column)]
 
 
-def test_a_folder_is_its_files_and_their_names_say_what_is_validation(tmp_path):
-    write(tmp_path / "train-0.jsonl", DOCUMENTS[:20])
-    write(tmp_path / "train-1.jsonl", DOCUMENTS[20:40])
-    write(tmp_path / "validation.jsonl", DOCUMENTS[40:])
-    train = [("train", document) for document in DOCUMENTS[:40]]
-    validation = [("validation", document) for document in DOCUMENTS[40:]]
-    assert read(tmp_path) == train + validation
+def parts(*paths):
+    """{name of a file below the working directory: its part}"""
+    found, _ = text.files_at([Path(path) for path in paths])
+    return {str(path): part for path, part in found.items()}
 
 
-def test_where_all_files_are_called_validation_the_name_says_nothing(tmp_path):
-    write(tmp_path / "validation.jsonl")
-    assert {part for part, _ in read(tmp_path)} == {"train", "validation"}
+# ---- Kinds of files
+KINDS = ["txt", "md", "jsonl", "json", "csv", "tsv", "parquet"]
 
 
-def test_text_files_are_cut_at_empty_lines_where_there_are_some_else_at_each_line(tmp_path):
-    (tmp_path / "prose.txt").write_text("a paragraph\nof two lines\n\nanother one\n")
-    documents = [document.strip() for _, document in read(tmp_path / "prose.txt")]
-    assert documents == ["a paragraph\nof two lines", "another one"]
+@pytest.mark.parametrize("ending", COMPRESS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_gives_the_same_documents(kind, ending):
+    name = f"a.{kind}{ending}"
+    write(name)
+    assert [document for _, document in read(name)] == DOCUMENTS
+    os.rename(name, name.upper())
+    assert [document for _, document in read(".")] == DOCUMENTS
 
 
-def test_empty_documents_are_passed_over(tmp_path):
-    rows = ["one", "", "  ", None, "two"]
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
-    assert [document for _, document in read(tmp_path / "a.jsonl")] == ["one", "two"]
+@pytest.mark.parametrize("ending", [".gz", ".zst"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_compressed_file_that_was_cut_short_is_refused(kind, ending):
+    whole = contents_of(f"a.{kind}{ending}")
+    for content in (whole[:-1], whole[:-9], whole[:len(whole) // 2], b"not compressed" * 9):
+        write(**{f"a.{kind}{ending}": content})
+        with pytest.raises(UserError, match=rf"a\.{kind}\{ending} cannot be read"):
+            read(".")
 
 
-# --------------------------------------------------------------------------------------------------
-# What is held out
-
-def test_without_a_validation_split_a_copy_of_a_held_out_document_is_held_out_too(tmp_path):
-    rows = [f"line {i % 500} of a text" for i in range(2000)]  # each document four times
-    write(tmp_path / "a.txt", rows)
-    parts = {"train": set(), "validation": set()}
-    for part, document in read(tmp_path / "a.txt"):
-        parts[part].add(document)
-    assert not parts["train"] & parts["validation"]
-    assert len(parts["train"]) + len(parts["validation"]) == 500
-    assert 1 <= len(parts["validation"]) <= 15  # one in a hundred, give or take
+def test_what_save_to_disk_wrote_is_read_and_a_cut_stream_is_refused():
+    data = datasets.Dataset.from_dict({"text": DOCUMENTS})
+    data.select(range(0, 50, 2)).save_to_disk("saved")
+    assert texts("saved") == DOCUMENTS[::2]
+    with open("a.arrow", "wb") as sink, ipc.new_stream(sink, data.data.schema) as writer:
+        writer.write_table(data.data.table, max_chunksize=5)
+    os.truncate("a.arrow", os.path.getsize("a.arrow") - 8)  # the reader would not miss its end
+    with pytest.raises(UserError, match="a.arrow cannot be read .*cut short"):
+        read("a.arrow")
 
 
-def test_two_documents_are_enough_for_both_parts_however_their_checksums_fall(tmp_path):
-    for i in range(20):
-        path = tmp_path / f"{i}.txt"
-        write(path, [f"first {i}", f"second {i}"])
-        assert read(path) == [("train", f"first {i}"), ("validation", f"second {i}")]
+LINES = [f"document {i}" for i in range(400)]
+PARAGRAPHS = [f"paragraph {i}\nof two lines" for i in range(40)]
 
 
-@pytest.mark.parametrize("names", [
-    ("train.jsonl", "valid.jsonl", "test.jsonl"), ("train/0.txt", "validation/0.txt", "test/0.txt"),
-    ("a.txt", "dev/0.txt", "test/0.txt"),
-    ("train-00000-of-00001.parquet", "val.parquet", "test-00000-of-00001.parquet")])
-def test_a_test_split_is_in_neither_part_and_one_line_says_so(tmp_path, capsys, names):
-    train, validation, test = DOCUMENTS[:20], DOCUMENTS[20:30], DOCUMENTS[30:]
-    for name, documents in zip(names, (train, validation, test)):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        write(tmp_path / name, documents)
-    assert read(tmp_path) == ([("train", document) for document in train]
-                              + [("validation", document) for document in validation])
-    assert capsys.readouterr().out.count("1 called test") == 1
+@pytest.mark.parametrize("content, documents", [
+    ("a\nb\nc", ["a", "b", "c"]), ("a\r\nb\r\n", ["a", "b"]), ("a\nb\n\nc\n", ["a\nb", "c"]),
+    ("a\r\n\r\nb", ["a", "b"]), ("\ufeffa\nb", ["a", "b"]),
+    ("a\u2028b\nc\x85d", ["a\u2028b", "c\x85d"]),
+    # An empty line somewhere does not make one document of many lines.
+    *(["\n".join(LINES) + end, LINES] for end in ("", "\n", "\n\n")),
+    ("\n\n" + "\n".join(LINES), LINES), ("\n".join([*LINES[:50], "", *LINES[50:]]), LINES),
+    ("\r".join([*LINES[:50], " ", *LINES[50:]]), LINES),
+    # A line of white space is empty, whatever ends it.
+    *([end.join(PARAGRAPHS), PARAGRAPHS]
+      for end in ("\n\n", "\n \t\n", "\r\n\r\n", "\r\r", "\n\u00a0\n", "\n\n\n"))])
+def test_text_is_cut_at_empty_lines_where_it_has_some_else_at_each_line(monkeypatch, content,
+                                                                        documents):
+    write(**{"a.txt": content})
+    for characters in (1, 2, 3, 7, 2 ** 20):  # a paragraph is whole wherever the reader pauses
+        monkeypatch.setattr(text, "CHARACTERS", characters)
+        assert texts("a.txt") == documents
 
 
-def test_a_test_file_alone_is_what_the_user_wants_to_train_on(tmp_path):
-    write(tmp_path / "test.txt")
-    assert {part for part, _ in read(tmp_path / "test.txt")} == {"train", "validation"}
+@pytest.mark.parametrize("name, content, documents", [
+    ("a.txt.zst", zst(b"one\n") + zst(b"two\n"), ["one", "two"]),  # two compressed parts
+    ("a.txt.gz", gzip.compress(b"one\n") + gzip.compress(b"two\n"), ["one", "two"]),
+    ("a.jsonl", ROW + '\n  \n{"text": "caf\\u00e9\\n\\u2028"}', ["one", "caf\u00e9"]),
+    ("a.jsonl", '{"text": "\\ud83d\\ude00"}', ["\U0001f600"]),
+    ("a.jsonl", '\ufeff{"text": "", "n": 1}\n{"text": " ", "n": "x"}\n' + ROW, ["one"]),
+    ("a.jsonl", '{"body": null}\n{"body": "b", "n": 1}', ["b"]),
+    ("a.json", '\n [{"text": "a"}, {"text": "b", "n": [1]}]', ["a", "b"]),
+    ("a.csv", '\ufefftext,n\n"a, ""b""\nc",1\r\n\nNA,2\n', ['a, "b"\nc', "NA"]),
+    ("a.csv", "text,n\na,1,\nb,2,\n", ["a", "b"]),  # many programs end a line with a separator
+    ("a.tsv", 'text\tn\na, b\t1\nhe said "c"\t2\n', ["a, b", 'he said "c"']),
+    ("a.parquet", parquet_of(n=[1, 2], body=["x", None]), ["x"]),
+    ("a.parquet", parquet_of(n=[1], body=pyarrow.array(["x"]).dictionary_encode()), ["x"])])
+def test_the_rows_of_a_file(name, content, documents):
+    write(**{name: content})
+    assert texts(name) == documents
 
 
-def test_validation_and_test_without_training_are_refused(tmp_path):
-    write(tmp_path / "test.txt")
-    write(tmp_path / "valid.txt")
-    with pytest.raises(UserError, match="none is left to train on"):
-        read(tmp_path)
-
-
-# --------------------------------------------------------------------------------------------------
-# What cannot be read
-
+# ---- What cannot be read
 @pytest.mark.parametrize("name, content, message", [
-    ("missing.txt", None, "no such file, folder or hub id"),
-    ("a.txt", b"", "is empty"),
-    ("a.docx", b"PK", "should end in"),
-    ("a.txt", b"\x7fELF\0\0\1\2" * 99, "NUL bytes"),
-    ("a.txt", "caf\u00e9 au lait\n".encode("latin-1") * 9, "not UTF-8|codec"),
-    ("a.jsonl", b'{"text": "fine"}\n{"text": "no end\n', "line 2 is not JSON"),
-    ("a.parquet", b"this is not parquet" * 9, "cannot be"),
-    ("a.txt.gz", b"this is not gzip" * 9, "cannot be read"),
-    ("a.csv", b"first,second\nx,y\n", "--text-column"),
-    ("a.jsonl", b'{"text": 3}\n', "line 1: the column text holds a number"),
-])
-def test_what_cannot_be_read_is_said_in_one_line_that_names_it(tmp_path, name, content, message):
-    path = tmp_path / name
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=message) as failure:
-        read(path)
-    assert name in str(failure.value)
+    ("a.txt", b"", "a.txt is empty"),
+    ("a.docx", b"PK", "a.docx holds no text: wanted are files that end in .txt"),
+    ("a.gz", b"", "a.gz holds no text"),
+    *((name, b"PK", f"{name} is packed in a way that is not read here: unpack it")
+      for name in ("a.zip", "a.txt.bz2", "a.jsonl.xz")),
+    ("a.txt", b"\x7fELF\0\0\1\2" * 99, "a.txt is not text: it holds NUL bytes"),
+    *((name, "text\ncaf\u00e9\n".encode("latin-1"), f"{name} cannot be read .*UnicodeDecodeError")
+      for name in ("a.txt", "a.csv", "a.tsv")),
+    ("a.parquet", b"this is not parquet" * 9, "a.parquet cannot be read"),
+    ("a.jsonl", ROW + '{"text": "no end\n', "a.jsonl, line 2: .*wanted are lines like"),
+    ("a.jsonl", "{\n}\n", "line 1"), ("a.jsonl", ROW + "3\n", "line 2: a row is no object"),
+    ("a.jsonl", ROW + "null\n", "line 2: a row is no object"),
+    ("a.jsonl", ROW + '{"n": 1, "n": 2}\n', "line 2: a column, or a key, is there twice"),
+    ("a.json", '[{"text": "a"}, "b"]', "a row is no object"), ("a.json", '[{"a": 1}', "line 1"),
+    ("a.json", '[{"n": 1, "n": 2}]', "is there twice"), ("a.json", "[" * 100_000, "line 1"),
+    ("a.jsonl", ROW + '{"text": 7}\n', "row 2: the column text holds 7, no text: mend the row"),
+    ("a.jsonl", ROW + '{"text": "\\ud83d"}', r"row 2: the column text holds half a character"),
+    ("a.parquet", parquet_of(text=[b"x"]), "row 1: the column text holds b'x', no text"),
+    ("a.csv", "text\na cat, a dog\n", "line 2: 2 fields, where the header has 1"),
+    ("a.csv", "text,n,m\na,1,2\nb\n", "line 3: 1 fields, where the header has 3"),
+    ("a.csv", 'text,n\n"a" b,1\n', "line 2: .*quote"), ("a.csv", "text,n,n\na,b,c\n", "twice"),
+    ("a.csv", 'text,n\n"a,1\nb,2\n', "line 3: unexpected end of data"),
+    ("a.csv", 'n,text\n1,"a\n2,b\n', "line 3: unexpected end of data"),
+    *(("a.csv", content, "line 1: the header should name the columns, and it is")
+      for content in ("id;text\n1;a, b\n", "id\ttext\n1\ta\n", "The cat sat.\nThe dog ran.\n")),
+    *((name, content, f"{name} has the columns {columns}: say which holds the text with")
+      for name, content, columns in (
+          ("a.csv", "first,second\nx,y\n", "first, second"), ("a.jsonl", '{"n": 1}', "n"),
+          ("a.parquet", parquet_of(a=["x"], b=["y"]), "a, b")))])
+def test_what_cannot_be_read_is_said_in_one_line_that_names_it(name, content, message):
+    write(**{name: content})
+    with pytest.raises(UserError, match=message) as refusal:
+        read(name)
+    assert name in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_a_wrong_column_is_answered_with_the_columns_that_there_are(tmp_path):
-    write(tmp_path / "a.csv")
-    with pytest.raises(UserError, match="text, number"):
-        read(tmp_path / "a.csv", column="body")
+@pytest.mark.parametrize("names, given, message", [
+    (["cover.png"], ".", "holds no text"), ([".a.txt"], ".", "holds no text"),
+    # Some names are readers of files in `datasets`, and no data set of the hub.
+    *((["a.txt"], name, f"no such file, folder or hub id: {name}")
+      for name in ("missing.txt", "text", "csv", "json", "parquet", "arrow", "imagefolder")),
+    ([], "", "an empty name"), (["a.txt", "b.zip"], ".", "b.zip is packed"),
+    (["a.txt", "a.txt.gz"], ".", "a.txt and a.txt.gz look like one text in two files"),
+    (["train-00000-of-00002.txt"], ".", r"train-\*.txt are 1 files, and by their names 2"),
+    (["d-00000-of-00001.txt", "d-00000-of-00002.txt", "d-00001-of-00002.txt"], ".",
+     r"d-\*.txt are 3 files, and by their names 1 and 2"),
+    (["test.txt", "valid.txt"], ".", "called validation and test, and none is left to train on")])
+def test_a_path_without_a_whole_text_is_refused(names, given, message):
+    write(*names)
+    with pytest.raises(UserError, match=message):
+        read(given)
 
 
-def test_a_column_of_files_without_columns_is_refused(tmp_path):
-    (tmp_path / "a.txt").write_text("one\ntwo\n")
-    with pytest.raises(UserError, match="--text-column body: .* holds text and no rows"):
-        text.open_source([str(tmp_path)], "body")
+# ---- Names
+@pytest.mark.parametrize("name", [
+    "book [1].txt", "what?.txt", "all*.txt", "a::b.txt", "{a,b}.txt", "100%.txt", "~a.txt", " .txt",
+    "a\nb.txt", "Books [2024]/a.txt", os.fsdecode(b"caf\xe9.txt"), ".hidden/a.txt", "README.md"])
+def test_a_name_means_that_file_and_no_other(name):
+    others = ["book 1.txt", "whatx.txt", "all of it.txt", "a", "b.txt", "Books 2/b.txt"]
+    write(**dict.fromkeys(others, "others\n"), **{name: "this\n"})
+    assert texts(Path.cwd() / (Path(name).parent if "/" in name else name)) == ["this"]
 
 
-def test_a_folder_of_text_and_rows_is_read_whole(tmp_path):
-    write(tmp_path / "a.csv", DOCUMENTS[:10])
-    write(tmp_path / "b.jsonl", DOCUMENTS[10:20])
-    write(tmp_path / "c.txt", DOCUMENTS[20:30])
-    write(tmp_path / "d.parquet", DOCUMENTS[30:40])
-    write(tmp_path / "e.tsv", DOCUMENTS[40:])
-    assert [document for _, document in read(tmp_path)] == DOCUMENTS
+@pytest.mark.parametrize("part, names", [
+    ("train", ["train-00000-of-00001.parquet", "training set.txt", "wiki.train.tokens.txt"]),
+    ("validation", ["books_valid.txt", "dev.tsv", "val1.jsonl", "dev-v2.0.json", "valid/a.txt",
+                    "validation-00000-of-00001-0123456789abcdef.parquet", "x/dev/a.txt.gz"]),
+    ("test", ["test.txt", "TEST.TXT", "wiki.test.tokens.txt", "test_data.csv", "evaluation.csv",
+              "test/deep/a.txt", "x_test.txt.zst"]),
+    # A part is what a whole name says. These are titles, or other words.
+    (None, ["A Test of Wills.txt", "Val McDermid.txt", "Volume 1-of-3.txt", "latest.txt",
+            "validity.txt", "testament.txt", "The Dev.txt", "my test file.txt", "A Test/b.txt"])])
+def test_a_whole_name_says_the_part(part, names):
+    write(*names)
+    assert parts(".") == dict.fromkeys(names, part)
 
 
-def test_beside_files_of_text_a_file_about_them_is_not_read_in_silence(tmp_path):
-    write(tmp_path / "a.txt")
-    (tmp_path / "catalogue.jsonl").write_text('{"title": "A Tale of Two Cities", "year": 1859}')
-    with pytest.raises(UserError, match="catalogue.jsonl has the columns title, year"):
-        read(tmp_path)
+def test_the_folder_that_the_user_names_says_nothing_and_those_below_it_do():
+    write("test/a.txt", "test/b.txt", "train/c.txt", "dev/train.txt")
+    assert parts("test") == parts("test/a.txt", "test/b.txt") == {"test/a.txt": None,
+                                                                  "test/b.txt": None}
+    assert parts(".") == parts("dev", "test", "train") == {
+        "dev/train.txt": "train",  # its own name counts first
+        "test/a.txt": "test", "test/b.txt": "test", "train/c.txt": "train"}
 
 
-def test_a_row_that_holds_no_text_is_named(tmp_path):
-    rows = [*DOCUMENTS[:20], 7, *DOCUMENTS[20:]]
-    write(tmp_path / "a.jsonl", rows)
-    with pytest.raises(UserError, match="a.jsonl, line 21: the column text holds a number"):
-        read(tmp_path)
+def test_numbered_files_that_are_named_one_by_one_are_what_the_user_means():
+    write("train-00000-of-00003.txt", "train-00002-of-00003.txt")
+    assert len(parts(*Path().glob("*.txt"))) == 2
 
 
-def test_only_the_column_of_text_matters(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "one", "n": 1, "tags": ["x"]}\n')
-    (tmp_path / "b.jsonl").write_text('{"text": "two", "n": "many"}\n{"n": null, "text": null}\n')
-    (tmp_path / "c.csv").write_text('id,text\n7,three\n')
-    assert [document for _, document in read(tmp_path)] == ["one", "two", "three"]
+def test_hidden_files_records_and_links_to_nowhere_are_left_out_and_other_kinds_are_said(capsys):
+    write("a.txt", ".b.txt", ".git/c.txt", "sub/.cache/d.txt", "sub/e.txt", "README.md",
+          "cover.png", "dataset_info.json", "train-1-of-3.txt", **{"nothing.txt": ""})
+    os.symlink("gone.txt", "b.txt")
+    assert set(parts(".")) == {"a.txt", "sub/e.txt", "train-1-of-3.txt"}
+    read(".")
+    assert "3 files to train on, 0 for validation, 2 left out: b.txt, co" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
-def test_the_column_is_chosen_once_for_all_files(tmp_path, names):
-    (tmp_path / f"{names[0]}.jsonl").write_text('{"text": "one", "title": "x"}\n')
-    (tmp_path / f"{names[1]}.jsonl").write_text('{"body": "two"}\n')
-    with pytest.raises(UserError, match=f"{names[1]}.jsonl has the columns body"):
-        read(tmp_path)
+def test_each_real_file_is_read_once_whatever_leads_to_it():
+    write("elsewhere/a.txt", "elsewhere/b.txt", "books/c.txt")
+    os.symlink("../elsewhere", "books/linked")
+    os.symlink("../books", "books/around")  # a circle
+    os.symlink("c.txt", "books/d.txt")
+    os.link("books/c.txt", "books/e.txt")
+    assert list(parts("books")) == ["books/c.txt", "books/linked/a.txt", "books/linked/b.txt"]
+    assert len(parts("books/c.txt", "./books/c.txt", Path("books/e.txt").absolute(), "books")) == 3
 
 
-def test_rows_that_lack_the_column_are_counted(tmp_path, capsys):
-    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"txt": "two"}\n{"text": "three"}\n')
-    assert [document for _, document in read(tmp_path)] == ["one", "three"]
-    assert "a.jsonl: 1 of 3 rows have no text, and are left out" in capsys.readouterr().out
+# ---- Columns
+def test_a_folder_of_text_and_rows_is_read_whole():
+    names = ["a.csv", "b.jsonl", "c.txt", "d.parquet", "e.tsv"]
+    write(**{name: contents_of(name, DOCUMENTS[10 * i:10 * i + 10])
+             for i, name in enumerate(names)},
+          **{"f.parquet": parquet_of(text=pyarrow.array([], "string"))})
+    assert [document for _, document in read(".")] == DOCUMENTS
 
 
-def test_half_a_character_is_named_with_its_row(tmp_path):
-    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n{"text": "\\ud83d"}\n')
-    with pytest.raises(UserError, match="a.jsonl, line 2: the column text holds half a character"):
-        read(tmp_path)
+@pytest.mark.parametrize("contents, column, message", [
+    # The column is chosen once, for all files.
+    ({"a.jsonl": ROW, "b.jsonl": '{"body": "two"}'}, None, "b.jsonl has the columns body"),
+    ({"b.jsonl": ROW, "a.jsonl": '{"body": "two"}'}, None, "a.jsonl has the columns body"),
+    # Beside files of text, a file of rows may be about them.
+    ({"a.txt": "a\nb", "c.jsonl": '{"title": "x"}'}, None, "c.jsonl has the columns title: say"),
+    ({"a.csv": "first,second\na,b\n"}, "body", "a.csv has the columns first, second"),
+    ({"a.parquet": parquet_of(n=[1])}, "body", "a.parquet has the columns n"),
+    ({"a.txt": "a\nb"}, "body", "--text-column body: .* holds text and no rows")])
+def test_a_wrong_column_is_answered_with_the_columns_that_there_are(contents, column, message):
+    write(**contents)
+    with pytest.raises(UserError, match=message):
+        read(".", column=column)
 
 
-def test_an_empty_name_is_not_the_working_directory(tmp_path, monkeypatch):
-    write(tmp_path / "a.txt")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="an empty name"):
-        read("")
+def test_the_column_may_be_named_and_rows_that_lack_it_are_counted(capsys):
+    write(**{"a.csv": "the words\na b\n", "b.jsonl": ROW + '{"the words": "c"}\n' + ROW})
+    assert texts(".", column="the words") == ["a b", "c"]
+    assert "b.jsonl: 2 of 3 rows have no the words, and are left out" in capsys.readouterr().out
 
 
-def test_each_text_file_is_cut_in_its_own_way(tmp_path):
-    (tmp_path / "a.txt").write_text("a line\nanother line\n")
-    (tmp_path / "b.txt").write_text("a paragraph\nof two lines\n\nanother one\n")
-    documents = [document.strip() for _, document in read(tmp_path)]
-    assert documents == ["a line", "another line", "a paragraph\nof two lines", "another one"]
-    (tmp_path / "c.txt").write_bytes(b"\0\0\0\0")
-    with pytest.raises(UserError, match="c.txt is not text"):
-        read(tmp_path)
+# ---- What is held out
+@pytest.mark.parametrize("names", [
+    ("a.txt", "dev/0.txt", "test/0.txt"), ("train.jsonl", "valid.jsonl", "test.jsonl"),
+    ("train-00000-of-00001.parquet", "val.parquet", "test-00000-of-00001.parquet")])
+def test_a_test_split_is_in_neither_part_and_one_line_says_so(capsys, names):
+    split = {"train": DOCUMENTS[:20], "validation": DOCUMENTS[20:30], "test": DOCUMENTS[30:]}
+    write(**{name: contents_of(name, documents) for name, documents in zip(names, split.values())})
+    assert read(".") == [(part, document) for part in ("train", "validation")
+                         for document in split[part]]
+    assert capsys.readouterr().out.count(f"1 left out: {names[2]} (called test)") == 1
 
 
-# --------------------------------------------------------------------------------------------------
-# The hub
+def test_a_copy_of_a_held_out_document_is_held_out_too():
+    write(**{"a.txt": "".join(f"line {i % 500} of a text\n" for i in range(2000))})
+    held_out = {part: {document for other, document in read("a.txt") if other == part}
+                for part in ("train", "validation")}
+    assert not held_out["train"] & held_out["validation"]
+    assert 1 <= len(held_out["validation"]) <= 15  # one in a hundred of 500, give or take
 
-def test_a_hub_id_goes_to_load_dataset_with_its_configuration(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
-    calls = []
 
-    def load_dataset(*arguments, **options):
-        calls.append((arguments, options))
-        return datasets.Dataset.from_dict({"text": DOCUMENTS}).to_iterable_dataset()
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    documents = [document for _, document in read("wikimedia/wikipedia:20231101.en")]
-    assert documents == DOCUMENTS
-    [(arguments, options)] = calls
+def test_two_documents_are_enough_for_both_parts_however_their_checksums_fall():
+    for name in ("a.txt", "test.txt", "validation.txt"):  # alone, a name says no part
+        for i in range(20):
+            write(**{name: f"first {i}\nsecond {i}"})
+            assert read(name) == [("train", f"first {i}"), ("validation", f"second {i}")]
+
+
+# ---- The hub
+STREAMED = datasets.Dataset.from_dict({"text": DOCUMENTS}).to_iterable_dataset()
+
+
+class Hub:
+    """What stands in for the hub. `sha` is its commit, or None where there is no network."""
+
+    def __init__(self, monkeypatch, loaded):
+        self.sha, self.calls, self.loaded = "c0ffee0", [], loaded
+        monkeypatch.setattr(datasets, "load_dataset", self.load_dataset)
+        monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", self.dataset_info)
+
+    def dataset_info(self, *_, **__):
+        if self.sha is None:
+            raise ConnectionError("no network")
+        return self
+
+    def load_dataset(self, *arguments, **options):
+        self.calls.append((self.dataset_info() and arguments, options))
+        return self.loaded
+
+
+def test_a_hub_id_goes_to_load_dataset_with_its_configuration_and_its_commit(tmp_path, monkeypatch):
+    hub = Hub(monkeypatch, STREAMED)
+    assert texts("wikimedia/wikipedia:20231101.en") == DOCUMENTS
+    [(arguments, options)] = hub.calls
     assert arguments == ("wikimedia/wikipedia", "20231101.en")
     assert options["streaming"] and options["cache_dir"].startswith(str(tmp_path))
+    assert options["revision"] == "c0ffee0"
+
+
+def test_without_a_network_the_key_is_that_of_the_commit_that_was_seen_last(monkeypatch, capsys):
+    hub = Hub(monkeypatch, STREAMED)
+    online = text.open_source(["some/data"])
+    hub.sha = None
+    offline = text.open_source(["some/data"])
+    assert offline.key == online.key and len(hub.calls) == 1  # nothing was loaded
+    assert "the hub does not answer" in capsys.readouterr().out
+    with pytest.raises(UserError, match="some/data cannot be loaded from the hub"):
+        list(offline.documents())
+    with pytest.raises(UserError, match="other/data cannot be loaded from the hub"):
+        text.open_source(["other/data"])
+    hub.sha = "decade0"
+    assert text.open_source(["some/data"]).key != online.key
 
 
 def test_a_data_set_of_the_hub_with_splits_trains_on_train_and_validates_on_validation(monkeypatch):
-    datasets = pytest.importorskip("datasets")
     splits = {"train": DOCUMENTS[:20], "test": DOCUMENTS[20:30], "validation": DOCUMENTS[30:]}
-    loaded = datasets.IterableDatasetDict(
-        {split: datasets.Dataset.from_dict({"text": texts}).to_iterable_dataset()
-         for split, texts in splits.items()})
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: loaded)
-    assert read("some/data") == ([("train", document) for document in splits["train"]]
-                                 + [("validation", document) for document in splits["validation"]])
+    loaded = datasets.DatasetDict({split: datasets.Dataset.from_dict({"text": documents})
+                                   for split, documents in splits.items()})
+    hub = Hub(monkeypatch, loaded)
+    assert read("some/data") == [(part, document) for part in ("train", "validation")
+                                 for document in splits[part]]
+    del hub.loaded["train"]
+    with pytest.raises(UserError, match="has the splits test, validation: say which is for"):
+        read("some/data")
+    hub.loaded = STREAMED
+    with pytest.raises(UserError, match="some/data has the columns text: say which"):
+        read("some/data", column="body")
 
 
-@pytest.mark.parametrize("name", ["text", "csv", "json", "parquet", "arrow", "imagefolder"])
-def test_a_reader_of_files_is_no_data_set_of_the_hub(tmp_path, monkeypatch, name):
-    write(tmp_path / "a.txt")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=f"no such file, folder or hub id: {name}"):
-        read(name)
-
-
-def test_a_hub_that_is_busy_says_so_before_and_while_a_text_is_read(tmp_path, monkeypatch):
-    datasets = pytest.importorskip("datasets")
+def test_a_hub_that_is_busy_says_so_before_and_while_a_text_is_read(monkeypatch):
     response = SimpleNamespace(status_code=429, headers={}, request=None)
 
     def busy(*_, **__):
         raise HfHubHTTPError("Too Many Requests", response=response)
         yield
+    hub = Hub(monkeypatch, None)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: next(busy()))
     with pytest.raises(UserError, match="some/data cannot .*: the hub is busy: try again later"):
         read("some/data")
@@ -290,66 +403,42 @@ def test_a_hub_that_is_busy_says_so_before_and_while_a_text_is_read(tmp_path, mo
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
     with pytest.raises(UserError, match="some/data cannot .*: the hub is busy: try again later"):
         read("some/data")
+    assert not hub.asked
 
 
-def test_an_id_that_the_hub_does_not_give_is_one_line():
-    with pytest.raises(UserError, match="no-such/data-set cannot be loaded from the hub"):
-        read("no-such/data-set")
-
-
-# --------------------------------------------------------------------------------------------------
-# A vocabulary of the text's own
-
-def test_a_vocabulary_is_made_once_and_then_read_from_the_cache(tmp_path, capsys):
-    write(tmp_path / "a.txt")
-    made, read_again = (text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
-                        for _ in range(2))
-    assert made.to_str() == read_again.to_str() and made.get_vocab_size() <= 120
+# ---- A vocabulary of the text's own
+def test_a_vocabulary_is_made_once_and_again_where_it_or_what_it_is_of_has_changed(monkeypatch,
+                                                                                   capsys):
+    write("a.txt")
+    made, again = (text.open_source(["a.txt"]).tokenizer(500) for _ in range(2))
+    assert made.to_str() == again.to_str() and made.get_vocab_size() <= 500
+    assert [made.id_to_token(i) for i in range(5)] == SPECIAL
+    assert "[UNK]" not in made.encode(" ".join(DOCUMENTS)).tokens  # it can spell its text
     assert capsys.readouterr().out.count("making a vocabulary") == 1
-
-
-def test_a_vocabulary_of_older_rules_is_not_read(tmp_path, monkeypatch, capsys):
-    write(tmp_path / "a.txt")
-    for version in (text.MAKER - 1, text.MAKER):
-        monkeypatch.setattr(text, "MAKER", version)
-        text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
-    assert capsys.readouterr().out.count("making a vocabulary") == 2
-
-
-def test_a_vocabulary_begins_with_the_special_tokens_and_can_spell_its_text(tmp_path):
-    write(tmp_path / "a.txt")
-    tokenizer = text.open_source([str(tmp_path / "a.txt")]).tokenizer(500)
-    assert [tokenizer.id_to_token(i) for i in range(5)] == SPECIAL
-    assert "[UNK]" not in tokenizer.encode(" ".join(DOCUMENTS)).tokens
-
-
-def test_a_damaged_vocabulary_is_made_again(tmp_path, capsys):
-    write(tmp_path / "a.txt")
-    before = text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
-    [path] = (tmp_path / "cache").glob("tokenizer-*.json")
+    [path] = Path(".cache").glob("tokenizer-*.json")
     path.write_text(path.read_text()[:-100])
-    again = text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
-    assert again.get_vocab_size() == before.get_vocab_size()
-    assert capsys.readouterr().out.count("making a vocabulary") == 2
+    assert text.open_source(["a.txt"]).tokenizer(500).to_str() == made.to_str()
+    assert capsys.readouterr().out.count("making a vocabulary") == 1
+    with pytest.raises(UserError, match="--vocab-size 5 leaves no room for a word"):
+        text.open_source(["a.txt"]).tokenizer(5)
+    monkeypatch.setattr(text, "MAKER", 0)  # the rules' version
+    text.open_source(["a.txt"]).tokenizer(500)
+    assert capsys.readouterr().out.count("making a vocabulary") == 1
+    before = text.open_source(["a.txt"]).key
+    assert text.open_source([str(Path("a.txt").absolute())]).key == before
+    write(**{"a.txt": contents_of("a.txt", DOCUMENTS[:-1])})
+    assert text.open_source(["a.txt"]).key != before
 
 
-def test_a_damaged_vocabulary_of_another_user_is_told_at_once(tmp_path, monkeypatch):
-    write(tmp_path / "a.txt")
-    text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
-    [path] = (tmp_path / "cache").glob("tokenizer-*.json")
+def test_a_damaged_vocabulary_of_another_user_is_told_at_once(monkeypatch):
+    write("a.txt")
+    text.open_source(["a.txt"]).tokenizer(500)
+    [path] = Path(".cache").glob("tokenizer-*.json")
     path.write_text("{")
 
     def refused(self, missing_ok=False):
         raise PermissionError(1, "Operation not permitted", str(self))
     monkeypatch.setattr(Path, "unlink", refused)
     monkeypatch.setattr(text, "train_wordpiece", None)  # none is made first
-    with pytest.raises(UserError, match=f"not permitted: {path}.*: set ISOFLOP_CACHE"):
-        text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
-
-
-def test_a_file_that_changed_gets_another_vocabulary_and_other_tokens(tmp_path):
-    path = tmp_path / "a.txt"
-    write(path)
-    before = text.open_source([str(path)]).key
-    write(path, DOCUMENTS[:-1])
-    assert text.open_source([str(path)]).key != before
+    with pytest.raises(UserError, match="not permitted: .*tokenizer.*: set ISOFLOP_CACHE"):
+        text.open_source(["a.txt"]).tokenizer(500)

@@ -4,7 +4,8 @@ import subprocess
 import sys
 import unicodedata
 
-from plumbing import disk, text, tokens, wordpiece
+from files import text
+from plumbing import disk, tokens, wordpiece
 from plumbing.cli import UserError
 
 import numpy as np
@@ -153,7 +154,7 @@ def test_a_process_killed_while_it_tokenizes_leaves_no_half_cache(book, cache, m
 @pytest.mark.parametrize("module, function", [("disk", "file_sha256"), ("shutil", "rmtree")])
 def test_tokens_of_another_user_that_cannot_be_used_are_told_at_once(book, cache, monkeypatch,
                                                                      module, function):
-    folder = data.open_corpus(book, 16, 0, vocab_size=500).folder
+    folder = data.open_corpus(data.Text(book, vocab_size=500), 16, 0).folder
     if module == "shutil":  # damaged, and not to be removed
         (folder / "train.bin").write_bytes(b"")
 
@@ -162,7 +163,7 @@ def test_tokens_of_another_user_that_cannot_be_used_are_told_at_once(book, cache
     monkeypatch.setattr(getattr(tokens, module), function, refused)
     monkeypatch.setattr(tokens, "build", None)  # nothing is tokenized first
     with pytest.raises(UserError, match="Permission denied: train.bin.*: set ISOFLOP_CACHE"):
-        data.open_corpus(book, 16, 0, vocab_size=500)
+        data.open_corpus(data.Text(book, vocab_size=500), 16, 0)
 
 
 def test_two_processes_tokenize_a_text_once(book, cache):

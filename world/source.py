@@ -17,9 +17,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from files.text import checksum
 from plumbing import wordpiece
 from plumbing.cli import UserError
-from plumbing.text import checksum
 from plumbing.tokens import tokenized
 
 import numpy as np
