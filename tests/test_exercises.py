@@ -292,24 +292,25 @@ def test_in_training_the_student_maps_tinyberts_layers_and_the_validation_does_n
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number, file, words, status", [
+@pytest.mark.parametrize("number, file, end", [
     (4, "import distill\nreal = distill.mlm_loss\n"
-        "def mlm_loss(logits, labels):\n    return real(logits, labels)\n", "the same curve", 0),
+        "def mlm_loss(logits, labels):\n    return real(logits, labels)\n", (0, "the same curve")),
     (4, "import distill\nreal = distill.mlm_loss\n"
         "def mlm_loss(logits, labels):\n    return 2 * real(logits, labels)\n",
-     "hardly notices a factor", 1),
+     (1, "hardly notices a factor")),
     (5, "def kd_loss(s, q, temperature=1.0):\n"  # a mean over the vocabulary
         "    log_P, log_Q = (q / temperature).log_softmax(1), (s / temperature).log_softmax(1)\n"
         "    return -temperature ** 2 * (log_P.exp() * log_Q).mean()\n",
-     "your student learned less", 1)])
+     (1, "your student learned less"))])
 def test_training_with_the_students_function_shows_both_curves(
-        number, file, words, status, tmp_path, monkeypatch, capsys):
+        number, file, end, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(check.OPTIONS, "scratch", ["--flops", "2e9"])
     (tmp_path / "mine.py").write_text(file)
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as exit:
         check.train(number, tmp_path / "mine.py")
-    assert end.value.code == status and words in capsys.readouterr().out
+    status, words = end
+    assert exit.value.code == status and words in capsys.readouterr().out
     (picture,) = (tmp_path / "runs" / "exercises").glob(f"{number}-*.png")
     assert picture.stat().st_size > 5000
     if number == 5:

@@ -12,20 +12,21 @@ from .exercise import Case, Exercise, draw, swap, wrong_parts
 
 def cases():
     # bf16 computes the products of small whole numbers exactly: only the softmax can differ.
-    return [case("a wider teacher", 2, 5, 6, 15, 3),
-            case("batch of one, one relation head", 1, 2, 4, 4, 1),
-            case("a narrower teacher", 2, 7, 12, 8, 4),
-            case("student and teacher of one width", 3, 5, 12, 12, 2),
-            case("large scores", 2, 5, 6, 6, 2, change=lambda x: 30 * x),
-            case("tensors of bf16", 2, 5, 6, 15, 3,
+    return [case("a wider teacher", (2, 5, 6, 15, 3)),
+            case("batch of one, one relation head", (1, 2, 4, 4, 1)),
+            case("a narrower teacher", (2, 7, 12, 8, 4)),
+            case("student and teacher of one width", (3, 5, 12, 12, 2)),
+            case("large scores", (2, 5, 6, 6, 2), change=lambda x: 30 * x),
+            case("tensors of bf16", (2, 5, 6, 15, 3),
                  change=lambda x: x.round().clamp(-1, 1).bfloat16())]
 
 
-def case(name, B, T, h, h_T, R, change=lambda x: x):
-    """A Case of the student's and the teacher's tensors."""
+def case(name, sizes, change=lambda x: x):
+    """A Case of the student's and the teacher's tensors, of sizes (B, T, h, h', R)."""
+    B, T, h, h_T, R = sizes
     qkv = tuple(change(draw(seed, B, T, h)) for seed in range(3))
     qkv_T = tuple(change(draw(seed, B, T, h_T)) for seed in range(10, 13))
-    return Case(name, (qkv, qkv_T, R), {"B": B, "T": T, "h": h, "h'": h_T, "R": R})
+    return Case(name, (qkv, qkv_T, R), dict(zip(("B", "T", "h", "h'", "R"), sizes)))
 
 
 # --------------------------------------------------------------------------------------------------

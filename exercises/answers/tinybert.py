@@ -21,22 +21,24 @@ def tinybert_loss(H, H_T, S, S_T):
 
 
 def cases():
-    return [case("two layers learn from six", 2, 6, 2, 3, 5, 4),
-            case("one layer learns from two, and one sequence", 1, 2, 1, 1, 2, 3),
-            case("two layers learn from four", 2, 4, 2, 3, 7, 11),
-            case("as many layers as the teacher", 3, 3, 1, 2, 5, 6),
-            case("tensors of bf16", 1, 2, 2, 3, 5, 4, torch.bfloat16)]
+    return [case("two layers learn from six", (2, 6, 2, 3, 5, 4)),
+            case("one layer learns from two, and one sequence", (1, 2, 1, 1, 2, 3)),
+            case("two layers learn from four", (2, 4, 2, 3, 7, 11)),
+            case("as many layers as the teacher", (3, 3, 1, 2, 5, 6)),
+            case("tensors of bf16", (1, 2, 2, 3, 5, 4), torch.bfloat16)]
 
 
-def case(name, L, L_T, B, A, T, h, dtype=torch.float64):
-    """A Case of the four lists of tensors."""
+def case(name, sizes, dtype=torch.float64):
+    """A Case of the four lists of tensors, of sizes (L_S, L_T, B, A, T, h')."""
+    L, L_T, B, A, T, h = sizes
+
     def tensors(first_seed, n, *shape):
         return [draw(seed, *shape).to(dtype) for seed in range(first_seed, first_seed + n)]
 
     hidden = tensors(0, L + 1, B, T, h), tensors(20, L_T + 1, B, T, h)
     scores = tensors(40, L, B, A, T, T), tensors(60, L_T, B, A, T, T)
-    sizes = {"L_S": L, "L_T": L_T, "B": B, "A": A, "T": T, "h'": h}
-    return Case(name, (*hidden, *scores), sizes)
+    names = "L_S", "L_T", "B", "A", "T", "h'"
+    return Case(name, (*hidden, *scores), dict(zip(names, sizes)))
 
 
 def install(student):
