@@ -18,8 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -44,8 +42,6 @@ POINTS = 10  # for each exercise
 
 # --------------------------------------------------------------------------------------------------
 # One file
-
-RUNNING = set()  # the processes that judge at the moment
 
 
 def judge_file(number, path, seconds):
@@ -84,13 +80,11 @@ def failed(diagnosis):
 def start_judge(number, path, result, folder):
     """Starts judge.py in `folder`. What the student's file prints is dropped."""
     nowhere = subprocess.DEVNULL
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, str(HERE / "judge.py"), str(number), str(path.resolve()), str(result)],
         cwd=folder, stdin=nowhere, stdout=nowhere, stderr=nowhere,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         start_new_session=True)  # so that it can be killed with all that it started
-    RUNNING.add(process)
-    return process
 
 
 def kill(process):
@@ -98,7 +92,6 @@ def kill(process):
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    RUNNING.discard(process)
 
 
 def check(numbers, path, seconds):
@@ -263,27 +256,29 @@ def draw(reference, own, title, path):
 # --grade
 
 
-def grade(folder, seconds, jobs, out):
-    """Judges the files of a class, `jobs` at once, and writes a table with a row for each."""
+def grade(folder, seconds, out):
+    """Judges the files of a class, and writes a table with a row for each. The table is written
+    after each student, so that a grading that is stopped keeps what it has."""
     students = students_in(folder)
     disk.check_writable(out.parent)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file, like grades.csv")
     disk.make_folder(out.parent)
-    pool, judgements = ThreadPoolExecutor(jobs), {}
-    try:
+    rows = [["student", "exercise", "points", "diagnosis"]]
+    with progress.bar(len(students) * len(FILES), "file") as bar:
         for student in students:
-            judgements[student] = {
-                number: pool.submit(judge_file, number, student / file.name, seconds)
-                for number, file in FILES.items()}
-        write_grades(judgements, out)
-    finally:  # also when it is stopped: nothing goes on judging
-        pool.shutdown(wait=False, cancel_futures=True)
-        waiting = [future for futures in judgements.values() for future in futures.values()]
-        while not all(future.done() for future in waiting):
-            for process in list(RUNNING):
-                kill(process)
-            time.sleep(0.1)
+            points = {}
+            for number, file in FILES.items():
+                result = judge_file(number, student / file.name, seconds)
+                bar.update()
+                points[number] = result["points"]
+                rows.append([student.name, number, result["points"], result["diagnosis"]])
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(rows)
+            disk.write_file(out, text.getvalue())
+            each = " ".join(f"{number}:{value}" for number, value in points.items())
+            cli.say(f"{student.name:20} {sum(points.values()):3} of {POINTS * len(FILES)}   {each}",
+                    bar.write)
     cli.say(f"points and diagnoses: {out}")
 
 
@@ -298,27 +293,6 @@ def students_in(folder):
         raise UserError(f"--grade {folder} holds no folders: one for each student is wanted, with "
                         f"files like {FILES[1].name}")
     return students
-
-
-def write_grades(judgements, out):
-    """Waits for the results {student: {number: future}}, and writes the table after each student,
-    so that a grading that is stopped keeps what it has."""
-    rows = [["student", "exercise", "points", "diagnosis"]]
-    n = sum(map(len, judgements.values()))
-    with progress.bar(n, "file") as bar:
-        for student, futures in judgements.items():
-            points = {}
-            for number, future in futures.items():
-                result = future.result()
-                bar.update()
-                points[number] = result["points"]
-                rows.append([student.name, number, result["points"], result["diagnosis"]])
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows(rows)
-            disk.write_file(out, text.getvalue())
-            each = " ".join(f"{number}:{value}" for number, value in points.items())
-            cli.say(f"{student.name:20} {sum(points.values()):3} of {POINTS * len(FILES)}   {each}",
-                    bar.write)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -339,8 +313,6 @@ def arguments():
         help="where --grade writes its table (default: %(default)s)")
     add("--seconds", type=cli.whole(1, 10 ** 5), default=120, metavar="s",
         help="how long a file may take (default: %(default)s)")
-    add("--jobs", type=cli.whole(1, 1000), default=limits.cores(), metavar="n",
-        help="how many files --grade judges at once (default: one on each core)")
     return parser.parse_args()
 
 
@@ -357,7 +329,7 @@ def main():
     args = arguments()
     check_needs()
     if args.grade:
-        grade(args.grade, args.seconds, args.jobs, args.out)
+        grade(args.grade, args.seconds, args.out)
         return
     example = "python exercises/check.py 1 (to 8), or all"
     if args.exercise is None:

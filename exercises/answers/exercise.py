@@ -1,5 +1,4 @@
 """What the check needs to know of an exercise, and how a known mistake is written down."""
-import itertools
 from functools import partial
 from typing import Callable, NamedTuple, Optional
 
@@ -13,33 +12,13 @@ class Mistake(NamedTuple):
     advice: str          # what to think of
 
 
-class Mistakes(list):
-    """The known mistakes of an exercise, in the order in which the check compares with them.
+def wrong_parts(function, right, rows):
+    """The Mistakes of a `function` that is made of parts, with some of them exchanged.
 
-    `@mistakes.add` adds a function. The first paragraph of its docstring is the mistake's name, and
-    the second one is the advice."""
-
-    def add(self, function):
-        name, _, advice = function.__doc__.partition("\n\n")
-        self.append(Mistake(" ".join(name.split()), function, " ".join(advice.split())))
-        return function
-
-    def add_parts(self, function, parts):
-        """Adds a mistake for each wrong choice of one part of `function`, and returns a list of
-        those that make a wrong choice in two parts at once.
-
-        parts: {keyword of the function: [(a wrong value, the mistake's name, advice)]}."""
-        for keyword, choices in parts.items():
-            self += [Mistake(name, partial(function, **{keyword: value}), advice)
-                     for value, name, advice in choices]
-        pairs = []
-        for (one, choices), (other, others) in itertools.combinations(parts.items(), 2):
-            for (a, name, advice), (b, other_name, other_advice) in itertools.product(choices,
-                                                                                      others):
-                pairs.append(Mistake(f"There are two mistakes. {name} {other_name}",
-                                     partial(function, **{one: a, other: b}),
-                                     f"{advice} {other_advice}"))
-        return pairs
+    right: a NamedTuple of the parts that are right, which `function` takes as `parts`.
+    rows: [({part: the wrong choice}, the mistake's name, advice)]."""
+    return [Mistake(name, partial(function, parts=right._replace(**wrong)), advice)
+            for wrong, name, advice in rows]
 
 
 class Case(NamedTuple):
@@ -63,7 +42,6 @@ class Exercise(NamedTuple):
     tests: tuple             # the project's own tests that the function must pass
     judge: Optional[Callable] = None         # for random answers: (function, *a case's arguments)
                                              # -> diagnosis or None
-    pairs: list = []                         # of Mistake: two at once, compared after the others
     learns: tuple = ()                       # the arguments that get a gradient, by their number
     hints: dict = {}                         # {words of an exception: a hint at its cause}
     parts: tuple = ()                        # the names of an answer's numbers, if it has several

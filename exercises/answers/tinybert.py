@@ -1,12 +1,12 @@
 """Exercise 6: TinyBERT, of lists of hidden states (B, T, h') and of scores (B, A, T, T)."""
-from functools import partial
+from typing import Callable, NamedTuple
 
 import torch
 
 import distill
 from distill import to_fp32
 
-from .exercise import Case, Exercise, Mistake, Mistakes, draw
+from .exercise import Case, Exercise, draw, wrong_parts
 
 TINYBERT_LOSS, TINYBERT_STRATEGY = distill.tinybert_loss, distill.tinybert  # the project's own
 
@@ -21,22 +21,24 @@ def tinybert_loss(H, H_T, S, S_T):
 
 
 def cases():
-    return [case("two layers learn from six", 2, 6, 2, 3, 5, 4),
-            case("one layer learns from two, and one sequence", 1, 2, 1, 1, 2, 3),
-            case("two layers learn from four", 2, 4, 2, 3, 7, 11),
-            case("as many layers as the teacher", 3, 3, 1, 2, 5, 6),
-            case("tensors of bf16", 1, 2, 2, 3, 5, 4, torch.bfloat16)]
+    return [case("two layers learn from six", (2, 6, 2, 3, 5, 4)),
+            case("one layer learns from two, and one sequence", (1, 2, 1, 1, 2, 3)),
+            case("two layers learn from four", (2, 4, 2, 3, 7, 11)),
+            case("as many layers as the teacher", (3, 3, 1, 2, 5, 6)),
+            case("tensors of bf16", (1, 2, 2, 3, 5, 4), torch.bfloat16)]
 
 
-def case(name, L, L_T, B, A, T, h, dtype=torch.float64):
-    """A Case of the four lists of tensors."""
+def case(name, sizes, dtype=torch.float64):
+    """A Case of the four lists of tensors, of sizes (L_S, L_T, B, A, T, h')."""
+    L, L_T, B, A, T, h = sizes
+
     def tensors(first_seed, n, *shape):
         return [draw(seed, *shape).to(dtype) for seed in range(first_seed, first_seed + n)]
 
     hidden = tensors(0, L + 1, B, T, h), tensors(20, L_T + 1, B, T, h)
     scores = tensors(40, L, B, A, T, T), tensors(60, L_T, B, A, T, T)
-    sizes = {"L_S": L, "L_T": L_T, "B": B, "A": A, "T": T, "h'": h}
-    return Case(name, (*hidden, *scores), sizes)
+    names = "L_S", "L_T", "B", "A", "T", "h'"
+    return Case(name, (*hidden, *scores), dict(zip(names, sizes)))
 
 
 def install(student):
@@ -73,17 +75,14 @@ def tinybert_of_all_layers(size, teacher, options):
 
 
 # --------------------------------------------------------------------------------------------------
-# What the loss is made of: `loss` with its defaults is right
+# What the loss is made of
 
-# The number g of the teacher's layer that layer m of L learns from, with n = L_T // L
+# The number of the teacher's layer that layer m of L learns from, with n = L_T // L. Number 0 is
+# the embeddings' output, and -1 is the last layer, as in Python's lists.
 
 
 def g(m, n, L, L_T):
     return m * n
-
-
-def first_layers(m, n, L, L_T):
-    return m
 
 
 def last_layers(m, n, L, L_T):
@@ -91,39 +90,15 @@ def last_layers(m, n, L, L_T):
 
 
 def one_before(m, n, L, L_T):
-    return max(1, m * n - 1)
-
-
-def counted_like_scores(m, n, L, L_T):
     return m * n - 1
 
 
-def first_of_each_group(m, n, L, L_T):
-    return (m - 1) * n + 1
-
-
-def one_group_before(m, n, L, L_T):
-    return (m - 1) * n
-
-
-def middle_of_each_group(m, n, L, L_T):
-    return (m - 1) * n + 1 + n // 2
-
-
-def reversed_order(m, n, L, L_T):
-    return (L - m + 1) * n
+def first_of_group(m, n, L, L_T):
+    return (m - 1) * n + 1 if m else 0
 
 
 def embeddings_counted(m, n, L, L_T):
     return m * ((L_T + 1) // (L + 1))
-
-
-def always_two(m, n, L, L_T):
-    return min(2 * m, L_T)
-
-
-def difference_of_lengths(m, n, L, L_T):
-    return min(m * (L_T - L), L_T)
 
 
 # How a pair is compared: two tensors -> a scalar
@@ -138,274 +113,120 @@ def mse(x, y):
     return difference(x, y).square().mean()
 
 
-def sum_of_squares(x, y):
-    return difference(x, y).square().sum()
-
-
-def sum_over_last_axis(x, y):
-    return difference(x, y).square().sum(-1).mean()
-
-
-def sum_over_all_but_sequences(x, y):
-    return difference(x, y).square().sum() / len(x)
-
-
-def root(x, y):
-    return mse(x, y).sqrt()
-
-
-def norm(x, y):
-    return difference(x, y).norm()
-
-
-def absolute(x, y):
-    return difference(x, y).abs().mean()
-
-
-def square_of_the_mean(x, y):
-    return difference(x, y).mean().square()
-
-
-def huber(x, y):
-    return torch.nn.functional.smooth_l1_loss(to_fp32(x), to_fp32(y))
-
-
-def half(x, y):
-    return mse(x, y) / 2
-
-
-def cosine(x, y):
-    return (1 - torch.cosine_similarity(to_fp32(x), to_fp32(y), dim=-1)).mean()
-
-
 def softmaxes(x, y):
     return mse(to_fp32(x).softmax(-1), to_fp32(y).softmax(-1))
-
-
-def logarithms(x, y):
-    return mse(to_fp32(x).log_softmax(-1), to_fp32(y).log_softmax(-1))
 
 
 def kl(x, y):
     return distill.kl(to_fp32(y).log_softmax(-1), to_fp32(x)).mean()
 
 
-def kl_of_a_sequence(x, y):
-    return distill.kl(to_fp32(y).log_softmax(-1), to_fp32(x)).sum() / len(x)
+class Parts(NamedTuple):
+    """What the loss is made of. With these parts it is right. `of_hidden` and `of_scores` give the
+    layers; `hidden` and `scores` are those of the pairs that are compared; `reduce` makes a number
+    of the losses of all pairs."""
+    of_hidden: Callable = g
+    of_scores: Callable = g
+    hidden: slice = slice(None)
+    scores: slice = slice(None)
+    compare: tuple = (mse, mse)
+    reduce: Callable = lambda hidden, scores: sum(hidden) + sum(scores)
 
 
-# What is made of the losses of all hidden states and of all scores
-
-
-def added(hidden, scores):
-    return sum(hidden) + sum(scores)
-
-
-def averaged(hidden, scores):
-    return added(hidden, scores) / len(hidden + scores)
-
-
-def each_averaged(hidden, scores):
-    return sum(hidden) / len(hidden) + sum(scores) / len(scores)
-
-
-def averaged_over_layers(hidden, scores):
-    return added(hidden, scores) / len(scores)
-
-
-def loss(H, H_T, S, S_T, layers=(g, g), compare=(mse, mse), hidden=slice(None), scores=slice(None),
-         reduce=added):
-    """A tinybert_loss made of these parts. `layers` and `compare` are those of the hidden states
-    and of the scores; `hidden` and `scores` cut parts out of the lists of pairs."""
+def loss(H, H_T, S, S_T, parts=Parts()):
     L, L_T = len(S), len(S_T)
-    g_H, g_S = ([which(m, L_T // L, L, L_T) for m in range(1, L + 1)] for which in layers)
-    of_hidden, of_scores = compare
-    hidden_pairs = list(zip(H, [H_T[0]] + [H_T[m] for m in g_H]))
-    score_pairs = list(zip(S, [S_T[m - 1] for m in g_S]))
-    return reduce([of_hidden(x, y) for x, y in hidden_pairs[hidden]],
-                  [of_scores(x, y) for x, y in score_pairs[scores]])
+    hidden = [(H[m], H_T[parts.of_hidden(m, L_T // L, L, L_T)]) for m in range(L + 1)]
+    scores = [(S[m - 1], S_T[parts.of_scores(m, L_T // L, L, L_T) - 1]) for m in range(1, L + 1)]
+    of_hidden, of_scores = parts.compare
+    return parts.reduce([of_hidden(x, y) for x, y in hidden[parts.hidden]],
+                        [of_scores(x, y) for x, y in scores[parts.scores]])
 
 
 # --------------------------------------------------------------------------------------------------
-# Known mistakes: a wrong choice in one part, or in two of them
+# Known mistakes
 
 LAST = "g(m) is m n, so that the last layer learns from the last."
+SPREAD_OUT = ("g(m) = m L_T / L_S is spread over the whole teacher. TinyBERT compared with the "
+              "last layers, which are another strategy.")
 WRONG_LAYERS = (
-    (first_layers, "the teacher's first layers",
+    (lambda m, n, L, L_T: m, "the teacher's first layers",
      "g(m) = m L_T / L_S takes every n-th layer, so that the last learns from the last."),
-    (last_layers, "the teacher's last layers",
-     "g(m) = m L_T / L_S is spread over the whole teacher. TinyBERT compared with the last layers, "
-     "which are another strategy."),
-    (one_before, "the layer before the right one",
+    (lambda m, n, L, L_T: last_layers(m, n, L, L_T) if m else 0, "the teacher's last layers",
+     SPREAD_OUT),
+    (first_of_group, "the first layer of each group of n", LAST),
+    (lambda m, n, L, L_T: (m - 1) * n if m else 0, "the layer n before the right one",
+     f"{LAST} In Python number -1 is the last one, and not an error."),
+    (lambda m, n, L, L_T: max(1, one_before(m, n, L, L_T)) if m else 0,
+     "the layer before the right one",
      "Layer g(m) stands at number g(m) of the hidden states, and at number g(m) - 1 of the "
      "scores."),
-    (counted_like_scores, "the layer before the right one",
-     "Number 0 of the hidden states is the embeddings' output, so that layer g(m) stands at number "
-     "g(m). Only in the scores it stands at g(m) - 1."),
-    (first_of_each_group, "the first layer of each group of n", LAST),
-    (middle_of_each_group, "the middle layer of each group of n", LAST),
-    (one_group_before, "the layer n before the right one",
-     f"{LAST} In Python number -1 is the last one, and not an error."),
-    (reversed_order, "the layers in the reversed order",
-     "g(m) = m n rises with m: the first learns from a low layer, the last from the last."),
     (embeddings_counted, "every n-th layer, with the embeddings' output counted in n",
-     "The embeddings' output is no layer. Count the scores: n = L_T / L_S."),
-    (always_two, "every second layer", "n = L_T / L_S is not always 2."),
-    (difference_of_lengths, "every (L_T - L_S)-th layer", "n is the ratio L_T / L_S."))
-
+     "The embeddings' output is no layer. Count the scores: n = L_T / L_S."))
 MSE_IS_A_MEAN = "MSE is the mean over all entries of a pair."
-# (how hidden states are compared, how scores are, the mistake, advice)
-WRONG_COMPARISONS = (
-    (mse, softmaxes, "The scores are compared after the softmax.",
-     "Equation 7 compares the scores before the softmax; the authors found that it learns faster."),
-    (mse, logarithms, "The scores are compared after log_softmax.",
-     "Equation 7 compares the scores before the softmax."),
-    (mse, kl, "The scores are compared by KL.",
-     "TinyBERT compares the scores before the softmax by MSE; MiniLM compares distributions by "
-     "KL."),
-    (mse, kl_of_a_sequence, "The scores are compared by KL, summed over heads and positions.",
-     "TinyBERT compares the scores before the softmax by MSE; MiniLM compares distributions by "
-     "KL."),
-    (cosine, mse, "The hidden states are compared by their cosine.",
-     "Hidden states are compared by MSE, like the scores."),
-)
-# (how both are compared, or one of them, the mistake, advice)
-WRONG_IN_BOTH = (
-    (sum_of_squares, "The squares are summed instead of averaged.", MSE_IS_A_MEAN),
-    (sum_over_last_axis, "The squares are summed over the last axis.", MSE_IS_A_MEAN),
-    (sum_over_all_but_sequences, "The squares are averaged over the sequences only.",
-     MSE_IS_A_MEAN),
-    (square_of_the_mean, "The mean is squared instead of the differences.",
-     "MSE is the mean of the squares. In the square of a mean differences of two signs cancel."),
-    (root, "The loss takes the root of the mean squares.", "MSE has no root."),
-    (norm, "The loss is the norm of the difference.",
-     "MSE is the mean of the squares, without a root."),
-    (absolute, "The differences are absolute instead of squared.",
-     "MSE is the mean of the squared differences."),
-    (huber, "The loss is torch's smooth_l1_loss.",
-     "MSE is the mean of the squared differences, however large they are."),
-    (half, "The loss is half of it.", "There is no factor 1/2 in these equations."))
-
-# The embeddings' pair is number 0 of the hidden states' pairs.
 TWO_SUMS = "There are two sums: one over hidden states, and one over scores."
 ADDED = "The losses of the layers are added."
-PARTS = {
-    "layers": [
-        *(((which, which), f"All layers learn from {words}.", advice)
-          for which, words, advice in WRONG_LAYERS if which != counted_like_scores),
-        *(((which, g), f"The hidden states learn from {words}.", advice)
-          for which, words, advice in WRONG_LAYERS),
-        *(((g, which), f"The scores learn from {words}.", advice)
-          for which, words, advice in WRONG_LAYERS if which != counted_like_scores)],
-    "hidden": [
-        (slice(1, None), "The embeddings' output is left out.",
-         "The first sum begins with m = 0."),
-        (slice(0, -1), "The last layer's hidden states are left out.",
-         "m runs to L_S, so that the last layer is included."),
-        (slice(0, 0), "The hidden states are left out.", TWO_SUMS),
-        (slice(0, 1), "Of the hidden states only the embeddings' output is compared.",
-         "The first sum goes on with m = 1 to L_S."),
-        (slice(-1, None), "Of the hidden states only the last layer's are compared.",
-         "The first sum has all m from 0 to L_S.")],
-    "scores": [
-        (slice(0, 0), "The scores are left out.", TWO_SUMS),
-        (slice(0, -1), "The last layer's scores are left out.",
-         "m runs to L_S. Since number 0 holds the scores of layer 1, they stand at number "
-         "L_S - 1."),
-        (slice(1, None), "The first layer's scores are left out.",
-         "Number 0 holds the scores of layer 1: the second sum begins there."),
-        (slice(-1, None), "Of the scores only the last layer's are compared.",
-         "The second sum has all m from 1 to L_S.")],
-    "compare": [
-        *(((of_hidden, of_scores), name, advice)
-          for of_hidden, of_scores, name, advice in WRONG_COMPARISONS),
-        *(((wrong, wrong), name, advice) for wrong, name, advice in WRONG_IN_BOTH),
-        *(((wrong, mse), f"{name} That is so with the hidden states.", advice)
-          for wrong, name, advice in WRONG_IN_BOTH),
-        *(((mse, wrong), f"{name} That is so with the scores.", advice)
-          for wrong, name, advice in WRONG_IN_BOTH)],
-    "reduce": [
-        (averaged, "The loss is the mean over the layers.", ADDED),
-        (each_averaged, "Both sums are averaged over the layers.", ADDED),
-        (averaged_over_layers, "The loss is divided by the number of layers.", ADDED)]}
-
-mistakes = Mistakes()
-pairs = mistakes.add_parts(loss, PARTS)
-pairs += [
-    Mistake(f"The hidden states learn from {words}, and the scores from {other_words}.",
-            partial(loss, layers=(which, other)), f"{advice} {other_advice}")
-    for which, words, advice in WRONG_LAYERS for other, other_words, other_advice in WRONG_LAYERS
-    if which != other and other != counted_like_scores]
-
-
-@mistakes.add
-def no_last_layer(H, H_T, S, S_T):
-    """The last layer is left out.
-
-    m runs to L_S, so that the last layer is included."""
-    return loss(H, H_T, S, S_T, hidden=slice(0, -1), scores=slice(0, -1))
-
-
-@mistakes.add
-def embeddings_twice(H, H_T, S, S_T):
-    """The embeddings' output is counted twice.
-
-    It is number 0 of the hidden states, and the first sum has it already."""
-    return loss(H, H_T, S, S_T) + mse(H[0], H_T[0])
-
-
-@mistakes.add
-def last_layer_only(H, H_T, S, S_T):
-    """Only the last layer learns.
-
-    All layers learn. The paper's released code compares little more than the last one
-    (tinybert_released)."""
-    return tinybert_loss([H[0], H[-1]], [H_T[0], H_T[-1]], S[-1:], S_T[-1:])
-
-
-@mistakes.add
-def shifted(H, H_T, S, S_T):
-    """The hidden states are paired one too early: layer m learns from layer g(m - 1).
-
-    The embeddings' output learns from the teacher's embeddings' output, number 0 from number 0."""
-    n = len(S_T) // len(S)
-    shifted_pairs = zip(H[1:], H_T[::n])
-    return sum(mse(x, y) for x, y in shifted_pairs) + loss(H, H_T, S, S_T, hidden=slice(0, 0))
-
-
-@mistakes.add
-def shifted_on(H, H_T, S, S_T):
-    """The hidden states are paired one too late: layer m learns from layer g(m + 1).
-
-    Number 0 learns from number 0, and number m from number g(m)."""
-    n = len(S_T) // len(S)
-    shifted_pairs = [(H[0], H_T[0]), *zip(H, H_T[n::n])]
-    return sum(mse(x, y) for x, y in shifted_pairs) + loss(H, H_T, S, S_T, hidden=slice(0, 0))
-
-
-@mistakes.add
-def all_with_all(H, H_T, S, S_T):
-    """Each layer learns from all of the teacher's layers.
-
-    Layer m learns from layer g(m) alone."""
-    return sum(mse(x, y) for x in H for y in H_T) + sum(mse(x, y) for x in S for y in S_T)
-
-
-@mistakes.add
-def mean_of_each_group(H, H_T, S, S_T):
-    """Each layer learns from the mean of n layers.
-
-    Layer m learns from layer g(m) alone."""
-    n = len(S_T) // len(S)
-    means_H = [sum(map(to_fp32, H_T[1:][i:i + n])) / n for i in range(0, len(S_T), n)]
-    means_S = [sum(map(to_fp32, S_T[i:i + n])) / n for i in range(0, len(S_T), n)]
-    return tinybert_loss(H, [H_T[0], *means_H], S, means_S)
-
+ALL_M = "The first sum has all m from 0 to L_S, and the second one all m from 1 to L_S."
+ROWS = [
+    *((dict(of_hidden=which, of_scores=which), f"All layers learn from {words}.", advice)
+      for which, words, advice in WRONG_LAYERS),
+    *((dict(of_hidden=which), f"The hidden states learn from {words}.", advice)
+      for which, words, advice in WRONG_LAYERS),
+    *((dict(of_scores=which), f"The scores learn from {words}.", advice)
+      for which, words, advice in WRONG_LAYERS),
+    *((dict(of_hidden=last_layers, of_scores=of_scores),
+       f"{who} learn from the teacher's last layers, and so does the embeddings' output.",
+       SPREAD_OUT) for who, of_scores in (("All layers", last_layers), ("The hidden states", g))),
+    *((dict(of_hidden=which), "The hidden states learn from the layer before the right one.",
+       "Number 0 of the hidden states is the embeddings' output, so that layer g(m) stands at "
+       "number g(m). Only in the scores it stands at g(m) - 1.")
+      for which in (one_before, lambda m, n, L, L_T: one_before(m, n, L, L_T) if m else 0)),
+    (dict(hidden=slice(1, None)), "The embeddings' output is left out.",
+     "The first sum begins with m = 0."),
+    (dict(hidden=slice(0, -1)), "The last layer's hidden states are left out.",
+     "m runs to L_S, so that the last layer is included."),
+    (dict(hidden=slice(0, 0)), "The hidden states are left out.", TWO_SUMS),
+    (dict(scores=slice(0, 0)), "The scores are left out.", TWO_SUMS),
+    (dict(scores=slice(0, -1)), "The last layer's scores are left out.",
+     "m runs to L_S. Since number 0 holds the scores of layer 1, they stand at number L_S - 1."),
+    (dict(scores=slice(1, None)), "The first layer's scores are left out.",
+     "Number 0 holds the scores of layer 1: the second sum begins there."),
+    (dict(hidden=slice(0, -1), of_scores=first_of_group),
+     "m runs from 0 to L_S - 1 in both sums.",
+     "Hidden states have m = 0 to L_S. Scores have m = 1 to L_S, and stand at number m - 1."),
+    (dict(hidden=slice(-1, None), scores=slice(-1, None)), "Only the last layer is compared.",
+     ALL_M),
+    (dict(compare=(mse, softmaxes)), "The scores are compared after the softmax.",
+     "Equation 7 compares the scores before the softmax; the authors found that it learns faster."),
+    (dict(compare=(mse, kl)), "The scores are compared by KL.",
+     "TinyBERT compares the scores before the softmax by MSE; MiniLM compares distributions by "
+     "KL."),
+    *((dict(compare=(wrong, wrong)), name, advice) for wrong, name, advice in (
+        (lambda x, y: difference(x, y).square().sum(),
+         "The squares are summed instead of averaged.", MSE_IS_A_MEAN),
+        (lambda x, y: difference(x, y).square().sum(-1).mean(),
+         "The squares are summed over the last axis.", MSE_IS_A_MEAN),
+        (lambda x, y: difference(x, y).square().sum() / len(x),
+         "The squares are averaged over the sequences only.", MSE_IS_A_MEAN),
+        (lambda x, y: mse(x, y).sqrt(), "The loss takes the root of the mean squares.",
+         "MSE has no root."),
+        (lambda x, y: difference(x, y).norm(), "The loss is the norm of the difference.",
+         "MSE is the mean of the squares, without a root."),
+        (lambda x, y: difference(x, y).abs().mean(),
+         "The differences are absolute instead of squared.",
+         "MSE is the mean of the squared differences."),
+        (lambda x, y: mse(x, y) / 2, "The loss is half of it.",
+         "There is no factor 1/2 in these equations."))),
+    (dict(reduce=lambda hidden, scores: (sum(hidden) + sum(scores)) / len(hidden + scores)),
+     "The loss is the mean over the layers.", ADDED),
+    (dict(reduce=lambda hidden, scores: sum(hidden) / len(hidden) + sum(scores) / len(scores)),
+     "Both sums are averaged over the layers.", ADDED),
+    (dict(reduce=lambda hidden, scores: (sum(hidden) + sum(scores)) / len(scores)),
+     "The loss is divided by the number of layers.", ADDED)]
 
 TINYBERT = Exercise(
     file="6_tinybert.py", function="tinybert_loss", right=tinybert_loss, cases=cases,
-    mistakes=mistakes, pairs=pairs, install=install, install_loop=install_loop, learns=(0, 2),
-    tests=(
+    mistakes=wrong_parts(loss, Parts(), ROWS), install=install, install_loop=install_loop,
+    learns=(0, 2), tests=(
         "test_distill.py::test_tinybert_is_the_sum_of_the_mean_squared_errors",
         "test_distill.py::test_tinybert_of_two_tokens_by_hand"),
     hints={"out of range": "scores of layer 1 stand at number 0"})
