@@ -1,4 +1,6 @@
 """How numbers are written in reports and in the names of cells."""
+import math
+
 from plumbing import cli
 
 
@@ -9,23 +11,22 @@ def spell(n):
 
 
 def data_setting(unique_tokens):
-    """A data setting in words: how many distinct tokens there are to train on."""
-    if unique_tokens is None:
+    """A data setting in words: how many distinct tokens there are to train on. Unlimited ones are
+    None in settings, and infinitely many in a table."""
+    if unique_tokens in (None, math.inf):
         return "unlimited data"
-    return f"{unique_tokens:,} distinct tokens"
+    return f"{unique_tokens:,.0f} distinct tokens"
 
 
-def plus_minus(value, half, digits=1):
-    """'9.6 ± 6.7', or '9.6' without a half width, or '' without a value."""
-    if value is None:
-        return ""
-    value = round(value, digits) + 0.0  # -0.04 is no "-0.0"
-    return f"{value:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+def plus_minus(value, half):
+    """'9.6 ± 6.7', or '9.6' without a half width."""
+    value = round(value, 1) + 0.0  # -0.04 is no "-0.0"
+    return f"{value:.1f}" + ("" if half is None else f" ± {half:.1f}")
 
 
-def difference_words(row):
-    """'9.6 ± 6.7': the difference of a row of reporting/findings.py, and its interval."""
-    return plus_minus(row["difference"], row["difference_half"])
+def difference_words(found):
+    """'9.6 ± 6.7': the mean of a compare.Difference, and its interval."""
+    return plus_minus(found.mean, found.half)
 
 
 def listed(words, conjunction="and"):
