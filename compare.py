@@ -8,7 +8,7 @@ repeated data?
 The experiment is a grid: strategies x budgets x data settings x seeds. Each cell is one student,
 one line of shell: a `train.py` and a `glue.py` (reporting/cells.py). All but the strategy is equal,
 and the students of one seed begin with the same weights and see the same blocks and masks, so
-their differences to scratch are paired by seed (measure/statistics.py, reporting/report.py).
+their differences to scratch are paired by seed (`pairs_of`, and `judge` for the verdicts).
 
 This program makes the lines, runs those that are not finished, some at a time, and reports. What is
 finished is skipped: a killed comparison continues. The first line of --list trains the teacher, and
@@ -52,21 +52,11 @@ class Difference(NamedTuple):
     verdict: str           # ahead, behind, equal (within MARGIN), open; "" for a single pair
 
 
-class Found(NamedTuple):
-    """What a comparison found: what reporting/report.py tells."""
-    outcomes: dict             # {Cell: {"record": its run.json, "results": {task: summary}}}
-    teacher: Optional[dict]    # the teacher's own outcome, where it was scored
-    students: pd.DataFrame     # a row for each student
-    kinds: list                # and the rows of the functions below, as dictionaries
-    pooled: list
-    controls: list
-
-
 def findings(study, outcomes, teacher=None):
-    """What a comparison found. outcomes, teacher: as in Found; there is at least one student."""
+    """What a comparison found. outcomes, teacher: as in report.Found, with at least one student."""
     table = students(study, outcomes)
     rows = kinds(table)
-    return Found(outcomes, teacher, table, rows, pooled(table, rows), controls(table))
+    return report.Found(outcomes, teacher, table, rows, pooled(table, rows), controls(table))
 
 
 def students(study, outcomes):
@@ -91,8 +81,8 @@ def students(study, outcomes):
 
 
 def pairs_of(table, control="scratch", value="score"):
-    """The students that have a partner, which is a student of `control` with the same seed, data
-    and budget: it saw the same blocks and masks, and began with the same weights."""
+    """The students that have a partner, which is the one of `control` with the same seed, data and
+    budget: it saw the same blocks and masks, and began with the same weights."""
     partners = table.loc[table["strategy"] == control, [*PAIR, value]]
     partners = partners.rename(columns={value: "partner"})
     pairs = table[table["strategy"] != control].merge(partners, on=PAIR)

@@ -261,23 +261,23 @@ BILL_PARTS = (("student_forward", "student, forward", "#56b4e9", ""),
 def draw_bill(found, folder):
     """Draws bill.png: what each strategy's budget was spent on."""
     bills = {row["strategy"]: row for row in found.kinds}
+    totals = [sum(row[f"bill {key}"] for key, *_ in BILL_PARTS) for row in bills.values()]
     figure, ax = pyplot().subplots(figsize=(7, 0.6 + 0.5 * len(bills) + 0.8))
-    for y, bill in enumerate(bills.values()):
-        left, small = 0.0, []
-        total = sum(bill[f"bill {key}"] for key, *_ in BILL_PARTS)
-        for key, label, colour, hatch in BILL_PARTS:
-            share = 100 * bill[f"bill {key}"] / total
-            ax.barh(y, share, left=left, color=colour, hatch=hatch, edgecolor="white",
-                    label=label if y == 0 else None)
-            if share > 6:
-                ax.text(left + share / 2, y, f"{share:.0f}%", ha="center", va="center", fontsize=9,
-                        color="white" if colour == "#0072b2" else "black",
-                        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
-            elif share > 0:  # too narrow for its number, which stands beside the bar
-                small.append(f"{share:.1g}% {key.replace('_', ' ')}")
-            left += share
-        ax.text(101, y, "\n".join(small), va="center", fontsize=9)
-    ax.set_yticks(range(len(bills)), list(bills))
+    left, small = [0.0] * len(bills), [[] for _ in bills]
+    for key, label, colour, hatch in BILL_PARTS:
+        shares = [100 * row[f"bill {key}"] / total for row, total in zip(bills.values(), totals)]
+        bars = ax.barh(list(bills), shares, left=left, color=colour, hatch=hatch,
+                       edgecolor="white", label=label)
+        ax.bar_label(bars, [f"{share:.0f}%" if share > 6 else "" for share in shares],
+                     label_type="center", fontsize=9,
+                     color="white" if colour == "#0072b2" else "black",
+                     bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
+        left = [start + share for start, share in zip(left, shares)]
+        for words, share in zip(small, shares):
+            if 0 < share <= 6:  # too narrow for its number, which stands beside the bar
+                words.append(f"{share:.1g}% {key.replace('_', ' ')}")
+    for y, words in enumerate(small):
+        ax.text(101, y, "\n".join(words), va="center", fontsize=9)
     ax.invert_yaxis()
     ax.set_xlabel("share of the budget (%)")
     ax.legend(frameon=False, ncols=2, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))

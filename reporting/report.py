@@ -1,6 +1,8 @@
 """report.md: what a comparison found, in figures, in tables, and in a sentence of advice for each
-data setting. compare.py makes the numbers, and hands them over as its `Found`.
+data setting. compare.py makes the numbers, and hands them over as `Found`.
 """
+from typing import Any, NamedTuple, Optional
+
 from plumbing import cli, disk
 from plumbing.options import COPIED
 
@@ -12,6 +14,17 @@ from reporting.words import data_setting, difference_words, listed, plus_minus
 VERDICTS = {"ahead": "ahead of {}", "behind": "behind {}", "open": "not told apart from {}",
             "equal": f"equal to {{}} within {MARGIN:g} points", "": "one pair: no verdict"}
 FEW = 6  # pairs, below which a difference is a demonstration
+
+
+class Found(NamedTuple):
+    """What a comparison found. The rows are dictionaries, and compare.py's functions of the same
+    names say what is in them."""
+    outcomes: dict           # {Cell: {"record": its run.json, "results": {task: summary}}}
+    teacher: Optional[dict]  # the teacher's own outcome, where it was scored
+    students: Any            # a pandas.DataFrame with a row for each student
+    kinds: list              # a row for students that differ in their seed alone
+    pooled: list             # a row for a difference over all budgets
+    controls: list           # a row for a difference to what a strategy should beat
 
 
 def markdown_table(heads, rows):
@@ -61,9 +74,10 @@ def advice(study, found):
         words = [f"at {listed(budgets)} FLOPs {words}" for words, budgets in cases.items()]
         sentences.append(f"With {setting}, {'; '.join(words)}.")
     if study.teacher_flops:
-        prices = [f"{study.teacher_flops / C:,.1f} of {cli.flops(C)}" for C in study.budgets]
-        sentences.append("To train the teacher first costs as much as students of these FLOPs: "
-                         f"{listed(prices, 'or')}.")
+        prices = [f"{study.teacher_flops / C:,.1f}".removesuffix(".0") + f" of {cli.flops(C)}"
+                  for C in study.budgets]
+        sentences.append("To train the teacher first costs as much as so many students: "
+                         f"{listed(prices, 'or')} FLOPs.")
     return sentences
 
 
@@ -95,33 +109,41 @@ def what_to_do(verdicts, better):
     return "pretrain from scratch, and save yourself the teacher"
 
 
+CHANGES = (" *Change* is the difference at the row's largest budget less that at its smallest; the "
+           "changes are corrected together. One that is sure, and no less than "
+           f"{MARGIN:g} points, makes a row *depend on the budget*: its mean is an answer for none "
+           "of them.")
+
+
 def first_page(study, found):
     """Advice, the figure, and a row for each difference."""
     if not found.pooled:
         return ["There is nothing to compare: no student has a partner from scratch with the same "
                 "seed, data and budget.", ""]
-    rows = []
-    for row in found.pooled:
-        points, pairs, p, verdict = compared(row["difference"])
-        if row["depends"]:
-            p, verdict = "", "depends on the budget"
-        change = row["change"]
-        changed = [difference_words(change), p_words(change.p)] if change else ["", ""]
-        budgets = listed([cli.flops(part["flops"]) for part in row["parts"]])
-        rows.append([setting_of(row), budgets, row["strategy"], points, pairs, p, verdict,
-                     *changed])
+    heads = ["data", "FLOPs", "strategy", "points", "pairs", "p", "verdict", "change", "p of it"]
+    has_changes = any(row["change"] for row in found.pooled)
     few = min(row["difference"].pairs for row in found.pooled) < FEW
+    rows = [pooled_row(row) for row in found.pooled]
+    if not has_changes:
+        heads, rows = heads[:-2], [row[:-2] for row in rows]
     return [" ".join(advice(study, found)), "", "![differences to scratch](forest.png)", "",
             "Points of the score more than scratch, as means over the budgets, with 95% intervals "
             "(Student's t, paired by seed). A verdict, bold and filled in the figure, is given "
             f"where it holds after correction for all {len(rows)} rows (Holm). *Equal* means that "
-            f"the whole interval lies within {MARGIN:g} points of zero. *Change* is the difference "
-            "at the row's largest budget less that at its smallest; the changes are corrected "
-            f"together. One that is sure, and {MARGIN:g} points or more, makes a row *depend on "
-            "the budget*: its mean is an answer for none of them."
-            + few * f" **Fewer than {FEW} pairs are a demonstration.**", "",
-            *markdown_table(["data", "FLOPs", "strategy", "points", "pairs", "p", "verdict",
-                             "change", "p of it"], rows), ""]
+            f"the whole interval lies within {MARGIN:g} points of zero." + CHANGES * has_changes
+            + f" **Fewer than {FEW} pairs are a demonstration.**" * few, "",
+            *markdown_table(heads, rows), ""]
+
+
+def pooled_row(row):
+    """A difference over all budgets as a row of words."""
+    points, pairs, p, verdict = compared(row["difference"])
+    if row["depends"]:
+        p, verdict = "", "depends on the budget"
+    change = row["change"]
+    changed = [difference_words(change), p_words(change.p)] if change else ["", ""]
+    budgets = listed([cli.flops(part["flops"]) for part in row["parts"]])
+    return [setting_of(row), budgets, row["strategy"], points, pairs, p, verdict, *changed]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -238,7 +260,7 @@ def silent_tasks(found):
 def limits_section(study, found):
     """What the comparison cannot say."""
     n, epochs = len(study.seed_numbers), max(row["epochs"] for row in found.kinds)
-    rates = [f"{name} {rate:g}" for name, rate in study.rates.items() if rate]
+    rates = [f"{name} {study.rates[name]:g}" for name in study.strategies if study.rates.get(name)]
     default = [name for name in study.strategies if not study.rates.get(name)]
     rates += [f"train.py's own for {listed(default)}"] if default else []
     silent = silent_tasks(found)
@@ -248,7 +270,8 @@ def limits_section(study, found):
                "A difference there is one between ways to guess."] if silent else []),
             f"- One schedule, and one learning rate for each strategy: {', '.join(rates)}.",
             "- Budgets at which students sit on the plateau say little about what comes after.",
-            f"- Another teacher, other tasks, or more than {epochs:.3g} epochs.", ""]
+            f"- Another teacher, other tasks, or more repetitions of the data than {epochs:.3g} "
+            "epochs.", ""]
 
 
 def making_section(found, command):
