@@ -51,8 +51,9 @@ def scores_table(results):
     lines = [f"{'task':14} {'part':15} {'metric':10} {'score':>14}   {'majority':>8}  best setting "
              "(by development score)"]
     for task, result in results.items():
-        setting = (f"lr {result['lr']:.2g}, batch {result['batch_size']}, {result['epochs']} epochs: "
-                   f"{result['settings_tried']} tried, {cli.counted(result['seeds'], 'seed')}")
+        seeds = cli.counted(result["seeds"], "seed")
+        setting = (f"lr {result['lr']:.2g}, batch {result['batch_size']}, {result['epochs']} "
+                   f"epochs: {result['settings_tried']} tried, {seeds}")
         for part, metrics in result["metrics"].items():
             for metric, score in metrics.items():
                 majority = 100 * result["majority"][part][metric]
