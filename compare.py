@@ -29,10 +29,9 @@ from plumbing.teacher import fetch
 import pandas as pd
 import torch
 
-from measure.scores import GATE, has_skill, headline, score_of
+from measure.scores import score_of
 from measure.statistics import LEVEL, MARGIN, compute_multiplier, holm, interval, p_values
 from reporting import cells, collect, handin, plan, preflight, report
-from reporting.card import on_plateau
 
 # --------------------------------------------------------------------------------------------------
 # What came out: a table of students, and their differences to scratch, in pairs of one seed
@@ -61,7 +60,7 @@ def findings(study, outcomes, teacher=None):
 
 def students(study, outcomes):
     """The table of all students, in the order of the grid: what each is, its score in points, its
-    loss (NaN without an MLM head), and what its budget was spent on."""
+    loss (NaN without an MLM head), and what else a report says of it."""
     rows = []
     for cell in sorted(outcomes, key=lambda cell: (
             study.unique_tokens.index(cell.unique_tokens), cell.flops,
@@ -69,14 +68,8 @@ def students(study, outcomes):
         record, results = outcomes[cell]["record"], outcomes[cell]["results"]
         rows.append({
             "data": cell.unique_tokens or math.inf, "flops": cell.flops, "strategy": cell.strategy,
-            "seed": cell.seed, "lr": record["settings"]["lr"], "score": 100 * score_of(results),
-            "val_loss": record["val_loss"] or math.nan,
-            "plateau": bool(record["val_loss"]) and on_plateau(record),
-            **{key: record[key] for key in ("tokens", "epochs", "flops_spent", "seconds")},
-            **{f"bill {part}": flops for part, flops in record["bill"].items()},
-            **{f"task {task}": 100 * headline(result) for task, result in results.items()},
-            **{f"skill {task}": has_skill(task, result) for task, result in results.items()
-               if task in GATE}})
+            "seed": cell.seed, "score": 100 * score_of(results),
+            "val_loss": record["val_loss"] or math.nan, **report.more_of(record, results)})
     return pd.DataFrame(rows)
 
 
