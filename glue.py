@@ -43,7 +43,7 @@ from data import generator
 from distill import mlm_loss
 from measure.scores import results_of, scores_of
 from model import Bert, BertConfig
-from reporting import tables
+from reporting.words import scores_table
 from train import adamw, learning_rate
 from world import tasks as world_tasks
 
@@ -363,7 +363,7 @@ def main():
     name = settings.model[0]
     folder = Path(settings.out or gluefiles.glue_folder(name))
     disk.check_writable(folder)  # now, and not after the tasks and the model
-    cli.say(tables.scores_table(score(settings, name, folder)))
+    cli.say(scores_table(score(settings, name, folder)))
     pairs = zero_shot(disk.fetch(name, disk.MODEL_FILES)) if settings.data == "stories" else {}
     if pairs:
         shares = ", ".join(f"{kind} {100 * value:.0f}" for kind, value in pairs.items())

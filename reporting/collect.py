@@ -9,6 +9,7 @@ Of each student run.json, glue.json and log.jsonl are read, and no weights. So w
 be the students.zip that lies in the folder (handin.py). Scores may come from different machines.
 What must be equal is what the comparison is about: EQUAL.
 """
+import contextlib
 import re
 import shlex
 from pathlib import Path
@@ -20,7 +21,7 @@ from plumbing.cli import UserError
 import budget
 import glue
 from measure import scores
-from reporting import handin, options, report
+from reporting import handin, options
 from reporting.cells import (
     RELEASED_WHOLE,
     Cell,
@@ -109,9 +110,11 @@ def results_of(command, h, kept, args):
 # All of them
 
 
-def write(args):
-    """Writes report.md, results.csv, students.zip and the figures of all comparisons in --collect
-    into --out."""
+@contextlib.contextmanager
+def gathered(args):
+    """(outcomes of all comparisons in --collect, the teacher's outcome, the line that gathers
+    them), for as long as what was unpacked is there. It makes their common settings those of
+    `args`. Raises UserError where they do not belong together."""
     if (args.out / "compare.json").exists():
         raise UserError(f"--out {args.out} is a comparison of its own, with a report of its own: "
                         "choose another folder")
@@ -119,24 +122,19 @@ def write(args):
         raise UserError(f"--out {args.out} would write over {args.out / handin.NAME}, which is "
                         "collected: choose another folder")
     with handin.opened(args.collect) as folders:
-        write_pooled(args, folders)
-
-
-def write_pooled(args, folders):
-    """The report of the comparisons in these folders, whose names are those in --collect."""
-    take_settings(args, folders)
-    outcomes, unscored = pool(args, folders)
-    for folder in unscored:
-        words = f"not scored on all tasks, left out: {folder}"
-        cli.say(handin.renamed(words, args.collect, folders))
-    check_pool(outcomes)
-    describe(args, outcomes)
-    disk.make_folder(args.out)
-    cli.say(f"{cli.counted(len(outcomes), 'student')} of "
-            f"{cli.counted(len(args.collect), 'comparison')}, {cli.counted(args.seeds, 'seed')}")
-    command = ["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]
-    report.write(args, None, list(outcomes), outcomes, [], {}, shlex.join(command),
-                 teacher=scored_teacher(args, folders))
+        take_settings(args, folders)
+        outcomes, unscored = pool(args, folders)
+        for folder in unscored:
+            words = f"not scored on all tasks, left out: {folder}"
+            cli.say(handin.renamed(words, args.collect, folders))
+        check_pool(outcomes)
+        describe(args, outcomes)
+        disk.make_folder(args.out)
+        cli.say(f"{cli.counted(len(outcomes), 'student')} of "
+                f"{cli.counted(len(args.collect), 'comparison')}, "
+                f"{cli.counted(args.seeds, 'seed')}")
+        command = ["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]
+        yield outcomes, scored_teacher(args, folders), shlex.join(command)
 
 
 def take_settings(args, folders):
@@ -232,3 +230,4 @@ def describe(args, outcomes):
     args.unique_tokens += sorted(amounts - {None})
     args.seed_numbers = sorted({cell.seed for cell in outcomes})
     args.seeds, args.lr_grid = len(args.seed_numbers), None
+    args.rates = {cell.strategy: cell.lr for cell in outcomes}

@@ -2,8 +2,8 @@
 
     python compare.py --collect students.zip --out runs/again      writes the report from it again
 
-It holds compare.json, and of each student run.json and glue.json. Of the log, which is long, the
-report needs one number, and run.json gets it: LEFT_PLATEAU. Equal students make an equal file.
+It holds compare.json, and of each student run.json and glue.json. Equal students make an equal
+file.
 """
 import contextlib
 import tempfile
@@ -14,17 +14,24 @@ from plumbing import disk
 from plumbing.cli import UserError, one_line
 
 NAME = "students.zip"
-LEFT_PLATEAU = "left_plateau_at"  # the FLOPs at which a student left the plateau, or None
 SCORES = "teacher-scores"  # the folder with the teacher's glue.json, and in the zip its run.json
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the date of every file in the zip
+
+
+def hand_in(args, outcomes, teacher):
+    """Writes students.zip."""
+    students = {cell.folder: outcome["record"] for cell, outcome in outcomes.items()}
+    scored = None
+    if teacher:
+        scored = teacher["record"], teacher.get("folder", args.out / SCORES)
+    pack(args.out, args.settings, students, scored)
 
 
 def pack(folder, settings, students, teacher=None):
     """Writes students.zip into a folder.
 
     settings: of the comparison, as compare.json has them; students: {folder of a cell: its
-    record, with LEFT_PLATEAU}; teacher: (its record, the folder with its glue.json), where it was
-    scored."""
+    record}; teacher: (its record, the folder with its glue.json), where it was scored."""
     contents = {"compare.json": disk.json_text(settings)}
     for student, record in sorted(students.items()):
         contents[f"cells/{student.name}/run.json"] = disk.json_text(without_place(record))

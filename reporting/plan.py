@@ -2,6 +2,8 @@
 
     plan.describe(args, grid)    # lines; the last one names what is not on this disk
 """
+import shlex
+
 from plumbing import cli, disk
 from program.options import words_of
 
@@ -94,3 +96,30 @@ def what_is_missing(args):
     if args.head_teacher and not disk.path_of(args.head_teacher).exists():
         yield ('            docs/clusters.md says under "Real text" how a teacher gets a head, and '
                "which folders are needed.")
+
+
+def cells_text(teacher_cell, cells):
+    """cells.txt: all cells as lines of shell."""
+    lines = [teacher_cell.line] if teacher_cell else []
+    lines += [cell.line for cell in cells]
+    return "\n".join(lines) + "\n"
+
+
+def command_of(args):
+    """The comparison's own command, with every option spelled out."""
+    rates = args.lr_grid and ",".join(f"{lr:g}" for lr in args.lr_grid)
+    tokens = ["inf" if unique is None else spell(unique) for unique in args.unique_tokens]
+    options = {
+        "strategies": ",".join(args.strategies), "budgets": ",".join(map(spell, args.budgets)),
+        "unique-tokens": ",".join(tokens), "seeds": args.seeds,
+        "first-seed": args.first_seed or None, "model": args.model, "teacher": args.teacher,
+        "head-teacher": args.head_teacher,
+        "teacher-model": None if args.teacher else args.teacher_model,
+        "teacher-flops": spell(args.teacher_flops), "data": args.data,
+        "glue-data": args.glue_data, "glue-grid": args.glue_grid, "tasks": args.tasks,
+        "glue-seeds": args.glue_seeds, "lr": args.lr, "lr-grid": rates,
+        "train-options": args.train_options or None,
+        "distil-options": args.distil_options or None,
+        "glue-options": args.glue_options or None, "out": args.out}
+    words = [f"--{name}={value}" for name, value in options.items() if value is not None]
+    return shlex.join(["python", "compare.py", *words])
