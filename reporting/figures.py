@@ -230,25 +230,20 @@ def draw_panel(ax, students, strategies, value):
     return ends
 
 
-def label_ends(ax, ends, room=0.055, leaders=False):
-    """Writes the lines' names beside their ends, pushed apart where they would overlap. room: the
-    share of the axes' height that a name takes. leaders: thin lines lead from the ends to the
-    names, for lines that end at different FLOPs."""
+def label_ends(ax, ends):
+    """Writes the lines' names beside their ends, pushed apart where they would overlap."""
     if not ends:
         return
     low, high = ax.get_ylim()
-    step = (high - low) * room
+    step = (high - low) * 0.055
     heights = apart([y for y, *_ in sorted(ends)], step)
     # From the top down: what would stand in the title, or where another name went, moves down.
     heights = [-y for y in apart([-min(y, high - step) for y in reversed(heights)], step)][::-1]
     left, right = ax.get_xlim()
     beside = max(x for _, x, *_ in ends) * (right / left) ** 0.03
-    line = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.5, "shrinkA": 1, "shrinkB": 2,
-            "relpos": (0, 0.5)}
     for (y, x, name, colour), height in zip(sorted(ends), heights):
         ax.annotate(name, (x, y), xytext=(beside, height), textcoords="data", color=colour,
-                    fontsize=9, va="center", annotation_clip=False,
-                    arrowprops={**line, "color": colour} if leaders else None)
+                    fontsize=9, va="center", annotation_clip=False)
 
 
 # What a budget is spent on: (key of the bill, label, colour, hatch).
