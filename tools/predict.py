@@ -6,8 +6,7 @@
 
 A text may have several [MASK]s. The model reads all of them at once, and guesses each without
 knowing what it guessed for the others. Where it does not guess a hidden word, that word comes last,
-with its probability. Nothing is trained, and the CPU computes it in a moment. In a terminal a bar
-stands beside each probability.
+with its probability. Nothing is trained, and the CPU computes it in a moment.
 
 Shapes: T tokens of the text with [CLS] and [SEP], k [MASK]s, V words.
 """
@@ -17,7 +16,6 @@ import sys
 import warnings
 from typing import NamedTuple
 
-from files import text
 from plumbing import cli, disk, wordpiece
 from plumbing.cli import UserError
 from plumbing.teacher import fetch
@@ -31,11 +29,8 @@ from world.source import VALIDATION_SEED, StorySource
 EXAMPLES = """examples:
   python -m tools.predict runs/teacher "nora was pushed by leo. [MASK] was mean."
   python -m tools.predict runs/teacher --compare runs/student --seed 3"""
-HIDDEN_WORDS = 3         # of a held-out text
-USUAL_LENGTH = 128       # tokens of a held-out text, where no run.json says how long blocks were
-STORIES_BETWEEN = 1000   # two seeds begin so many stories apart
-DOCUMENTS = 5            # held-out documents to choose from: the first may be a mere title
-CHARACTERS = 10_000      # of a document, which may be a whole book
+HIDDEN_WORDS = 3         # of a held-out story
+USUAL_LENGTH = 128       # tokens of a held-out story, where no run.json says how long blocks were
 WIDTH = 30               # of a bar that stands for 100%
 
 
@@ -47,7 +42,7 @@ def arguments(argv=None):
     add = parser.add_argument
     add("model", help="a run's folder, a BERT's folder or a hub id")
     add("text", nargs="?", help="a text in quotes, with [MASK] for each word to guess (default: "
-        "held-out text of what the run was trained on, with some words hidden)")
+        "a held-out story with some words hidden)")
     add("--compare", metavar="MODEL", help="a second model that reads the same text")
     add("--top", type=cli.whole(1, 1000), default=5, metavar="N",
         help="how many words to print for each [MASK] (default: %(default)s)")
@@ -57,10 +52,6 @@ def arguments(argv=None):
     words = sys.argv[1:] if argv is None else argv
     parser.check_flags(words)
     return parser.parse_intermixed_args(words)
-
-
-# --------------------------------------------------------------------------------------------------
-# The model
 
 
 class Predictor(NamedTuple):
@@ -114,59 +105,31 @@ def with_masks(words):
     return masked
 
 
-def hide_words(document, predictor, longest, seed):
-    """The beginning of a document with some words hidden -> (text with [MASK]s, the hidden words).
+def hide_words(story, predictor, longest, seed):
+    """The beginning of a story with some words hidden -> (text with [MASK]s, the hidden words).
 
     Chosen are words of the predictor's vocabulary that are one token: a single [MASK] cannot stand
     for two. Raises UserError where there are none."""
-    document = document[:CHARACTERS].replace("[MASK]", "mask")  # a document may speak of BERT
-    encoding = predictor.tokenizer.encode(document, add_special_tokens=False)
+    encoding = predictor.tokenizer.encode(story, add_special_tokens=False)
     n = max(1, longest - 2)  # tokens: [CLS] and [SEP] come around them
     words, spans = encoding.word_ids[:n], encoding.offsets[:n]
     # A byte-level token begins with the space before its word, which [MASK] then stands for, too.
-    written = [document[start:end] for start, end in spans]
-    unknown = predictor.vocabulary.unk
-    can_be_hidden = [i for i in range(len(words)) if encoding.word_ids.count(words[i]) == 1
-                     and encoding.ids[i] != unknown and written[i].strip().isalpha()]
+    written = [story[start:end] for start, end in spans]
+    can_be_hidden = [i for i, word in enumerate(words) if encoding.word_ids.count(word) == 1
+                     and encoding.ids[i] != predictor.vocabulary.unk and written[i].strip().isalpha()]
     if not can_be_hidden:
-        raise UserError("the held-out text has no word to hide: give a text with a [MASK]")
+        raise UserError("the held-out story has no word to hide: give a text with a [MASK]")
     k = min(HIDDEN_WORDS, len(can_be_hidden))
     chosen = sorted(generator(seed).choice(can_be_hidden, k, replace=False))
     masked, end = "", 0
     for i in chosen:
-        masked += document[end:spans[i][0]] + "[MASK]"
+        masked += story[end:spans[i][0]] + "[MASK]"
         end = spans[i][1]
-    return masked + document[end:spans[-1][1]], [written[i] for i in chosen]
-
-
-def held_out_document(predictor, seed):
-    """A document that no run trains on: of the text that the predictor's run was trained on, or a
-    story where it has no run.json.
-
-    Raises UserError where that text is not at hand."""
-    data = predictor.settings.get("data", ["stories"])
-    if data == ["stories"]:
-        first = seed * STORIES_BETWEEN
-        return next(StorySource().stream(VALIDATION_SEED, first, "validation"))
-    if not all(disk.path_of(entry).exists() for entry in data):
-        raise UserError(f"{predictor.name} was trained on {', '.join(data)}, which is no file or "
-                        "folder here: give a text with a [MASK]")
-    source = text.open_source(data, predictor.settings.get("text_column"))
-    if source.has_validation:
-        documents = source.texts("validation")
-    else:
-        documents = (document for part, document in source.documents() if part == "validation")
-    return max(itertools.islice(documents, DOCUMENTS), key=len, default="")
+    return masked + story[end:spans[-1][1]], [written[i] for i in chosen]
 
 
 # --------------------------------------------------------------------------------------------------
 # The prediction
-
-
-class Guess(NamedTuple):
-    """A word, and the probability that a model gives it at a [MASK]."""
-    word: str
-    probability: float
 
 
 def encode(predictor, masked):
@@ -194,8 +157,8 @@ def probabilities(predictor, encoding):
 
 
 def best(predictor, p, top, hidden=None):
-    """The likeliest words of p (V,), at most `top` of them, likeliest first -> [Guess]. Where the
-    hidden word is one of the model's tokens and not among them, it comes last."""
+    """[(word, probability)] of the likeliest words of p (V,), at most `top` of them, likeliest
+    first. Where the hidden word is one of the model's tokens and not among them, it comes last."""
     ids = p.topk(min(top, len(p))).indices.tolist()
     if hidden is not None:
         pieces = predictor.tokenizer.encode(hidden, add_special_tokens=False).ids
@@ -203,7 +166,7 @@ def best(predictor, p, top, hidden=None):
             ids += pieces
     # The last word embeddings may be padding, which belongs to no word.
     words = [predictor.tokenizer.id_to_token(i) or f"(no word: {i})" for i in ids]
-    return [Guess(word, p[i].item()) for word, i in zip(words, ids)]
+    return [(word, p[i].item()) for word, i in zip(words, ids)]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -212,48 +175,34 @@ def best(predictor, p, top, hidden=None):
 
 def remarks(predictor, encoding, masked):
     """Lines on what the predictor cannot read well in a text."""
-    T, lines = len(encoding.ids), []
-    spans = [span for i, span in zip(encoding.ids, encoding.offsets)
-             if i == predictor.vocabulary.unk]
-    if spans:
-        words = dict.fromkeys(masked[start:end] for start, end in spans)
-        lines += [f"{predictor.name} does not know {', '.join(words)}, and reads [UNK] instead"]
-    if T > predictor.settings.get("seq_len", T):
-        lines += [f"{predictor.name} was trained on blocks of {predictor.settings['seq_len']} "
-                  f"tokens, and the text has {T}: it has not learned the positions beyond"]
-    return lines
+    T, trained = len(encoding.ids), predictor.settings.get("seq_len", len(encoding.ids))
+    unknown = [masked[start:end] for i, (start, end) in zip(encoding.ids, encoding.offsets)
+               if i == predictor.vocabulary.unk]
+    if unknown:
+        yield (f"{predictor.name} does not know {', '.join(dict.fromkeys(unknown))}, and reads "
+               "[UNK] instead")
+    if T > trained:
+        yield (f"{predictor.name} was trained on blocks of {trained} tokens, and the text has {T}: "
+               "it has not learned the positions beyond")
 
 
-def column(guesses, has_bars):
-    """Guesses as lines of text: word, probability, and perhaps a bar."""
-    width = max(len(guess.word) for guess in guesses)
-    lines = []
-    for word, probability in guesses:
-        bar = "#" * round(WIDTH * probability) if has_bars else ""
-        lines += [f"{word:{width}}  {probability:6.1%}  {bar}".rstrip()]
-    return lines
-
-
-def side_by_side(columns):
-    """Columns of lines -> the lines of all of them, each column as wide as its longest line."""
-    widths = [max(map(len, lines)) for lines in columns]
-    rows = itertools.zip_longest(*columns, fillvalue="")
-    return ["  " + "    ".join(f"{cell:{width}}" for cell, width in zip(row, widths)).rstrip()
-            for row in rows]
-
-
-def table(guesses, hidden, has_bars):
-    """What all models guess at all [MASK]s, as text. guesses: {model's name: [[Guess] of each
-    [MASK]]}. hidden: the word that each [MASK] hides, or None."""
+def guess_table(guesses, hidden):
+    """What all models guess at all [MASK]s, side by side, as text. guesses: {model's name: [what
+    `best` gives at each [MASK]]}. hidden: the word that each [MASK] hides, or None."""
     lines = []
     for number, word in enumerate(hidden):
         heading = f"[MASK] {number + 1}" if len(hidden) > 1 else "[MASK]"
-        if word is not None:
-            heading += f" hides: {word.strip()}"
-        columns = [column(of_model[number], has_bars) for of_model in guesses.values()]
-        if len(guesses) > 1:
-            columns = [[name, *rows] for name, rows in zip(guesses, columns)]
-        lines += ["", heading, *side_by_side(columns)]
+        lines += ["", heading + ("" if word is None else f" hides: {word.strip()}")]
+        columns = []
+        for name, of_model in guesses.items():
+            width = max(len(guess) for guess, _ in of_model[number])
+            rows = [f"{guess:{width}}  {p:6.1%}  {'#' * round(WIDTH * p)}".rstrip()
+                    for guess, p in of_model[number]]
+            columns.append([name, *rows] if len(guesses) > 1 else rows)
+        widths = [max(map(len, column)) for column in columns]
+        for row in itertools.zip_longest(*columns, fillvalue=""):
+            cells = [f"{cell:{width}}" for cell, width in zip(row, widths)]
+            lines.append("  " + "    ".join(cells).rstrip())
     return "\n".join(lines)
 
 
@@ -263,9 +212,14 @@ def main():
     names = [args.model] if args.compare in (None, args.model) else [args.model, args.compare]
     predictors = [open_predictor(name) for name in names]
     if words is None:
-        document = held_out_document(predictors[0], args.seed)
+        data = predictors[0].settings.get("data", ["stories"])
+        if data != ["stories"]:
+            raise UserError(f"{args.model} was trained on {', '.join(data)}, and not on stories: "
+                            "give a text with a [MASK]")
+        # No run trains on it, whatever its seed: the text alone decides its part.
+        story = next(StorySource().stream(VALIDATION_SEED, args.seed * 1000, "validation"))
         longest = min(predictor.longest for predictor in predictors)
-        words, hidden = hide_words(document, predictors[0], longest, args.seed)
+        words, hidden = hide_words(story, predictors[0], longest, args.seed)
     else:
         hidden = [None] * words.count("[MASK]")
     encodings = [encode(predictor, words) for predictor in predictors]
@@ -277,7 +231,7 @@ def main():
         p = probabilities(predictor, encoding)  # (k, V)
         guesses[predictor.name] = [best(predictor, row, args.top, word)
                                    for row, word in zip(p, hidden)]
-    cli.say(table(guesses, hidden, has_bars=sys.stdout.isatty()))
+    cli.say(guess_table(guesses, hidden))
 
 
 if __name__ == "__main__":
