@@ -1,25 +1,38 @@
 """tools/glance.py: the table says what the runs' files say, and the figure leaves no run out
 silently."""
+import json
 import os
+import re
 
 from plumbing import disk
 from plumbing.cli import UserError
 
+import numpy as np
 import pytest
 from conftest import run_main
-from test_folders import fine_tuning, save_run, validation
 
-from reporting import curves
+from reporting import figures
 from tools import glance
 
+SETTINGS = {"strategy": "scratch", "model": "2x64", "data": ["stories"], "unique_tokens": None,
+            "vocab_size": 201, "flops_budget": 1000, "seed": 0}
 
-@pytest.fixture
-def drawn(monkeypatch):
-    """[(panels, path)] of the figures that are drawn. Drawing takes a second, and test_curves.py
-    looks at it."""
-    calls = []
-    monkeypatch.setattr(curves, "draw_curves", lambda panels, path: calls.append((panels, path)))
-    return calls
+
+def validation(flops, **losses):
+    """A row of a log."""
+    return {"flops": flops, "val_terms": {"mlm": 1.0}, "val_loss": 3.5, "unigram_loss": 4.0,
+            "neighbour_loss": 1.3, **losses}
+
+
+def save_run(folder, rows=(validation(900),), finished=True, record=(), **settings):
+    """Writes run.json and log.jsonl as a run does that has such a log."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    disk.write_json(folder / "run.json", {
+        "finished": finished, "settings": {**SETTINGS, **settings},
+        "files": {"log.jsonl": disk.file_sha256(folder / "log.jsonl")} if finished else {},
+        **dict(record)})
+    return folder
 
 
 def run(*words):
@@ -28,148 +41,210 @@ def run(*words):
     return status, out.splitlines(), err.splitlines()
 
 
-def cells_of(lines):
-    """The rows of the printed table: [{heading: cell}]. A column begins where its heading does."""
-    heading = lines[0]
-    starts = [i for i, letter in enumerate(heading)
-              if letter != " " and (i < 2 or heading[i - 2:i] == "  ")]
-    spans = list(zip(starts, [*starts[1:], None]))
-    rows = [line for line in lines[1:] if line[0].isdigit()]
-    return [{heading[a:b].strip(): row[a:b].strip() for a, b in spans} for row in rows]
+def rows_of(folder, *headings):
+    """The cells below these headings in the table of the runs in a folder."""
+    rows = [dict(zip(glance.HEADINGS, found.words)) for found in glance.runs_in(folder)]
+    return [tuple(row[heading] for heading in headings) for row in rows]
 
 
-def test_the_table_says_what_each_run_is_and_how_far(tmp_path, drawn):
-    save_run(tmp_path / "done", [validation(900)], strategy="kd", unique_tokens=10_000)
+@pytest.fixture
+def panels(monkeypatch):
+    """What is drawn: {text: {label of a curve: its run}}."""
+    drawn = {}
+    monkeypatch.setattr(glance, "draw_panels", lambda panels, path: drawn.update(panels))
+    return drawn
+
+
+# --------------------------------------------------------------------------------------------------
+# The table
+
+
+def test_the_table_says_what_each_run_is_and_how_far(tmp_path, panels):
+    save_run(tmp_path / "done", strategy="kd", unique_tokens=10_000)
     save_run(tmp_path / "half", [validation(0, val_loss=5.5), {"flops": 420}], finished=False,
              data=["books/a.txt", "b/"])
     status, out, _ = run(tmp_path)
-    assert status == 0
-    assert cells_of(out) == [
-        {"run": "done", "strategy": "kd", "size": "2x64", "data": "stories, 10,000 distinct tokens",
-         "FLOPs": "1000", "loss": "3.500", "unigram": "4.000", "score": "", "state": "finished"},
-        {"run": "half", "strategy": "scratch", "size": "2x64", "data": "a.txt, b", "FLOPs": "1000",
-         "loss": "5.500", "unigram": "4.000", "score": "", "state": "42%, on the plateau"}]
+    assert status == 0 and [re.split("  +", line.strip()) for line in out[:3]] == [
+        ["run", "strategy", "size", "data", "FLOPs", "loss", "unigram", "score", "state"],
+        ["1", "done", "kd", "2x64", "stories, 10,000 distinct tokens", "1000", "3.500", "4.000",
+         "finished"],
+        ["2", "half", "scratch", "2x64", "a.txt, b", "1000", "5.500", "4.000",
+         "42%, on the plateau"]]
 
 
-def test_a_run_on_the_plateau_is_told_so(tmp_path, drawn):
+@pytest.mark.parametrize("options, heading, words", [
     # 3.7 is less than a tenth below 4.0.
-    for name, loss in (("a", 3.7), ("b", 3.5)):
-        save_run(tmp_path / name, [validation(900, val_loss=loss)])
-    states = [row["state"] for row in cells_of(run(tmp_path)[1])]
-    assert states == ["finished, on the plateau", "finished"]
+    ({"rows": [validation(900, val_loss=3.7)]}, "state", "finished, on the plateau"),
+    ({"rows": [validation(900, val_loss=3.5)]}, "state", "finished"),
+    ({"record": {"flops_before": 5 * 10 ** 12}}, "FLOPs", "1000 + 5.00e12 before"),
+    ({"record": {"flops_before": None}}, "FLOPs", "1000 + unknown before"),
+    ({"strategy": "kd", "init": "teacher"}, "strategy", "kd-copied"),
+    ({"strategy": "kd", "init": "random"}, "strategy", "kd"),
+    ({"rows": [{"flops": 1, "val_terms": {"tinybert": 0.1}}], "finished": False}, "loss", ""),
+    ({"rows": [], "finished": False}, "state", "0%")])
+def test_what_the_files_say_of_a_run(tmp_path, options, heading, words):
+    save_run(tmp_path / "run", **options)
+    assert rows_of(tmp_path, heading) == [(words,)]
 
 
-def test_a_score_stands_with_the_number_of_its_tasks(tmp_path, drawn):
-    folder = save_run(tmp_path / "a", [validation(900)])
-    disk.write_json(folder / "glue.json", {"cells": [fine_tuning("x", 0.5), fine_tuning("y", 0.7)]})
-    assert cells_of(run(tmp_path)[1])[0]["score"] == "60.0 (2 tasks)"
+def test_a_line_of_the_log_that_is_half_written_does_not_count(tmp_path):
+    folder = save_run(tmp_path / "run", [{"flops": 250}], finished=False)
+    with open(folder / "log.jsonl", "a") as log:
+        log.write('{"step": 300, "flo')
+    assert rows_of(tmp_path, "state") == [("25%",)]
 
 
-@pytest.mark.parametrize("before, words", [(5 * 10 ** 12, "1000 + 5.00e12 before"),
-                                           (None, "1000 + unknown before")])
-def test_what_was_spent_before_is_on_the_bill_and_on_the_axis(tmp_path, drawn, before, words):
-    rows = [validation(0, val_loss=3.9), validation(900)]
-    save_run(tmp_path / "more", rows, record={"flops_before": before})
-    assert cells_of(run(tmp_path)[1])[0]["FLOPs"] == words
-    (panels, _), = drawn
-    (shown,), = panels.values()
-    # At 0 FLOPs there is no place on a logarithmic axis.
-    assert shown.points == ([(before, 3.9), (before + 900, 3.5)] if before else [(900, 3.5)])
+def test_runs_are_found_at_three_depths(tmp_path):
+    for name in ("tour", "compare/teacher", "compare/cells/kd-seed0", "a/b/too-deep"):
+        save_run(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    assert rows_of(tmp_path, "run") == [("compare/cells/kd-seed0",), ("compare/teacher",),
+                                        ("tour",)]
 
 
-def test_the_labels_are_the_numbers_of_the_table(tmp_path, drawn):
-    save_run(tmp_path / "a", [validation(900)], model="4x128", init="teacher")
-    save_run(tmp_path / "b", [validation(420)], finished=False, strategy="kd")
+@pytest.mark.parametrize("damage, words", [
+    (lambda folder: (folder / "run.json").write_text("[1]"), "not a JSON object"),
+    (lambda folder: (folder / "run.json").write_text(
+        (folder / "run.json").read_text().replace("2x64", "2x65")), "checksum"),
+    (lambda folder: (folder / "log.jsonl").write_text("{}\n"), "log.jsonl is damaged"),
+    (lambda folder: (folder / "run.json").write_text('{"settings": {"lr": 1}}'), "not those of a"),
+    (lambda folder: save_run(folder, flops_budget=0, finished=False), "not those of a run"),
+    (lambda folder: save_run(folder, record={"flops_before": "many"}), "not those of a run"),
+    (lambda folder: save_run(folder, [[1]], finished=False), "not those of a run"),
+    (lambda folder: save_run(folder, strategy="magic"), "not those of a run"),
+    (lambda folder: save_run(folder, model="$\\x$"), "is no model size"),
+    (lambda folder: disk.write_json(folder / "glue.json", {
+        "cells": [{"task": "cola", "scores": {"dev": 3}}]}), "not those of a run"),
+    (lambda folder: (folder / "glue.json").write_text("{}"), "glue.json is damaged")])
+def test_a_damaged_run_is_one_line_and_the_others_are_listed(tmp_path, capsys, damage, words):
+    damage(save_run(tmp_path / "bad"))
+    save_run(tmp_path / "good")
+    assert rows_of(tmp_path, "run") == [("good",)]
+    line, = capsys.readouterr().out.splitlines()
+    assert line.startswith("skipped: bad: ") and words in line
+
+
+def test_a_run_that_may_not_be_read_is_one_line(tmp_path, capsys, monkeypatch):
+    def read_json(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    save_run(tmp_path / "locked")
+    monkeypatch.setattr(disk, "read_json", read_json)
+    assert glance.runs_in(tmp_path) == []
+    assert capsys.readouterr().out.startswith("skipped: locked: Permission denied")
+
+
+# --------------------------------------------------------------------------------------------------
+# Scores
+
+
+def fine_tuning(task, dev, test=None, lr=1e-4, seed=0, **others):
+    """A cell of glue.json. dev, test: the accuracies."""
+    parts = {"dev": {"accuracy": dev}} | ({} if test is None else {"test": {"accuracy": test}})
+    return {"task": task, "lr": lr, "batch_size": 16, "epochs": 2, "seed": seed, "seconds": 1.0,
+            "data": "stories", "pool": "mean", "seq_len": 128, "scores": parts, **others}
+
+
+# By hand: of a, the rate 2e-4 has the better development score, 0.75, and (0.6 + 0.8) / 2 on the
+# test set; b has no test set.
+A = [fine_tuning("a", 0.5, 0.9), fine_tuning("a", 0.7, 0.6, lr=2e-4),
+     fine_tuning("a", 0.8, 0.8, lr=2e-4, seed=1)]
+
+
+@pytest.mark.parametrize("cells, score", [
+    ([], ""), (A, "70.0 (1 task)"), ([*A, fine_tuning("b", 0.3)], "50.0 (2 tasks)"),
+    # what was fine-tuned in another way than the newest, or of other weights
+    ([fine_tuning("a", 0.9, pool="cls"), fine_tuning("b", 0.9, data="g"), fine_tuning("a", 0.4)],
+     "40.0 (1 task)")])
+def test_the_score_is_the_mean_over_tasks_of_the_setting_that_was_best_in_development(
+        tmp_path, cells, score):
+    for name, is_finished in (("begun", False), ("run", True)):
+        save_run(tmp_path / name, finished=is_finished)
+        disk.write_json(tmp_path / name / "glue.json", {"cells": cells})
+    assert rows_of(tmp_path, "score") == [("",), (score,)]
+
+
+def test_the_scores_of_another_model_in_the_same_folder_do_not_count(tmp_path):
+    folder = save_run(tmp_path / "run")
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    sha256 = disk.file_sha256(folder / "config.json", folder / "model.safetensors")
+    cells = [fine_tuning("a", 0.9, model_sha256="0" * 16),
+             fine_tuning("a", 0.4, model_sha256=sha256[:16])]
+    for kept, score in ((cells[:1], ""), (cells, "40.0 (1 task)")):
+        disk.write_json(folder / "glue.json", {"cells": kept})
+        assert rows_of(tmp_path, "score") == [(score,)]
+
+
+# --------------------------------------------------------------------------------------------------
+# The figure
+
+
+def test_each_text_and_vocabulary_has_a_panel_and_the_labels_are_the_numbers_of_the_table(
+        tmp_path, panels):
+    for name, settings in (("a", {"model": "4x128"}), ("b", {"unique_tokens": 500}),
+                           ("c", {"data": ["books/"]})):
+        save_run(tmp_path / name, **settings)
+    save_run(tmp_path / "d", finished=False, data=["books/"], vocab_size=8192, strategy="kd")
     _, out, _ = run(tmp_path)
-    (panels, path), = drawn
-    assert path == tmp_path / "curves.png" and out[-1] == f"curves: {path}"
-    (shown,) = panels.values()
-    assert [curve.label for curve in shown] == ["1 scratch-copied 4x128", "2 kd 2x64, 42%"]
-    assert [curve.finished for curve in shown] == [True, False]
-    assert (shown[0].unigram, shown[0].neighbours) == (4.0, 1.3)
+    assert out[-1] == f"curves: {tmp_path / 'curves.png'}"
+    assert {text: list(runs) for text, runs in panels.items()} == {
+        "stories, 201 words and word pieces": ["1 scratch 4x128", "2 scratch 2x64"],
+        "books, 201 words and word pieces": ["3 scratch 2x64"],
+        "books, 8,192 words and word pieces": ["4 kd 2x64, 90%"]}
 
 
-def test_a_text_and_a_vocabulary_have_a_panel_of_their_own(tmp_path, drawn):
-    for name, settings in (("a", {}), ("b", {"unique_tokens": 500}), ("c", {"data": ["books/"]}),
-                           ("d", {"data": ["books/"], "vocab_size": 8192})):
-        save_run(tmp_path / name, [validation(900)], **settings)
-    run(tmp_path)
-    (panels, _), = drawn
-    assert {text: len(shown) for text, shown in panels.items()} == {
-        "stories, 201 words and word pieces": 2, "books, 201 words and word pieces": 1,
-        "books, 8,192 words and word pieces": 1}
+def test_runs_without_a_curve_are_named_beside_the_figure(tmp_path, panels):
+    own = [{"flops": 900, "val_terms": {"minilm": 0.1}}]
+    save_run(tmp_path / "a", own, strategy="minilm")
+    save_run(tmp_path / "c", [validation(0)], finished=False)
+    line = ("not in the figure: 1 and 2, which have just begun, or whose loss predicts no words")
+    assert run(tmp_path)[1][-1] == line and not panels
+    save_run(tmp_path / "d")
+    assert run(tmp_path)[1][-2] == line and [list(runs) for runs in panels.values()] == [
+        ["3 scratch 2x64"]]
 
 
-def test_runs_without_a_masked_word_loss_are_listed_and_named_beside_the_figure(tmp_path, drawn):
-    own = [{"flops": 900, "val_terms": {"tinybert": 0.1}}]
-    save_run(tmp_path / "a", own, strategy="tinybert")
-    save_run(tmp_path / "b", [validation(900)])
-    save_run(tmp_path / "c", own, strategy="minilm")
-    save_run(tmp_path / "d", [validation(0)], finished=False)
-    _, out, _ = run(tmp_path)
-    assert [row["loss"] for row in cells_of(out)] == ["", "3.500", "", "3.500"]
-    assert [line for line in out if "not in the figure" in line] == [
-        "not in the figure: 1 and 3, since nothing in their loss predicts words",
-        "not in the figure: runs that have just begun"]
-    (panels, _), = drawn
-    assert [curve.label for shown in panels.values() for curve in shown] == ["2 scratch 2x64"]
+def test_curves_stand_at_their_flops_and_dashed_lines_where_counting_words_is(tmp_path):
+    save_run(tmp_path / "a", [validation(0, val_loss=5), validation(9e9, val_loss=4)],
+             record={"flops_before": 10 ** 9})
+    save_run(tmp_path / "b", [validation(9e9, unigram_loss=4.05)], finished=False, strategy="kd")
+    axes = figures.pyplot().subplots()[1]
+    glance.draw_text(axes, {str(i): found for i, found in enumerate(glance.runs_in(tmp_path))})
+    lines = {line.get_label(): line for line in axes.get_lines()}
+    assert np.allclose(lines["0"].get_xydata(), [(1e9, 5), (1e10, 4)])
+    assert (lines["0"].get_linestyle(), lines["1"].get_linestyle()) == ("-", ":")
+    assert (lines["1"].get_color(), lines["1"].get_marker()) == figures.style_of("kd")
+    assert axes.get_xscale() == "log"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0", "1"]
+    assert sorted(line.get_ydata()[0] for line in axes.get_lines()
+                  if line.get_linestyle() == "--") == [1.3, 4.0, 4.05]
+    figures.pyplot().close("all")
 
 
-def test_without_any_masked_word_loss_there_is_no_figure(tmp_path, drawn):
-    save_run(tmp_path / "a", [{"flops": 900, "val_terms": {"minilm": 0.1}}], strategy="minilm")
-    status, out, _ = run(tmp_path)
-    assert status == 0 and not drawn and "curves:" not in out[-1]
-
-
-def test_the_figure_of_very_many_says_which_it_names(tmp_path, drawn):
-    for i in range(curves.MOST_LABELS + 1):
-        save_run(tmp_path / f"run{i}", [validation(900)])
-    assert f"the figure names the {curves.MOST_LABELS} curves with the lowest losses" in (
-        run(tmp_path)[1])
-
-
-def test_a_damaged_run_is_one_line_and_nothing_is_written_into_a_runs_folder(tmp_path):
-    save_run(tmp_path / "good", [validation(900)])
-    (save_run(tmp_path / "bad") / "run.json").write_text("{")
+def test_the_figure_is_a_png_and_nothing_is_written_into_a_runs_folder(tmp_path):
+    for i in range(50):
+        save_run(tmp_path / f"good{i}", data=["b$oo\\k$"])
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    status, out, err = run(tmp_path)
-    assert status == 0 and not err and out[0].startswith("skipped: bad: ")
+    assert run(tmp_path)[0] == 0
     after = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert after.pop(tmp_path / "curves.png") and after == before
-
-
-def test_out_says_where_the_figure_goes(tmp_path, drawn):
-    save_run(tmp_path / "runs/a", [validation(900)])
-    run(tmp_path / "runs", "--out", tmp_path / "mine.png")
-    assert drawn[0][1] == tmp_path / "mine.png"
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--out", "/dev/null"], "no name of a figure"), (["--out", "a.pdf"], "no name of a figure"),
-    (["--out", "{}/a/x.png"], "lies in a run's folder"), (["--outs", "x"], "did you mean --out"),
-    (["--out", ""], "an empty name")])
+    (["--out", "/dev/null"], "no place for a figure"), (["--out", "a.pdf"], "ends in .png"),
+    (["--out", "{}/a/x.png"], "outside of a run's folder"), (["--outs", "x"], "did you mean --out"),
+    (["--out", ""], "an empty name"), (["{}/a"], "is a run itself")])
 def test_a_figure_that_has_no_place_is_refused(tmp_path, words, message):
     save_run(tmp_path / "a")
     with pytest.raises(UserError, match=message):
-        glance.arguments([str(tmp_path), *(word.format(tmp_path) for word in words)])
+        glance.arguments([word.format(tmp_path) for word in words])
 
 
 def test_where_there_is_no_run_one_line_says_how_to_make_one(tmp_path):
-    for folder, words in ((tmp_path, "holds no runs"), (tmp_path / "runs", "there is no folder")):
+    for folder in (tmp_path, tmp_path / "runs"):
         status, out, err = run(folder)
         assert (status, out) == (2, []) and len(err) == 1
-        assert words in err[0] and "python train.py --flops" in err[0]
+        assert "holds no runs" in err[0] and "python train.py --flops" in err[0]
     assert os.listdir(tmp_path) == []
-
-
-def test_a_runs_own_folder_is_refused(tmp_path):
-    save_run(tmp_path / "a")
-    status, _, err = run(tmp_path / "a", "--out", tmp_path / "x.png")
-    assert status == 2 and "is a run itself" in err[0] and len(err) == 1
-
-
-@pytest.mark.slow
-def test_it_is_a_program_that_runs_from_the_root(python, tmp_path):
-    done = python("-m", "tools.glance", str(tmp_path))
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith(f"error: {tmp_path} holds no runs")

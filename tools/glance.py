@@ -78,7 +78,7 @@ def runs_in(folder):
             cli.say(f"skipped: {name}: {cli.one_line(mistake)}")
         except OSError as failure:
             cli.say(f"skipped: {name}: {cli.system_error(failure)}")
-        except (AttributeError, LookupError, TypeError, ValueError):
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             cli.say(f"skipped: {name}: its files are not those of a run of train.py")
     return found
 
@@ -122,6 +122,12 @@ def rows_of(log):
     return rows
 
 
+class Scored(NamedTuple):
+    """What glue.json alone says of a task, as `scores.summary` reads it."""
+    scored: tuple
+    majority: None = None
+
+
 def score_in(path):
     """'60.0 (2 tasks)': the mean over tasks of the test scores in a model's glue.json, "" where it
     has none. The newest fine-tuning says how, and those that were made otherwise, or of another
@@ -134,7 +140,7 @@ def score_in(path):
     for cell in cells:
         if all(cell[key] == cells[-1][key] for key in ("data", "pool", "seq_len")):
             by_task.setdefault(cell["task"], []).append(cell)
-    results = {name: scores.summary(gluefiles.Task(name, {}, (), (), tuple(own[0]["scores"])), own)
+    results = {name: scores.summary(Scored(tuple(own[0]["scores"])), own)
                for name, own in by_task.items()}
     if not results:
         return ""

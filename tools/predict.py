@@ -115,8 +115,9 @@ def hide_words(story, predictor, longest, seed):
     words, spans = encoding.word_ids[:n], encoding.offsets[:n]
     # A byte-level token begins with the space before its word, which [MASK] then stands for, too.
     written = [story[start:end] for start, end in spans]
-    can_be_hidden = [i for i, word in enumerate(words) if encoding.word_ids.count(word) == 1
-                     and encoding.ids[i] != predictor.vocabulary.unk and written[i].strip().isalpha()]
+    known = [i for i, word in enumerate(encoding.ids[:n]) if word != predictor.vocabulary.unk]
+    can_be_hidden = [i for i in known if encoding.word_ids.count(words[i]) == 1
+                     and written[i].strip().isalpha()]
     if not can_be_hidden:
         raise UserError("the held-out story has no word to hide: give a text with a [MASK]")
     k = min(HIDDEN_WORDS, len(can_be_hidden))

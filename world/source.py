@@ -90,9 +90,7 @@ class Shards:
     def __init__(self, seed, tokenizer, dtype, makers=1):
         self.seed, self.tokenizer, self.dtype, self.makers = seed, tokenizer, dtype, makers
         self.processes = []
-        self.first = None  # the number of the shard with which the makers began
-        self.j = None      # the number of the shard that was read last
-        self.shard = None  # this shard
+        self.j = self.shard = None  # the number of the shard that was read last, and this shard
 
     def read(self, j):
         """Shard j: (SHARD_TOKENS,) token ids. The same shard again costs nothing, the next one is
@@ -103,7 +101,8 @@ class Shards:
             return self.shard
         if self.j is None or j != self.j + 1:
             self.start(j)
-        maker = self.processes[(j - self.first) % self.makers]
+        maker = self.processes.pop(0)  # the one whose turn it is
+        self.processes.append(maker)
         size = SHARD_TOKENS * np.dtype(self.dtype).itemsize  # bytes
         raw = maker.stdout.read(size)
         if len(raw) < size:
@@ -115,7 +114,6 @@ class Shards:
     def start(self, first):
         """Starts the makers. Maker i makes the shards first + i, first + i + makers, and so on."""
         self.close()
-        self.first = first
         # The path is for PYTHONSAFEPATH, which leaves the current folder out.
         program = ("import sys; sys.path.insert(0, ''); from world.source import make_shards; "
                    "make_shards()")
@@ -125,11 +123,9 @@ class Shards:
                                      stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                      start_new_session=True)
             self.processes.append(maker)
-            request = {"seed": self.seed, "first": j, "stride": self.makers, "dtype": self.dtype,
-                       "tokenizer": self.tokenizer.to_str()}
-            with contextlib.suppress(BrokenPipeError):  # if it died at once, `read` says so
-                with maker.stdin:
-                    maker.stdin.write(json.dumps(request).encode())
+            request = [self.seed, j, self.makers, self.dtype, self.tokenizer.to_str()]
+            with contextlib.suppress(BrokenPipeError), maker.stdin:  # if it died, `read` says so
+                maker.stdin.write(json.dumps(request).encode())
 
     def close(self):
         """Ends the makers."""
@@ -143,25 +139,18 @@ class Shards:
 def make_shards():
     """The program of a maker: it reads a request from stdin, and writes shards to stdout until
     nobody reads them."""
-    request = json.loads(sys.stdin.read())
-    tokenizer = wordpiece.tokenizer_from(request["tokenizer"])
-    for j in itertools.count(request["first"], request["stride"]):
-        shard = make_shard(request["seed"], j, tokenizer, request["dtype"])
+    seed, first, stride, dtype, tokenizer = json.load(sys.stdin)
+    tokenizer = wordpiece.tokenizer_from(tokenizer)
+    for j in itertools.count(first, stride):
+        stream = StorySource().stream(seed, j * SHARD_STORIES, "train")
+        arrays, total = [], 0
+        for _, ids in tokenized((("train", story) for story in stream), tokenizer, dtype):
+            arrays.append(ids)
+            total += len(ids)
+            if total >= SHARD_TOKENS:
+                break
         try:
-            sys.stdout.buffer.write(shard.tobytes())
+            sys.stdout.buffer.write(np.concatenate(arrays)[:SHARD_TOKENS].tobytes())
             sys.stdout.buffer.flush()
         except BrokenPipeError:
             os._exit(0)
-
-
-def make_shard(seed, j, tokenizer, dtype):
-    """Shard j of the stream `seed`: (SHARD_TOKENS,) token ids."""
-    stream = StorySource().stream(seed, j * SHARD_STORIES, "train")
-    documents = (("train", story) for story in stream)
-    arrays, total = [], 0
-    for _, ids in tokenized(documents, tokenizer, dtype):
-        arrays.append(ids)
-        total += len(ids)
-        if total >= SHARD_TOKENS:
-            break
-    return np.concatenate(arrays)[:SHARD_TOKENS]

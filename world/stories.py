@@ -447,31 +447,18 @@ def main():
                         help="print stories, one a line, until N tokens are printed")
     parser.add_argument("--seed", type=whole(0, 2 ** 63 - 1), default=0, metavar="n",
                         help="which stream (default: 0)")
-    parser.add_argument("--first", type=whole(0, 2 ** 63 - 1), default=0, metavar="n",
-                        help="the first story of the stream to print (default: 0)")
     args = parser.parse_args()
-    if args.tokens is None:
-        show(args.seed, args.first)
-    else:
-        write(args.seed, args.first, args.tokens)
-
-
-def show(seed, first, n=5):
-    """Prints n stories with their numbers, for a reader."""
-    for index in range(first, first + n):
-        print(fill(story(seed, index), width=100, initial_indent=f"{index:>4}  ",
-                   subsequent_indent=" " * 6), end="\n\n")
-    print(f"A story is made of {len(WORDS)} words and punctuation marks. --tokens 1e6 prints a "
-          "million tokens of them.")
-
-
-def write(seed, first, tokens):
-    """Prints stories, one a line, until they have so many tokens: words and punctuation marks."""
-    printed = 0
-    for text in stories(seed, first):
+    if args.tokens is None:  # five of them, for a reader
+        for index in range(5):
+            print(fill(story(args.seed, index), width=100, subsequent_indent="  "), end="\n\n")
+        print(f"A story is made of {len(WORDS)} words and punctuation marks. --tokens 1e6 prints a "
+              "million tokens of them.")
+        return
+    printed = 0  # words and punctuation marks
+    for text in stories(args.seed):
         print(text)
         printed += len(re.findall(r"\w+|[.,]", text))
-        if printed >= tokens:
+        if printed >= args.tokens:
             return
 
 

@@ -16,7 +16,7 @@ what a model brings along from pretraining:
 
 `python -m tools.gate` shows how well the tasks tell models apart.
 """
-from functools import cache
+from functools import cache, partial
 from random import Random
 
 from plumbing import cli
@@ -136,29 +136,20 @@ def pronoun(draw):
     return f"{person} had a {colour} {thing}. [MASK] {verb} the {thing}.", right, wrong
 
 
-def feeling(draw):
-    verb, thing, person = any_event(draw)
+def feeling(draw, happens=True):
+    verb, thing, person = draw.pick(tuple(EVENTS)), draw.pick(draw.things), draw.pick(draw.people)
     base, right, wrong = EVENTS[verb]
-    text = draw.way("event", a=person, happened=verb, to_happen=f"to {base}", x=thing,
+    happened, to_happen = verb, f"to {base}"
+    if not happens:
+        happened, to_happen, right, wrong = f"did not {base}", f"not to {base}", wrong, right
+    text = draw.way("event", a=person, happened=happened, to_happen=to_happen, x=thing,
                     feeling="[MASK]")
     return text, right, wrong
 
 
-def negated_feeling(draw):
-    verb, thing, person = any_event(draw)
-    base, wrong, right = EVENTS[verb]
-    text = draw.way("event", a=person, happened=f"did not {base}", to_happen=f"not to {base}",
-                    x=thing, feeling="[MASK]")
-    return text, right, wrong
-
-
-def any_event(draw):
-    return draw.pick(tuple(EVENTS)), draw.pick(draw.things), draw.pick(draw.people)
-
-
 FACTS = {"verb and object": verb_and_object, "animal and sound": animal_and_sound,
          "agreement": agreement, "pronoun": pronoun, "feeling": feeling,
-         "negated feeling": negated_feeling}
+         "negated feeling": partial(feeling, happens=False)}
 
 
 # Facts about the story itself: the text tells first what happened.
