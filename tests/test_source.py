@@ -30,17 +30,13 @@ def documents_of(**options):
 SMALL = {"tokens": 20_000, "validation_tokens": 2_000}
 
 
-def test_no_story_is_in_both_parts():
+def test_no_story_is_in_both_parts_and_each_part_has_the_tokens_that_are_wanted():
     parts = documents_of(**SMALL)
     assert min(map(len, parts.values())) > 20
     assert not set(parts["train"]) & set(parts["validation"])
-
-
-def test_each_part_has_as_many_tokens_as_are_wanted_and_not_one_story_more():
-    parts = documents_of(**SMALL)
     for part, tokens in (("train", 20_000), ("validation", 2_000)):
         counts = [len(story.split()) for story in parts[part]]
-        assert sum(counts[:-1]) < tokens <= sum(counts)
+        assert sum(counts[:-1]) < tokens <= sum(counts)  # and not one story more
 
 
 def test_the_validation_stories_are_the_same_for_every_training_seed():
@@ -49,21 +45,15 @@ def test_the_validation_stories_are_the_same_for_every_training_seed():
 
 
 def test_each_story_of_a_stream_is_in_one_part_and_about_one_in_16_is_for_validation():
-    streams = {part: StorySource().stream(0, 0, part) for part in ("train", "validation")}
+    """Whatever story the stream begins with: the text alone decides."""
+    streams = {part: StorySource().stream(5, 100, part) for part in ("train", "validation")}
     next_story = {part: next(stream) for part, stream in streams.items()}
     counts = {"train": 0, "validation": 0}
-    for story in itertools.islice(stories.stories(0), 3200):
+    for story in itertools.islice(stories.stories(5, 100), 3200):
         [part] = [part for part in streams if next_story[part] == story]
         counts[part] += 1
         next_story[part] = next(streams[part])
     assert abs(counts["validation"] - 200) < 42  # three standard deviations
-
-
-def test_a_stream_can_begin_with_any_story():
-    numbered = [stories.story(5, index) for index in range(100, 130)]
-    stream = list(itertools.islice(StorySource().stream(5, 100, "train"), 20))
-    assert stream[0] in numbered[:5]  # the first ones may be held out
-    assert stream == [story for story in numbered if story in stream]
 
 
 def test_words_of_the_stories_are_one_token_each():
@@ -125,14 +115,8 @@ def test_a_shard_depends_neither_on_the_ones_before_nor_on_the_number_of_makers(
     in_order = [one.read(j) for j in range(2)]
     assert not np.array_equal(*in_order)
     for j in (1, 0, 1):  # a jump, a jump back, and one shard after another
-        assert np.array_equal(two.read(j), in_order[j])
-
-
-def test_the_same_shard_again_is_not_made_again(shards):
-    reader = shards()
-    shard = reader.read(0)
-    makers = list(reader.processes)
-    assert reader.read(0) is shard and reader.processes == makers
+        shard = two.read(j)
+        assert np.array_equal(shard, in_order[j]) and two.read(j) is shard  # not made again
 
 
 def test_a_maker_starts_where_python_leaves_its_folder_out_of_the_path(shards, monkeypatch):
