@@ -107,14 +107,14 @@ def test_runs_are_found_at_three_depths(tmp_path):
     (lambda folder: (folder / "run.json").write_text(
         (folder / "run.json").read_text().replace("2x64", "2x65")), "checksum"),
     (lambda folder: (folder / "log.jsonl").write_text("{}\n"), "log.jsonl is damaged"),
-    (lambda folder: (folder / "run.json").write_text('{"settings": {"lr": 1}}'), "not those of a"),
-    (lambda folder: save_run(folder, flops_budget=0, finished=False), "not those of a run"),
-    (lambda folder: save_run(folder, record={"flops_before": "many"}), "not those of a run"),
-    (lambda folder: save_run(folder, [[1]], finished=False), "not those of a run"),
-    (lambda folder: save_run(folder, strategy="magic"), "not those of a run"),
+    (lambda folder: (folder / "run.json").write_text('{"settings": {"lr": 1}}'), "is not that of a"),
+    (lambda folder: save_run(folder, flops_budget=0, finished=False), "is not that of a run"),
+    (lambda folder: save_run(folder, record={"flops_before": "many"}), "is not that of a run"),
+    (lambda folder: save_run(folder, [[1]], finished=False), "is not that of a run"),
+    (lambda folder: save_run(folder, strategy="magic"), "is not that of a run"),
     (lambda folder: save_run(folder, model="$\\x$"), "is no model size"),
     (lambda folder: disk.write_json(folder / "glue.json", {
-        "cells": [{"task": "cola", "scores": {"dev": 3}}]}), "not those of a run"),
+        "cells": [{"task": "cola", "scores": {"dev": 3}}]}), "is not that of a run"),
     (lambda folder: (folder / "glue.json").write_text("{}"), "glue.json is damaged")])
 def test_a_damaged_run_is_one_line_and_the_others_are_listed(tmp_path, capsys, damage, words):
     damage(save_run(tmp_path / "bad"))
