@@ -259,8 +259,8 @@ def finetune(args):
             labels = rng.integers(0, 2, n).tolist()
             task = gluefiles.Task(name, {"train": [("", None, label) for label in labels],
                                          "dev": [("", None, 0)]}, ("0", "1"), (), ("dev",))
-            works = {"ours": partial(glue.fine_tune, task, {"train": texts}, cell, setting),
-                     "theirs": partial(their_epoch, setting, texts, labels)}
+            works = {"theirs": partial(their_epoch, setting, texts, labels),
+                     "ours": partial(glue.fine_tune, task, {"train": texts}, cell, setting)}
             yield line_of(f"fine-tuning 4x128, {n:,} texts as long as {name}'s, {dtype}",
                           interleaved(works, args.rounds))
 
@@ -299,9 +299,9 @@ def main():
         for work in [gpu] if args.gpu else [ROWS[name] for name in args.rows]:
             for line in work(args):
                 cli.say(line)
-    except ImportError:
-        raise UserError("this row compares with transformers and its Trainer: "
-                        "python -m pip install -r requirements-dev.txt") from None
+    except ImportError as failure:
+        raise UserError("this row compares with transformers and its Trainer: python -m pip "
+                        f"install -r requirements-dev.txt ({cli.one_line(failure)})") from None
 
 
 if __name__ == "__main__":
