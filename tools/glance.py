@@ -79,8 +79,8 @@ def runs_in(folder):
         except OSError as failure:
             cli.say(f"skipped: {name}: {cli.system_error(failure)}")
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-            cli.say(f"skipped: {name}: its run.json, log.jsonl or glue.json is not that of a run of "
-                    "train.py")
+            cli.say(f"skipped: {name}: its run.json, log.jsonl or glue.json is not that of a run "
+                    "of train.py")
     return found
 
 
