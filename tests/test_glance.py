@@ -107,7 +107,7 @@ def test_runs_are_found_at_three_depths(tmp_path):
     (lambda folder: (folder / "run.json").write_text(
         (folder / "run.json").read_text().replace("2x64", "2x65")), "checksum"),
     (lambda folder: (folder / "log.jsonl").write_text("{}\n"), "log.jsonl is damaged"),
-    (lambda folder: (folder / "run.json").write_text('{"settings": {"lr": 1}}'), "is not that of a"),
+    (lambda folder: (folder / "run.json").write_text('{"settings": {"lr": 1}}'), "not that of a"),
     (lambda folder: save_run(folder, flops_budget=0, finished=False), "is not that of a run"),
     (lambda folder: save_run(folder, record={"flops_before": "many"}), "is not that of a run"),
     (lambda folder: save_run(folder, [[1]], finished=False), "is not that of a run"),
