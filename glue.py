@@ -41,6 +41,7 @@ from torch import nn
 
 from data import generator
 from distill import mlm_loss
+from measure import minimal_pairs
 from measure.scores import results_of, scores_of
 from model import Bert, BertConfig
 from reporting.words import scores_table
@@ -332,29 +333,14 @@ def predict_test_sets(tasks, results, setting, folder):
 # ---- Without fine-tuning -------------------------------------------------------------------------
 
 def zero_shot(name):
-    """{kind of minimal pair: how often the right word is likelier at the [MASK] than the wrong one}
-    (as in BLiMP, Warstadt et al. 2020). {} where the model has no MLM head."""
+    """{kind of minimal pair: how often the model prefers the right word}. {} where it has no MLM
+    head."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is no head
         model, tokenizer = Bert.from_pretrained(name), wordpiece.load_tokenizer(str(name))
     if model.mlm_head is None:
         return {}
-    vocabulary, found = wordpiece.vocabulary_of(tokenizer), {}
-    for kind, pairs in world_tasks.minimal_pairs().items():
-        known = [(text, *map(tokenizer.token_to_id, words)) for text, *words in pairs]
-        known = [pair for pair in known if None not in pair]
-        if not known:  # another vocabulary cuts these words into pieces
-            continue
-        texts, right, wrong = zip(*known)
-        encoded, _ = encode([(text, None, None) for text in texts], tokenizer,
-                            model.config.max_position_embeddings)
-        ids, mask, types = collate(encoded, range(len(texts)), vocabulary.pad, "cpu")
-        positions = (ids == vocabulary.mask).flatten().nonzero()[:, 0]  # one in each text
-        with torch.no_grad():
-            z = model(ids, mask, types, positions=positions).logits     # (pairs, V)
-        rows = torch.arange(len(texts))
-        found[kind] = (z[rows, list(right)] > z[rows, list(wrong)]).float().mean().item()
-    return found
+    return minimal_pairs.shares_right(model, tokenizer, world_tasks.minimal_pairs())
 
 
 def main():
