@@ -306,8 +306,8 @@ def main():
     rows, refused = strategies(model, C, V, T, B, args.teacher, args.teacher_flops, args.students)
     if not args.json:
         bought = plan(C, step_flops(model, V, T, B), B, T)
-        print(bills.table(model, V, T, B, masked_positions(T), forward_flops(model, V, T), bought,
-                          args.rate))
+        forward = forward_flops(model, V, T)
+        print(bills.bill_table(args, model, masked_positions(T), forward, bought))
         if args.teacher:
             print("\n" + bills.comparison(rows, refused, args.teacher, args.teacher_flops,
                                           args.students))

@@ -41,7 +41,7 @@ from data import generator
 from distill import mlm_loss
 from measure.scores import results_of, scores_of
 from model import Bert, BertConfig
-from reporting import tables
+from reporting.words import scores_table
 from train import adamw, learning_rate
 from world import tasks as world_tasks
 
@@ -360,7 +360,7 @@ def main():
     options.note_stories(settings.data)
     name = settings.model[0]
     folder = Path(settings.out or gluejson.folder_of(name))
-    cli.say(tables.scores_table(score(settings, name, folder)))
+    cli.say(scores_table(score(settings, name, folder)))
     pairs = zero_shot(disk.fetch(name, disk.MODEL_FILES)) if settings.data == "stories" else {}
     if pairs:
         shares = ", ".join(f"{kind} {100 * value:.0f}" for kind, value in pairs.items())

@@ -110,3 +110,39 @@ def average(results):
     if len(results) == 1:
         return f"score of this task, {which} set", score_of(results)
     return f"average over these {len(results)} tasks, {which} sets", score_of(results)
+
+
+def guessing_score(result):
+    """What an answer without reading scores on the part of a task that `headline` reads.
+
+    It is the score of the majority answer. Only F1 is 0 where that answer is "no"; whoever then
+    says "yes" as often as it is right has an F1 of that share."""
+    majority = dict(result["majority"][headline_part(result)])
+    if majority.get("f1") == 0:
+        majority["f1"] = 1 - majority["accuracy"]
+    return statistics.mean(majority.values())
+
+
+# --------------------------------------------------------------------------------------------------
+# Skills: on the embedded tasks scores are switches. A student is right about as often as a coin, or
+# nearly always, and seldom in between. So beside the mean we count the students that can do a task.
+
+# Test scores in points above the majority answer, by a task's first metric: (untrained, teacher),
+# as the gate measured them before any strategy was compared (docs/tasks.md, "The gate").
+GATE = {"acceptability": (-1.3, 90.2), "sentiment": (-0.3, 48.1), "paraphrase": (1.7, 49.6),
+        "entailment": (0.9, 49.9)}
+
+
+def points_above_majority(result):
+    """A student's test score, the mean over its fine-tunings, in points above the majority answer.
+    A task's first metric counts: of F1 the majority answer is no lower bound."""
+    metrics, majority = result["metrics"]["test"], result["majority"]["test"]
+    name = next(iter(metrics))
+    return 100 * (metrics[name][0] - majority[name])
+
+
+def has_skill(task, result):
+    """Whether a student can do a task: it scores beyond half of the way from an untrained network
+    to the gate's teacher."""
+    untrained, teacher = GATE[task]
+    return points_above_majority(result) >= (untrained + teacher) / 2

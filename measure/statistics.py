@@ -1,57 +1,21 @@
-"""What differences between students say: intervals, tests, verdicts, and the worth of a score in
-FLOPs.
+"""What differences between students say: intervals, p-values, and the worth of a score in FLOPs.
 
-"Scratch" is the student that is pretrained without a teacher. All others are compared with it. Two
-kinds of quantities are compared. A score is a number, and Student's t is its test. A skill is there
-or not, and the tests of counts are exact ones.
+"Scratch" is the student that is pretrained without a teacher. All others are compared with it, in
+pairs of one seed. scipy.stats has the distributions; it takes a second to import, and only a
+comparison needs it, so each function that does imports it itself.
 """
-import functools
 import math
 import statistics
 
 MARGIN = 3.0  # points: what differs by less is equal for every practical purpose
 LEVEL = 0.05  # of a verdict
 
-# --------------------------------------------------------------------------------------------------
-# Numbers: Student's t
 
-
-def t_p_value(t, df):
-    """P(|T| >= |t|) of Student's t distribution with df degrees of freedom (Abramowitz and Stegun
-    1964, 26.7.3 and 26.7.4)."""
-    theta = math.atan(abs(t) / math.sqrt(df))
-    sine, cosine = math.sin(theta), math.cos(theta)
-    if df % 2:
-        # A = 2/pi (theta + sin (cos + 2/3 cos^3 + 2/3 4/5 cos^5 + ... up to cos^(df - 2)))
-        inside = 2 / math.pi * (theta + sine * cosine_series(cosine, 1, df))
-    else:
-        # A = sin (1 + 1/2 cos^2 + 1/2 3/4 cos^4 + ... up to cos^(df - 2))
-        inside = sine * cosine_series(cosine, 0, df)
-    return max(0.0, 1 - inside)
-
-
-def cosine_series(cosine, first, df):
-    """The sum of cos^k for k = first, first + 2, ..., df - 2, each with the coefficient
-    (k - 1) / k times the one before, from 1."""
-    total, term = 0.0, cosine ** first
-    for k in range(first, df - 1, 2):
-        total += term
-        term *= cosine ** 2 * (k + 1) / (k + 2)
-    return total
-
-
-@functools.cache
 def t_975(df):
     """The 97.5% point of Student's t distribution with df degrees of freedom: 95% of it lie between
     this point and its negative."""
-    low, high = 0.0, 13.0  # of df = 1 it is 12.7
-    for _ in range(60):
-        middle = (low + high) / 2
-        if t_p_value(middle, df) > 0.05:
-            low = middle
-        else:
-            high = middle
-    return high
+    from scipy import stats  # here, since it takes a second
+    return float(stats.t.ppf(0.975, df))
 
 
 def interval(values):
@@ -64,82 +28,24 @@ def interval(values):
     return mean, t_975(n - 1) * statistics.stdev(values) / math.sqrt(n)
 
 
-def paired_p_value(differences):
-    """The p-value of the paired t test: were the mean of these differences 0, how probable would
-    one be that is as far from 0? None for a single difference."""
+def p_values(differences):
+    """(p of the paired t test: were the true mean 0, how probable would one be that is as far from
+    0?; p of being equal: were the true mean MARGIN or more away from 0, how probable would one be
+    that is as near to 0?)
+
+    The second is twice that of the two one-sided tests (Schuirmann 1987), and so below 5% exactly
+    where the whole 95% interval lies within MARGIN of 0. A single difference has neither: both are
+    None."""
+    from scipy import stats  # here, since it takes a second
     n, mean = len(differences), statistics.mean(differences)
     if n == 1:
-        return None
-    s = statistics.stdev(differences)
-    if s == 0:
-        return 1.0 if mean == 0 else 0.0
-    # t = mean / (s / sqrt(n)), with n - 1 degrees of freedom
-    return t_p_value(mean / (s / math.sqrt(n)), n - 1)
-
-
-def equal_p_value(differences):
-    """The p-value of being equal: were the true mean MARGIN or more away from 0, how probable would
-    it be to see one as near to 0 as this? None for a single difference.
-
-    It is twice that of the two one-sided tests (Schuirmann 1987), and so below 5% exactly where the
-    whole 95% interval lies within MARGIN of 0."""
-    n, mean = len(differences), statistics.mean(differences)
-    if n == 1:
-        return None
-    s, room = statistics.stdev(differences), MARGIN - abs(mean)
-    if room <= 0 or s == 0:
-        return 1.0 if room <= 0 else 0.0
-    # t = (MARGIN - |mean|) / (s / sqrt(n)), with n - 1 degrees of freedom
-    return t_p_value(room / (s / math.sqrt(n)), n - 1)
-
-
-# --------------------------------------------------------------------------------------------------
-# Counts: how many students have a skill
-
-
-LEAST_PAIRS = 6  # 2 / 2^6 = 0.031, and 2 / 2^5 = 0.063
-
-
-def wilson(k, n):
-    """(low, high): the 95% interval of a share of which k of n were seen (Wilson 1927).
-
-    Unlike mean +- 2 standard errors it stays between 0 and 1, and has a width where k is 0 or n."""
-    z, p = 1.959964, k / n
-    # (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)
-    centre = p + z ** 2 / (2 * n)
-    half = z * math.sqrt(p * (1 - p) / n + z ** 2 / (4 * n ** 2))
-    scale = 1 + z ** 2 / n
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
-
-
-def mcnemar_exact(pairs):
-    """The p-value of McNemar's exact test. pairs: [(has the skill, its partner has it)].
-
-    Only pairs that differ count. Did the skill not depend on which of the two it is, each of them
-    would be a coin's toss. With fewer than LEAST_PAIRS of them no result has a p-value below 5%."""
-    first = sum(one and not other for one, other in pairs)
-    second = sum(other and not one for one, other in pairs)
-    n = first + second
-    # p = 2 sum over i <= min(first, second) of C(n, i) / 2^n, and at most 1
-    tail = sum(math.comb(n, i) for i in range(min(first, second) + 1))
-    return min(1.0, 2 * tail / 2 ** n)
-
-
-def fisher_exact(k1, n1, k2, n2):
-    """The two-sided p-value of Fisher's exact test: k1 of n1 students have a skill, and k2 of n2
-    others.
-
-    It adds up the probabilities of all tables with the same sums that are no more probable than the
-    one that was seen."""
-    k, n = k1 + k2, n1 + n2
-    # P(i of the k fall among the n1) = C(n1, i) C(n2, k - i) / C(n, k)
-    ways = {i: math.comb(n1, i) * math.comb(n2, k - i)
-            for i in range(max(0, k - n2), min(k, n1) + 1)}
-    return sum(w for w in ways.values() if w <= ways[k1]) / math.comb(n, k)
-
-
-# --------------------------------------------------------------------------------------------------
-# Verdicts
+        return None, None
+    error, room = statistics.stdev(differences) / math.sqrt(n), MARGIN - abs(mean)
+    if error == 0:  # all are equal, and t is infinite
+        return float(mean == 0), float(room <= 0)
+    # t = mean / (s / sqrt(n)), and t = (MARGIN - |mean|) / (s / sqrt(n)): n - 1 degrees of freedom
+    p, equal_p = (2 * float(stats.t.sf(t / error, n - 1)) for t in (abs(mean), room))
+    return p, min(1.0, equal_p)
 
 
 def holm(p_values):
@@ -155,39 +61,13 @@ def holm(p_values):
     return corrected
 
 
-def verdict(mean, p, equal_p, n):
-    """In words, what the differences to scratch of n seeds say. p, equal_p: from `paired_p_value`
-    and `equal_p_value`, corrected where there are several differences.
+def wilson(k, n):
+    """(low, high): the 95% interval of a share of which k of n were seen (Wilson 1927).
 
-    Students are equal where a difference as large as MARGIN is ruled out: then a null result is
-    shown, and not only missed."""
-    if p is None:
-        return "one seed: no verdict"
-    if p < LEVEL:
-        return "ahead of scratch" if mean > 0 else "behind scratch"
-    if equal_p < LEVEL:
-        return f"equal to scratch within {MARGIN:g} points"
-    return f"not told apart from scratch with {n} seeds"
-
-
-def is_resolved(words):
-    """Whether a verdict says something: ahead, behind or equal."""
-    return words.startswith(("ahead", "behind", "equal"))
-
-
-# --------------------------------------------------------------------------------------------------
-# Where the spread comes from
-
-
-def shares_of_spread(means, variances, k):
-    """(variance between students, variance between fine-tunings of one student), by an analysis of
-    variance. The first is an estimate, and may be negative where the truth is near 0.
-
-    means, variances: for each student those of the scores of its k fine-tunings. A student's mean
-    has the variance between + within / k."""
-    # within = the mean of the variances;  between = Var(means) - within / k
-    within = statistics.mean(variances)
-    return statistics.variance(means) - within / k, within
+    Unlike mean +- 2 standard errors it stays between 0 and 1, and has a width where k is 0 or n."""
+    from scipy import stats  # here, since it takes a second
+    found = stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
+    return float(found.low), float(found.high)
 
 
 # --------------------------------------------------------------------------------------------------

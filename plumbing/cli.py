@@ -11,6 +11,7 @@ import errno
 import functools
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -331,6 +332,17 @@ def is_out_of_memory(failure):
     """Whether memory ran out. torch raises a RuntimeError then, and only its text says so."""
     texts = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(failure, MemoryError) or any(text in str(failure) for text in texts)
+
+
+TORCHRUN = re.compile("((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|"
+                      "TORCHELASTIC_.*)")
+
+
+def environment_of_one(**others):
+    """The environment for a program that this one starts, with some other variables. It lacks what
+    torchrun tells one of many processes: the program would wait for the rest."""
+    kept = {name: value for name, value in os.environ.items() if not TORCHRUN.fullmatch(name)}
+    return {**kept, **others}
 
 
 # --------------------------------------------------------------------------------------------------

@@ -3,11 +3,12 @@ from plumbing import cli
 from plumbing.cli import flops
 
 
-def table(size, V, T, B, k, rows, bought, rate=None):
+def bill_table(args, size, k, rows, bought):
     """The bill of masked language modelling, line by line, and what the budget buys.
 
-    size, V, T, B, k: as in budget.py. rows: the forward pass of one sequence, [(name, formula,
-    FLOPs)]. bought: the budget's Plan. rate: FLOP/s, for the time that the plan takes."""
+    args: the options of budget.py. size, k: the model and the masked words of a sequence. rows: the
+    forward pass of one sequence, [(name, formula, FLOPs)]. bought: the budget's Plan."""
+    V, T, B = args.vocab_size, args.seq_len, args.batch_size
     # F = sum of the rows; the backward pass costs 2 F
     total, step, C = sum(cost for _, _, cost in rows), bought.flops_per_step, bought.flops_budget
     per_weight = bought.tokens / size.encoder_parameters
@@ -23,8 +24,9 @@ def table(size, V, T, B, k, rows, bought, rate=None):
         f"{flops(C)} FLOPs buy {bought.steps:,} steps = {bought.tokens:,} tokens "
         f"({per_weight:,.1f} for each of the encoder's {size.encoder_parameters:,} weights), and "
         f"leave {C - bought.flops_spent:,} FLOPs over"]
-    if rate:
-        lines.append(f"at {flops(rate)} FLOP/s: {cli.duration(bought.flops_spent / rate)}")
+    if args.rate:
+        seconds = bought.flops_spent / args.rate
+        lines.append(f"at {flops(args.rate)} FLOP/s: {cli.duration(seconds)}")
     return "\n".join(lines)
 
 
@@ -33,16 +35,15 @@ def comparison(rows, refused, teacher, teacher_flops, students):
 
     rows: {strategy: its bill}, and refused: {strategy: why it does not fit the pair}, from
     budget.strategies. students: how many share the teacher's training."""
-    parts = ("student_forward", "student_backward", "teacher_forward", "loss")
-    heads = ("forward", "backward", "teacher", "loss", "sum", "tokens")
-    head = f"{'strategy':18} " + " ".join(f"{word:>9}" for word in heads) + f" {'of scratch':>10}"
+    columns = {"forward": "student_forward_per_token", "backward": "student_backward_per_token",
+               "teacher": "teacher_forward_per_token", "loss": "loss_per_token",
+               "sum": "flops_per_token", "tokens": "tokens"}
+    head = f"{'strategy':18} " + " ".join(f"{word:>9}" for word in columns) + f" {'of scratch':>10}"
     lines = [f"FLOPs a token, teacher BERT {teacher}", "",
              head + ("   with the teacher's training" if teacher_flops else "")]
     for name, row in rows.items():
-        costs = [row[f"{part}_per_token"] for part in parts]
-        costs += [row["flops_per_token"], row["tokens"]]
-        line = f"{name:18} " + " ".join(f"{flops(cost):>9}" for cost in costs)
-        line += f" {row['share_of_scratch_tokens']:>10.1%}"
+        costs = " ".join(f"{flops(row[column]):>9}" for column in columns.values())
+        line = f"{name:18} {costs} {row['share_of_scratch_tokens']:>10.1%}"
         if "share_with_teacher_training" in row:
             line += f" {row['share_with_teacher_training']:>10.1%}"
         lines.append(line)

@@ -2,7 +2,6 @@
 import math
 import os
 import platform
-import statistics
 from importlib.metadata import version
 from pathlib import Path
 
@@ -231,22 +230,6 @@ def on_plateau(record):
     to_neighbours = unigram - record["neighbour_loss"]
     # unigram - loss < min(0.1 unigram, 0.5 (unigram - neighbours))
     return unigram - record["val_loss"] < min(0.1 * unigram, 0.5 * to_neighbours)
-
-
-LOGGED = 10  # lines of the log over which a training loss is averaged
-
-
-def left_plateau_at(log, unigram):
-    """The FLOPs at which a run left the plateau: its training loss fell below 0.9 of the unigram
-    loss. None where it did not, or where no loss reads masked words.
-
-    log: the rows of log.jsonl. The loss is a mean over LOGGED of them, since one is noisy."""
-    rows = [row for row in log if "mlm" in row.get("terms", ())]
-    for first in range(len(rows) - LOGGED + 1):
-        window = rows[first:first + LOGGED]
-        if statistics.mean(row["terms"]["mlm"] for row in window) < 0.9 * unigram:
-            return window[-1]["flops"]
-    return None
 
 
 def verdict(record):

@@ -21,7 +21,7 @@ class Curve(NamedTuple):
     finished: bool       # the line of a run that is not finished is dotted
 
 
-def draw(panels, path):
+def draw_curves(panels, path):
     """Draws the curves of many runs into a PNG. panels: {text: [Curve]}; losses on different texts
     cannot be compared, so each text has a panel."""
     heights = [max(3.5, LABEL * (min(len(curves), MOST_LABELS) + 4)) for curves in panels.values()]
@@ -30,7 +30,7 @@ def draw(panels, path):
                                    figsize=(7, sum(heights) + 0.7 * len(heights)),
                                    height_ratios=heights)
     for ax, height, (text, curves) in zip(axes[:, 0], heights, panels.items()):
-        ends = draw_panel(ax, curves)
+        ends = draw_text(ax, curves)
         ax.set_title(text, fontsize=11, parse_math=False)  # a folder's name may hold a $
         figures.label_ends(ax, ends, LABEL / height, leaders=True)
     axes[-1][0].set_xlabel("FLOPs, those before a run included")
@@ -40,7 +40,7 @@ def draw(panels, path):
     pyplot.close(figure)
 
 
-def draw_panel(ax, curves):
+def draw_text(ax, curves):
     """Draws the curves of one text, and the losses of counting its words as dashed lines. Returns
     where the lines with a label end: [(y, x, label, colour)]."""
     flops = [x for curve in curves for x, _ in curve.points]

@@ -6,13 +6,14 @@ from plumbing import disk
 from program.options import COPIED
 
 import distill
-from measure.statistics import MARGIN, is_resolved
+from measure.statistics import MARGIN
 from reporting.words import data_setting, difference_words, power_of_ten
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart. A strategy has the same colour
 # and marker in all figures.
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
 MARKERS = "osD^vPX*"
+RESOLVED = ("ahead", "behind", "equal")  # verdicts that say something
 PART = 0.5  # of a row of forest.png: the height of a budget's line
 
 
@@ -106,34 +107,36 @@ def apart(heights, step):
 
 
 # --------------------------------------------------------------------------------------------------
-# A comparison
+# A comparison. found: what compare.py found, its Found
 
 
-def draw_forest(pooled, args, folder):
+def draw_forest(found, folder):
     """Draws forest.png: for each data setting and strategy the pooled difference to scratch with
     its interval, beside zero and the band in which students count as equal. What is resolved is
     bold and filled. Where it is a mean over several budgets, thin lines below it show each."""
-    parts = [row["parts"] if len(row["parts"]) > 1 else [] for row in pooled]
-    height = len(pooled) + len(args.unique_tokens) + PART * sum(map(len, parts))
-    figure, ax = pyplot().subplots(figsize=(7.5, 1.1 + 0.42 * max(1, height)))
+    lines, last = [], None  # (height, row, whether it is of one budget), from the top down
+    names, y = {}, 0.0      # {height: the data setting that is named there}
+    for row in found.pooled:
+        if row["data"] != last:
+            y += bool(names)
+            names[y], last = data_setting(row["data"]), row["data"]
+        y += 1
+        lines.append((y, row, False))
+        if len(row["parts"]) == 1 < found.students["flops"].nunique():  # which of the budgets?
+            lines[-1] = y, row["parts"][0] | row, False
+        for part in row["parts"] if len(row["parts"]) > 1 else []:
+            y += PART
+            lines.append((y, part, True))
+    figure, ax = pyplot().subplots(figsize=(7.5, 1.1 + 0.42 * (y + 1)))
     ax.axvspan(-MARGIN, MARGIN, color="0.92", linewidth=0)
     ax.axvline(0, color="0.3", linewidth=1)
-    y, ticks, small_ticks = 0.0, [], []
-    for unique in args.unique_tokens:
-        ax.text(0, y, data_setting(unique), transform=ax.get_yaxis_transform(), fontsize=9,
-                color="0.35", va="center", ha="right", style="italic")
-        for row, at_budgets in zip(pooled, parts):
-            if row["unique_tokens"] == unique:
-                y += 1
-                draw_difference(ax, y, row)
-                ticks.append((y, row))
-                for part in at_budgets:
-                    y += PART
-                    draw_part(ax, y, part)
-                    small_ticks.append((y, part))
-        y += 1
-    name_rows(ax, args, ticks, small_ticks)
-    ax.set_ylim(y - 0.3, -0.7)
+    for height, name in names.items():
+        ax.text(0, height, name, transform=ax.get_yaxis_transform(), fontsize=9, color="0.35",
+                va="center", ha="right", style="italic")
+    for line in lines:
+        draw_difference(ax, *line)
+    ax.set_yticks([])
+    ax.set_ylim(y + 0.7, -0.7)
     ax.locator_params(axis="x", integer=True)
     ax.set_xlabel(f"points more than scratch (grey: within {MARGIN:g} points)")
     for side in ("top", "right", "left"):
@@ -141,87 +144,63 @@ def draw_forest(pooled, args, folder):
     save(figure, folder, "forest")
 
 
-def name_rows(ax, args, ticks, small_ticks):
-    """Writes the strategies, and the budgets below them. ticks, small_ticks: [(height, row)]. A row
-    of one among several budgets names it itself."""
-    names = [row["strategy"] for _, row in ticks]
-    for i, (_, row) in enumerate(ticks):
-        if len(row["budgets"]) == 1 < len(args.budgets):
-            names[i] += f", {power_of_ten(row['budgets'][0])} FLOPs"
-    ax.set_yticks([y for y, _ in ticks], names)
-    for label, (_, row) in zip(ax.get_yticklabels(), ticks):
-        label.set_fontweight(weight_of(row))
-    budgets = [f"{power_of_ten(part['flops'])} FLOPs" for _, part in small_ticks]
-    ax.set_yticks([y for y, _ in small_ticks], budgets, minor=True)
-    ax.tick_params(axis="y", which="both", length=0)
-    ax.tick_params(axis="y", which="minor", labelsize=7, labelcolor="0.35")
+def draw_difference(ax, y, row, is_part):
+    """One line of forest.png: a name, an interval, and the numbers. is_part: whether it is of one
+    budget below the mean over several, and so small."""
+    difference, (colour, marker) = row["difference"], style_of(row["strategy"])
+    is_resolved = difference.verdict in RESOLVED and not row.get("depends")
+    is_bold = is_resolved and not is_part
+    size, width = (8, 2.5) if is_bold else (6, 1.2)
+    style = {"fontsize": 9, "fontweight": "bold" if is_bold else "normal"}
+    budget = f"{power_of_ten(row['flops'])} FLOPs" if "flops" in row else ""
+    name = ", ".join(filter(None, [row["strategy"], budget]))
+    if is_part:
+        size, width, name, style = 4, 0.8, budget, {"fontsize": 7, "color": "0.35"}
+    ax.errorbar([difference.mean], [y], xerr=difference.half, color=colour, marker=marker,
+                markersize=size, linewidth=width, capsize=0 if is_part else 3,
+                markerfacecolor=colour if is_resolved else "white")
+    at_side = {"transform": ax.get_yaxis_transform(), "va": "center", **style}
+    ax.text(-0.01, y, name, ha="right", **at_side)
+    ax.text(1.01, y, f"{difference_words(difference)} (n = {difference.pairs})", **at_side)
 
 
-def draw_difference(ax, y, row):
-    """One row of forest.png."""
-    colour, marker = style_of(row["strategy"])
-    is_bold = weight_of(row) == "bold"
-    ax.errorbar([row["difference"]], [y], xerr=row["difference_half"], color=colour, marker=marker,
-                markersize=8 if is_bold else 6, linewidth=2.5 if is_bold else 1.2,
-                capsize=3, markerfacecolor=colour if is_bold else "white")
-    words = f"{difference_words(row)} (n = {row['pairs']})"
-    ax.text(1.01, y, words, transform=ax.get_yaxis_transform(), fontsize=9, va="center",
-            fontweight=weight_of(row))
-
-
-def draw_part(ax, y, row):
-    """The difference at one budget, below the pooled one."""
-    colour, marker = style_of(row["strategy"])
-    ax.errorbar([row["difference"]], [y], xerr=row["difference_half"], color=colour, marker=marker,
-                markersize=4, linewidth=0.8,
-                markerfacecolor=colour if is_resolved(row["verdict"]) else "white")
-    ax.text(1.01, y, f"{difference_words(row)} (n = {row['pairs']})",
-            transform=ax.get_yaxis_transform(), fontsize=7, color="0.35", va="center")
-
-
-def weight_of(row):
-    """The font of a pooled difference: bold where it is resolved, and not where it depends on the
-    budget, which no mean says."""
-    return "bold" if is_resolved(row["verdict"]) and not row["depends"] else "normal"
-
-
-def draw_scores(rows, args, folder, levels):
+def draw_scores(study, found, levels):
     """Draws scores.png: score, and below it masked-word loss, against FLOPs.
 
     Each strategy has a line through its means and a dot for each student. Each data setting has a
-    column. Dashed lines show what the students lie between. levels: from findings.levels_of."""
-    n = len(args.unique_tokens)
-    figure, axes = pyplot().subplots(2, n, figsize=(5 * n, 7), sharex=True, sharey="row",
-                                     squeeze=False)
+    column. Dashed lines show what the students lie between. levels: {"score": {name: points},
+    "val_loss": {name: nats}}."""
+    budgets, students = study.budgets, found.students
+    settings = list(dict.fromkeys(students["data"]))
+    figure, axes = pyplot().subplots(2, len(settings), figsize=(5 * len(settings), 7),
+                                     sharex=True, sharey="row", squeeze=False)
     panels = []  # (axes, where its lines end); names are written once the limits are known
-    kinds = (("score", "by_seed"), ("val_loss", "loss_by_seed"))
-    for column, unique in enumerate(args.unique_tokens):
-        of_column = [row for row in rows if row["unique_tokens"] == unique]
-        for ax, keys in zip(axes[:, column], kinds):
-            panels.append((ax, draw_panel(ax, of_column, args.strategies, *keys)))
-        axes[0][column].set_title(data_setting(unique), fontsize=11)
-        axes[1][column].set_xlabel("FLOPs, the teacher's passes included")
-        axes[1][column].set_xticks(args.budgets, [power_of_ten(C) for C in args.budgets])
-        axes[1][column].minorticks_off()
+    for column, data in zip(axes.T, settings):
+        for ax, value in zip(column, levels):
+            own = students[students["data"] == data].dropna(subset=value)
+            panels.append((ax, draw_panel(ax, own, study.strategies, value)))
+        column[0].set_title(data_setting(data), fontsize=11)
+        column[1].set_xlabel("FLOPs, the teacher's passes included")
+        column[1].set_xticks(budgets, [power_of_ten(C) for C in budgets])
+        column[1].minorticks_off()
     # Shared by all panels. The names need room at the right.
-    left, right = args.budgets[0] / 1.3, args.budgets[-1] * 1.3
+    left, right = budgets[0] / 1.3, budgets[-1] * 1.3
     axes[0][0].set_xlim(left, right * (right / left) ** 0.35)
-    for row_of_axes, (key, by_seed) in zip(axes, kinds):
-        values = [value for row in rows for value in row[by_seed].values()]
-        if values:
-            draw_levels(row_of_axes, levels[key], values)
+    for row_of_axes, (value, own) in zip(axes, levels.items()):
+        if students[value].notna().any():
+            draw_levels(row_of_axes, own, students[value])
     for ax, ends in panels:
         label_ends(ax, ends)
     axes[0][0].set_ylabel("score (mean over tasks)")
     axes[1][0].set_ylabel("masked-word loss (nats)")
-    save(figure, folder, "scores")
+    save(figure, study.out, "scores")
 
 
 def draw_levels(row_of_axes, levels, values):
     """Dashed lines for what the students lie between, and limits that show all of them."""
-    shown = [*values, *levels.values()]
-    margin = 0.06 * (max(shown) - min(shown)) or 1.0
-    row_of_axes[0].set_ylim(min(shown) - margin, max(shown) + margin)  # shared by the row
+    low, high = min(values.min(), *levels.values()), max(values.max(), *levels.values())
+    margin = 0.06 * (high - low) or 1.0
+    row_of_axes[0].set_ylim(low - margin, high + margin)  # shared by the row
     for ax in row_of_axes:
         for name, value in levels.items():
             ax.axhline(value, color="0.5", linewidth=1, linestyle="--", zorder=0)
@@ -229,23 +208,23 @@ def draw_levels(row_of_axes, levels, values):
                     color="0.35", va="bottom")
 
 
-def draw_panel(ax, rows, strategies, key, by_seed):
-    """Draws one panel of scores.png. key, by_seed: the columns of mean and single values. Returns
-    where the strategies' lines end: [(y, x, name, colour)].
+def draw_panel(ax, students, strategies, value):
+    """Draws one panel of scores.png: a column of the students of one data setting. Returns where
+    the strategies' lines end: [(y, x, name, colour)].
 
     The strategies stand a little beside each other, so that their dots can be told apart."""
     ends = []
     for i, strategy in enumerate(strategies):
-        colour, marker = style_of(strategy)
-        line = [row for row in rows if row["strategy"] == strategy and row[key] is not None]
-        if not line:
-            continue
-        aside = 1.03 ** (i - (len(strategies) - 1) / 2)
-        x, y = [row["flops"] * aside for row in line], [row[key] for row in line]
-        ax.plot(x, y, color=colour, marker=marker, linewidth=1.6, markersize=6)
-        dots = [(row["flops"] * aside, value) for row in line for value in row[by_seed].values()]
-        ax.plot(*zip(*dots), color=colour, marker=marker, linestyle="", markersize=3, alpha=0.4)
-        ends.append((y[-1], x[-1], strategy, colour))
+        own = students[students["strategy"] == strategy]
+        if len(own):
+            colour, marker = style_of(strategy)
+            means = own.groupby("flops")[value].mean()
+            aside = 1.03 ** (i - (len(strategies) - 1) / 2)
+            ax.plot(means.index * aside, means, color=colour, marker=marker, linewidth=1.6,
+                    markersize=6)
+            ax.plot(own["flops"] * aside, own[value], color=colour, marker=marker, linestyle="",
+                    markersize=3, alpha=0.4)
+            ends.append((means.iloc[-1], means.index[-1] * aside, strategy, colour))
     ax.set_xscale("log")
     open_axes(ax)
     return ends
@@ -279,25 +258,26 @@ BILL_PARTS = (("student_forward", "student, forward", "#56b4e9", ""),
               ("loss", "products in the loss", "#999999", ".."))
 
 
-def draw_bill(rows, args, folder):
+def draw_bill(found, folder):
     """Draws bill.png: what each strategy's budget was spent on."""
-    bills = {row["strategy"]: row["bill"] for row in rows}
+    bills = {row["strategy"]: row for row in found.kinds}
+    totals = [sum(row[f"bill {key}"] for key, *_ in BILL_PARTS) for row in bills.values()]
     figure, ax = pyplot().subplots(figsize=(7, 0.6 + 0.5 * len(bills) + 0.8))
-    for y, bill in enumerate(bills.values()):
-        left, total, small = 0.0, sum(bill.values()), []
-        for key, label, colour, hatch in BILL_PARTS:
-            share = 100 * bill[key] / total
-            ax.barh(y, share, left=left, color=colour, hatch=hatch, edgecolor="white",
-                    label=label if y == 0 else None)
-            if share > 6:
-                ax.text(left + share / 2, y, f"{share:.0f}%", ha="center", va="center", fontsize=9,
-                        color="white" if colour == "#0072b2" else "black",
-                        bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
-            elif share > 0:  # too narrow for its number, which stands beside the bar
-                small.append(f"{share:.1g}% {key.replace('_', ' ')}")
-            left += share
-        ax.text(101, y, "\n".join(small), va="center", fontsize=9)
-    ax.set_yticks(range(len(bills)), list(bills))
+    left, small = [0.0] * len(bills), [[] for _ in bills]
+    for key, label, colour, hatch in BILL_PARTS:
+        shares = [100 * row[f"bill {key}"] / total for row, total in zip(bills.values(), totals)]
+        bars = ax.barh(list(bills), shares, left=left, color=colour, hatch=hatch,
+                       edgecolor="white", label=label)
+        ax.bar_label(bars, [f"{share:.0f}%" if share > 6 else "" for share in shares],
+                     label_type="center", fontsize=9,
+                     color="white" if colour == "#0072b2" else "black",
+                     bbox={"facecolor": colour, "edgecolor": "none", "pad": 1.5})
+        left = [start + share for start, share in zip(left, shares)]
+        for words, share in zip(small, shares):
+            if 0 < share <= 6:  # too narrow for its number, which stands beside the bar
+                words.append(f"{share:.1g}% {key.replace('_', ' ')}")
+    for y, words in enumerate(small):
+        ax.text(101, y, "\n".join(words), va="center", fontsize=9)
     ax.invert_yaxis()
     ax.set_xlabel("share of the budget (%)")
     ax.legend(frameon=False, ncols=2, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))

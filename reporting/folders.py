@@ -4,10 +4,9 @@ Nothing is written, and a run that goes on is not disturbed: its files are read,
 """
 import json
 import math
-import os
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluejson, runs, weights
+from plumbing import cli, disk, gluejson, weights
 from plumbing.cli import UserError
 from program.options import COPIED
 
@@ -26,7 +25,7 @@ LOSSES = ("val_loss", "unigram_loss", "neighbour_loss")
 PROTOCOL = ("data", "pool", "seq_len")
 
 
-class Run(NamedTuple):
+class FoundRun(NamedTuple):
     """A run, as its files say."""
     name: str                # its folder, below the one that is listed
     settings: dict           # of its run.json
@@ -52,71 +51,53 @@ def is_number(value):
 
 
 def is_run(path):
-    return (path / "run.json").exists() or bool(runs.checkpoints(path))
+    return (path / "run.json").exists()
 
 
-def find(folder):
-    """The Runs below a folder, by name. What is damaged, or no run, is named in a line."""
+def runs_in(folder):
+    """The FoundRuns below a folder, by name. What is damaged, or no run, is named in a line."""
     found, empty = [], []
-    paths = sorted({path for pattern in WITHIN for path in folder.glob(pattern)})
-    for path in filter(os.path.isdir, paths):
+    paths = sorted({path for pattern in WITHIN for path in folder.glob(pattern) if path.is_dir()})
+    for path in paths:
         name = str(path.relative_to(folder))
         try:
             if is_run(path):
-                found.append(read(path, name))
+                found.append(run_in(path, name))
             elif path.parent == folder and not any(is_run(below) for below in paths
                                                    if path in below.parents):
                 empty.append(name)
-        except UserError as failure:
-            cli.say(f"skipped: {name}: {cli.one_line(failure)}")
-        except OSError as failure:
-            cli.say(f"skipped: {name}: {cli.system_error(failure)}")
+        except (UserError, OSError) as failure:
+            is_ours = isinstance(failure, UserError)
+            words = cli.one_line(failure) if is_ours else cli.system_error(failure)
+            cli.say(f"skipped: {name}: {words}")
     if empty:
         cli.say(f"no run in {listed(empty)}")
     return found
 
 
-def read(path, name):
-    """The Run in a folder. Raises UserError where it is damaged, or another program's."""
-    record, log = contents(path)
+def run_in(path, name):
+    """The FoundRun in a folder. Raises UserError where it is damaged, or another program's."""
+    record, log = disk.read_json(path / "run.json"), path / "log.jsonl"
     settings, before = record.get("settings"), record.get("flops_before", 0)
-    if not is_ours(settings) or not isinstance(before, (int, type(None))):
+    is_ours = isinstance(settings, dict) and isinstance(before, (int, type(None))) and all(
+        isinstance(settings.get(key), kind) for key, kind in SAID.items())
+    if not is_ours or settings["flops_budget"] <= 0:
         raise UserError("its run.json is not that of a run of train.py")
     budget.size(settings["model"])  # raises where it is none
     if settings["strategy"] not in distill.STRATEGIES:
         raise UserError(f"there is no strategy {settings['strategy']!r} here")
     disk.check_files(path, ["log.jsonl"])  # with the checksum that a finished run has of it
     rows, is_finished = rows_of(log), bool(record.get("finished"))
-    return Run(name, settings, is_finished, rows[-1]["flops"] if rows else 0, before,
-               [row for row in rows if "val_terms" in row],
-               score_of(path) if is_finished else None)
-
-
-def is_ours(settings):
-    """Whether a value from a run.json is the settings of a run of train.py."""
-    is_whole = isinstance(settings, dict) and all(
-        isinstance(settings.get(key), kind) for key, kind in SAID.items())
-    return is_whole and settings["flops_budget"] > 0
-
-
-def contents(path):
-    """(run.json, the text of log.jsonl). Where one is missing, both are those that the newest
-    checkpoint holds."""
-    newest = runs.checkpoints(path)[:1]
-    if newest and not all((path / name).exists() for name in ("run.json", "log.jsonl")):
-        saved = runs.read_checkpoint(newest[0])
-        if saved is None:
-            raise UserError("run.json or log.jsonl is missing, and its checkpoint is damaged")
-        return saved.record, saved.log
-    log = path / "log.jsonl"
-    return disk.read_json(path / "run.json"), disk.read_text(log) if log.exists() else ""
+    return FoundRun(name, settings, is_finished, rows[-1]["flops"] if rows else 0, before,
+                    [row for row in rows if "val_terms" in row],
+                    score_in(path) if is_finished else None)
 
 
 def rows_of(log):
     """The rows of a log, without lines that are damaged: of a run that goes on, the last one may be
     half written."""
     rows = []
-    for line in log.splitlines():
+    for line in disk.read_text(log).splitlines() if log.exists() else ():
         try:
             row = json.loads(line)
         except ValueError:
@@ -132,7 +113,7 @@ class Scored(NamedTuple):
     majority: Optional[dict] = None
 
 
-def score_of(path):
+def score_in(path):
     """(mean over tasks, number of tasks) of a model's glue.json, None where it has no scores. The
     newest fine-tuning says how, and those that were made otherwise do not count.
 

@@ -2,8 +2,8 @@
 
     python compare.py --collect students.zip --out runs/again      writes the report from it again
 
-It holds compare.json, and of each student run.json and glue.json. Of the log, which is long, the
-report needs one number, and run.json gets it: LEFT_PLATEAU. Equal students make an equal file.
+It holds compare.json, and of each student run.json and glue.json. Equal students make an equal
+file.
 """
 import contextlib
 import tempfile
@@ -13,40 +13,33 @@ from pathlib import Path
 from plumbing import disk
 from plumbing.cli import UserError, one_line
 
+from reporting.cells import SCORES
+from reporting.presets import texts
+
 NAME = "students.zip"
-LEFT_PLATEAU = "left_plateau_at"  # the FLOPs at which a student left the plateau, or None
-SCORES = "teacher-scores"  # the folder with the teacher's glue.json, and in the zip its run.json
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the date of every file in the zip
 
 
-def pack(folder, settings, students, teacher=None):
-    """Writes students.zip into a folder.
-
-    settings: of the comparison, as compare.json has them; students: {folder of a cell: its
-    record, with LEFT_PLATEAU}; teacher: (its record, the folder with its glue.json), where it was
-    scored."""
-    contents = {"compare.json": disk.json_text(settings)}
-    for student, record in sorted(students.items()):
-        contents[f"cells/{student.name}/run.json"] = disk.json_text(without_place(record))
-        scores = student / "glue.json"
-        if scores.exists():
-            contents[f"cells/{student.name}/glue.json"] = disk.read_text(scores)
+def hand_in(study, outcomes, teacher):
+    """Writes students.zip. outcomes, teacher: as cells.outcome gives them; the teacher's may name
+    the "folder" with its glue.json."""
+    contents = {"compare.json": disk.json_text(texts(study))}
+    records = {f"cells/{cell.folder.name}": (found["record"], cell.folder)
+               for cell, found in sorted(outcomes.items(), key=lambda item: item[0].folder)}
     if teacher:
-        record, folder_of_scores = teacher
-        contents[f"{SCORES}/run.json"] = disk.json_text(without_place(record))
-        contents[f"{SCORES}/glue.json"] = disk.read_text(folder_of_scores / "glue.json")
+        records[SCORES] = teacher["record"], teacher.get("folder", study.out / SCORES)
+    for name, (record, folder) in records.items():
+        # Without the folder in which the teacher lay: it names its owner's home, and compare.json
+        # says what the teacher was called.
+        record = {key: value for key, value in record.items() if key != "teacher"}
+        contents[f"{name}/run.json"] = disk.json_text(record)
+        contents[f"{name}/glue.json"] = disk.read_text(folder / "glue.json")
 
     def write(path):
         with zipfile.ZipFile(path, "w") as archive:
             for name, text in contents.items():
                 archive.writestr(zipfile.ZipInfo(name, LONG_AGO), text, zipfile.ZIP_DEFLATED)
-    disk.replace(folder / NAME, write)
-
-
-def without_place(record):
-    """A record without the folder in which its teacher lay: that names the owner's home, and
-    compare.json says what the teacher was called."""
-    return {key: value for key, value in record.items() if key != "teacher"}
+    disk.replace(study.out / NAME, write)
 
 
 @contextlib.contextmanager
@@ -83,11 +76,8 @@ def unpacked(path, stack):
                         "folder") from None
     # Whoever zips a folder by hand has its name in the zip, too.
     places = sorted(found.parent for found in folder.rglob("compare.json"))
-    if not places:
-        raise UserError(f"--collect {path} holds no comparison (no compare.json): give the {NAME} "
-                        "that a comparison wrote, or its folder")
-    if len(places) > 1:
+    if len(places) != 1:
         names = ", ".join(str(place.relative_to(folder)) for place in places)
-        raise UserError(f"--collect {path} holds {len(places)} comparisons ({names}): unpack it, "
-                        "and give each folder")
+        raise UserError(f"--collect {path} holds {len(places)} comparisons ({names or 'no'} "
+                        f"compare.json): give the {NAME} that one comparison wrote, or its folder")
     return places[0]

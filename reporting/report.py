@@ -1,475 +1,326 @@
-"""report.md: the answer (reporting/answer.py), and what it rests on.
-
-`compare.py` runs the cells, reporting/findings.py makes numbers of what they left behind, and this
-file puts them into words.
+"""report.md: what a comparison found, in figures, in tables, and in a sentence of advice for each
+data setting. compare.py makes the numbers, and hands them over as `Found`.
 """
-import csv
-import io
-import shlex
-import statistics
+from typing import Any, NamedTuple, Optional
 
 from plumbing import cli, disk
 from program.options import COPIED
 
-from measure import skills
-from measure.statistics import LEAST_PAIRS, break_even
-from reporting import answer, findings, handin
+from measure.scores import GATE, guessing_score, score_of
+from measure.statistics import MARGIN, break_even, wilson
 from reporting.figures import draw_bill, draw_forest, draw_scores
-from reporting.findings import is_told_apart
-from reporting.words import data_setting, difference_words, listed, plus_minus, spell
+from reporting.words import data_setting, difference_words, listed, plus_minus
 
-# --------------------------------------------------------------------------------------------------
-# The tables
-
-
-def rows_table(rows, tasks):
-    """The rows as a table of Markdown."""
-    heads = ["data", "FLOPs", "strategy", "tokens", "epochs", "MLM loss",
-             "training below 0.9 unigram", *tasks, "score", "to scratch", "verdict"]
-    has_multipliers = any(row["multiplier"] for row in rows)
-    if has_multipliers:
-        heads.append("compute multiplier")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for row in rows:
-        loss = plus_minus(row["val_loss"], None, 3) or "no head"
-        values = [data_setting(row["unique_tokens"]), cli.flops(row["flops"]), row["strategy"],
-                  cli.flops(row["tokens"]), f"{row['epochs']:.3g}",
-                  loss + (" (plateau)" if row["plateau"] else ""), exit_words(row),
-                  *(f"{row['tasks'][task]:.1f}" for task in tasks),
-                  plus_minus(row["score"], row["half"]),
-                  difference_words(row), row["verdict"]]
-        if has_multipliers:
-            values.append(multiplier_words(row))
-        lines.append(f"| {' | '.join(values)} |")
-    return "\n".join(lines)
+VERDICTS = {"ahead": "ahead of {}", "behind": "behind {}", "open": "not told apart from {}",
+            "equal": f"equal to {{}} within {MARGIN:g} points", "": "one pair: no verdict"}
+FEW = 6  # pairs, below which a difference is a demonstration
 
 
-def exit_words(row):
-    """'8.1e+11 (11 of 12)': the median FLOPs at which students left the plateau, and how many.
-    Nothing where they have no head."""
-    if not row["loss_by_seed"]:
+class Found(NamedTuple):
+    """What a comparison found. The rows are dictionaries, and compare.py's functions of the same
+    names say what is in them."""
+    outcomes: dict           # {Cell: {"record": its run.json, "results": {task: summary}}}
+    teacher: Optional[dict]  # the teacher's own outcome, where it was scored
+    students: Any            # a pandas.DataFrame with a row for each student
+    kinds: list              # a row for students that differ in their seed alone
+    pooled: list             # a row for a difference over all budgets
+    controls: list           # a row for a difference to what a strategy should beat
+
+
+def markdown_table(heads, rows):
+    """Rows of words as lines of a table."""
+    return [f"| {' | '.join(row)} |" for row in (heads, ["---"] * len(heads), *rows)]
+
+
+def setting_of(row):
+    """In words, what the students of a row share with those that they are compared with."""
+    return data_setting(row["data"])
+
+
+def kind_of(row):
+    """The first columns of a table: what the students of a row are."""
+    return [setting_of(row), cli.flops(row["flops"]), row["strategy"]]
+
+
+def compared(found, control="scratch"):
+    """The columns of a difference: points, pairs, p and verdict."""
+    return [difference_words(found), str(found.pairs), p_words(found.p),
+            VERDICTS[found.verdict].format(control)]
+
+
+def p_words(p):
+    """A p-value, corrected, in words. Nothing for a single pair, which has none."""
+    if p is None:
         return ""
-    if row["exit"] is None:
-        return f"none of {row['seeds']}"
-    return f"{cli.flops(row['exit'])} ({row['exits']} of {row['seeds']})"
-
-
-def multiplier_words(row):
-    """'1.9', '> 10' or '< 0.5'; nothing where the difference may be noise."""
-    if not is_told_apart(row) or not row["multiplier"]:
-        return ""
-    sign, kappa = row["multiplier"]
-    return f"{kappa:.2g}" if sign == "=" else f"{sign} {kappa:.2g}"
-
-
-def results_csv(outcomes):
-    """results.csv: one line for each cell, task, part and metric."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["strategy", "flops", "unique_tokens", "seed", "lr", "task", "part", "metric",
-                     "score", "val_loss", "flops_spent", "tokens", "epochs"])
-    for cell, outcome in outcomes.items():
-        record = outcome["record"]
-        loss = "" if record["val_loss"] is None else f"{record['val_loss']:.6f}"
-        student = [cell.strategy, cell.flops, cell.unique_tokens or "inf", cell.seed,
-                   f"{record['settings']['lr']:.6g}"]
-        spent = [record["flops_spent"], record["tokens"], f"{record['epochs']:.4f}"]
-        for task, result in outcome["results"].items():
-            for part, metrics in result["metrics"].items():
-                for metric, (value, _) in metrics.items():
-                    score = [task, part, metric, f"{value:.6f}"]
-                    writer.writerow([*student, *score, loss, *spent])
-    return out.getvalue()
+    return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 # --------------------------------------------------------------------------------------------------
-# Budget by budget
+# The first page
 
 
-def budget_section(args, rows):
-    """One line for each strategy, data setting and budget, and the curves. Of a single budget the
-    answer has said all but what single students score."""
-    if len(args.budgets) == 1:
-        return ["## Student by student", "", "![scores](scores.png)", ""]
-    lines = [budget_line(row, args) for row in rows if row["strategy"] != "scratch"]
-    n = sum(row["pairs"] > 1 for row in rows)
-    note = []
-    if n > 1:
-        note = ["", f"The verdicts are corrected for all {n} of them (Holm)."]
-    return ["## Budget by budget", "", *lines, *note, "", "![scores](scores.png)", ""]
-
-
-def budget_line(row, args):
-    """Verdict and difference, and where they are told apart the multiplier."""
-    data, C = data_setting(row["unique_tokens"]), cli.flops(row["flops"])
-    text = f"- **{row['strategy']}, {data}, {C} FLOPs**: {row['verdict']}"
-    if row["difference"] is not None:
-        text += f" ({difference_words(row)} points; n = {row['pairs']})"
-    if not row["pairs"]:
-        return f"{text}no student from scratch to compare with."
-    # A multiplier within the noise says nothing, and a curve of one point has none.
-    if not row["multiplier"] or not is_told_apart(row):
-        return f"{text}."
-    return f"{text}; {budget_words(*row['multiplier'])}{break_even_words(row, args)}."
-
-
-def budget_words(sign, kappa):
-    """A compute multiplier in words."""
-    if sign == "=":
-        return f"scratch needs {kappa:.2g} times the budget to score the same"
-    if sign == "<" and kappa == 1:
-        return "scratch scores more, and no smaller budget of it was measured"
-    if sign == "<":
-        return f"scratch scores the same with less than {kappa:.2g} times the budget"
-    if kappa > 1.01:
-        return f"scratch does not reach its score within {kappa:.2g} times the budget"
-    return "scratch does not reach its score, and no larger budget was measured"
-
-
-def break_even_words(row, args):
-    """From how many students on the teacher's training is paid for."""
-    sign, kappa = row["multiplier"]
-    n = break_even(args.teacher_flops, kappa, row["flops"])
-    if sign == "<" or not n:
-        return ""
-    bound = ", if not before" if sign == ">" else ""  # kappa is a lower bound, so n is an upper one
-    return ("; if you also pay for training the teacher, it pays off once you distil "
-            f"{n:,} students{bound}")
-
-
-def controls_section(beside):
-    """A line for each student and the control that it should beat. Nothing where none was run."""
-    if not beside:
-        return []
-    lines = [control_line(row) for row in beside]
-    n = sum(row["pairs"] > 1 for row in beside)
-    if n > 1:
-        lines += ["", f"These verdicts are corrected for all {n} of them (Holm)."]
-    return ["## Against the controls", "",
-            f"`{findings.ONLY_COPIED}` begins with layers copied from the teacher and reads "
-            "nothing else of it. A distillation that is not ahead of it is not shown to give more "
-            "than this copy, which costs nothing. `kd-released` divides KD's term by the size of "
-            "the vocabulary.", "", *lines, ""]
-
-
-def control_line(row):
-    """A student, its control, the verdict and the difference."""
-    words = row["verdict"].replace("scratch", row["control"])
-    return (f"- {row['strategy']} against {row['control']}, "
-            f"{data_setting(row['unique_tokens'])}, {cli.flops(row['flops'])} FLOPs: {words} "
-            f"({difference_words(row)} points)")
-
-
-# --------------------------------------------------------------------------------------------------
-# Skills and spread
-
-
-def skills_section(args, rows):
-    """How many students can do each embedded task. Nothing for other tasks."""
-    if not rows:
-        return []
-    tasks = list(dict.fromkeys(row["task"] for row in rows))
-    heads = ["data", "FLOPs", "strategy", *tasks]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    kinds = dict.fromkeys((row["unique_tokens"], row["flops"], row["strategy"]) for row in rows)
-    for unique, C, strategy in kinds:
-        own = {row["task"]: row for row in rows
-               if (row["unique_tokens"], row["flops"], row["strategy"]) == (unique, C, strategy)}
-        cells = [data_setting(unique), cli.flops(C), strategy,
-                 *(skill_words(own[task]) for task in tasks)]
-        lines.append(f"| {' | '.join(cells)} |")
-    bounds = listed([f"{task} {skills.threshold(task):.0f}" for task in tasks])
-    return ["## Skills", "",
-            "A score on these tasks is a switch: a student can do the task, or is right as often "
-            "as a coin. So here is how many students have the skill, with Wilson's 95% interval of "
-            "the share in percent. A student has it where its score lies beyond half of the way "
-            "from an untrained network to the teacher of the gate (points above the majority "
-            f"answer: {bounds}).{how_compared(rows)}", "", *lines, ""]
-
-
-def how_compared(rows):
-    """How the shares were compared with scratch's. Nothing where scratch is alone."""
-    tests = [row["test"] for row in rows if row["strategy"] != "scratch"]
-    names = {"McNemar": "McNemar's exact test of the pairs",
-             "Fisher": "Fisher's exact test where no seed has both"}
-    used = [words for test, words in names.items() if test in tests]
+def advice(study, found):
+    """What the verdicts mean for somebody who has a budget: a sentence for each data setting, and
+    one on the teacher's price."""
     sentences = []
-    if used:
-        n = sum(test is not None for test in tests)
-        sentences = [f" Bold: another share than scratch's, by {listed(used)}, corrected for "
-                     f"{cli.counted(n, 'comparison')} (Holm)."]
-    if None in tests:
-        sentences.append(f" Fewer than {LEAST_PAIRS} pairs are not compared: they cannot tell two "
-                         "shares apart.")
-    return "".join(sentences)
+    for setting in dict.fromkeys(map(setting_of, found.pooled)):
+        rows = [row for row in found.pooled if setting_of(row) == setting]
+        cases = {}  # {what to do: the budgets for which}
+        for C in study.budgets:
+            verdicts = verdicts_at(C, rows)
+            better = beyond_copies(setting, C, found.controls)
+            if verdicts:
+                cases.setdefault(what_to_do(verdicts, better), []).append(cli.flops(C))
+        words = [f"at {listed(budgets)} FLOPs {words}" for words, budgets in cases.items()]
+        sentences.append(f"With {setting}, {'; '.join(words)}.")
+    if study.teacher_flops:
+        prices = [f"{study.teacher_flops / C:,.1f}".removesuffix(".0") + f" of {cli.flops(C)}"
+                  for C in study.budgets]
+        sentences.append("To train the teacher first costs as much as so many students: "
+                         f"{listed(prices, 'or')} FLOPs.")
+    return sentences
 
 
-def skill_words(row):
-    """'7 of 12 [32, 81]', bold where it is told apart from scratch."""
-    low, high = row["interval"]
-    words = f"{row['k']} of {row['n']}"
-    if row["told_apart"]:
-        words = f"**{words}**"
-    return f"{words} [{100 * low:.0f}, {100 * high:.0f}]"
+def verdicts_at(C, rows):
+    """{strategy: verdict} for a budget. It is the one over all budgets, which rests on the most
+    students, but where the difference depends on the budget that at this one."""
+    return {row["strategy"]: (part if row["depends"] else row)["difference"].verdict
+            for row in rows for part in row["parts"] if part["flops"] == C}
 
 
-def spread_section(args, outcomes):
-    """How much of the spread is fine-tuning. Nothing where each student was fine-tuned once."""
-    spread = findings.spread_of(args, outcomes)
-    if spread is None:
-        return []
-    between, within = spread
-    k = args.glue_seeds
-    share = 100 * (within / k) / (between + within / k)
-    return ["## Where the spread comes from", "",
-            "On a task, fine-tunings of one student have a standard deviation of "
-            f"{within ** 0.5:.1f} points. Students that differ in their seed alone have one of "
-            f"{between ** 0.5:.1f}, with the noise of fine-tuning taken out. A student's score is "
-            f"the mean of {k} fine-tunings, so fine-tuning is {share:.0f}% of its variance.", ""]
+def beyond_copies(setting, C, controls):
+    """The strategies that are ahead of copied layers alone, which cost nothing."""
+    return [row["strategy"] for row in controls
+            if (setting_of(row), row["flops"], row["control"]) == (setting, C, "scratch" + COPIED)
+            and row["difference"].verdict == "ahead"]
+
+
+def what_to_do(verdicts, better):
+    """Advice for one budget. verdicts: {strategy: verdict}; better: of beyond_copies. Where copied
+    layers alone are ahead, a distillation is advised only if it gives more than those."""
+    ahead = [name for name, verdict in verdicts.items() if verdict == "ahead"]
+    if "scratch" + COPIED in ahead:
+        ahead = [name for name in ahead if name in ("scratch" + COPIED, *better)]
+    undecided = [name for name, verdict in verdicts.items() if verdict in ("open", "")]
+    if ahead:
+        return f"take {listed(ahead, 'or')} if you have a teacher"
+    if undecided:
+        return f"it is open whether {listed(undecided, 'or')} beats scratch"
+    return "pretrain from scratch, and save yourself the teacher"
+
+
+CHANGES = (" *Change* is the difference at the row's largest budget less that at its smallest; the "
+           "changes are corrected together. One that is sure, and no less than "
+           f"{MARGIN:g} points, makes a row *depend on the budget*: its mean is an answer for none "
+           "of them.")
+
+
+def first_page(study, found):
+    """Advice, the figure, and a row for each difference."""
+    if not found.pooled:
+        return ["There is nothing to compare: no student has a partner from scratch with the same "
+                "seed, data and budget.", ""]
+    heads = ["data", "FLOPs", "strategy", "points", "pairs", "p", "verdict", "change", "p of it"]
+    has_changes = any(row["change"] for row in found.pooled)
+    few = min(row["difference"].pairs for row in found.pooled) < FEW
+    rows = [pooled_row(row) for row in found.pooled]
+    if not has_changes:
+        heads, rows = heads[:-2], [row[:-2] for row in rows]
+    return [" ".join(advice(study, found)), "", "![differences to scratch](forest.png)", "",
+            "Points of the score more than scratch, as means over the budgets, with 95% intervals "
+            "(Student's t, paired by seed). A verdict, bold and filled in the figure, is given "
+            f"where it holds after correction for all {len(rows)} rows (Holm). *Equal* means that "
+            f"the whole interval lies within {MARGIN:g} points of zero." + CHANGES * has_changes
+            + f" **Fewer than {FEW} pairs are a demonstration.**" * few, "",
+            *markdown_table(heads, rows), ""]
+
+
+def pooled_row(row):
+    """A difference over all budgets as a row of words."""
+    points, pairs, p, verdict = compared(row["difference"])
+    if row["depends"]:
+        p, verdict = "", "depends on the budget"
+    change = row["change"]
+    changed = [difference_words(change), p_words(change.p)] if change else ["", ""]
+    budgets = listed([cli.flops(part["flops"]) for part in row["parts"]])
+    return [setting_of(row), budgets, row["strategy"], points, pairs, p, verdict, *changed]
 
 
 # --------------------------------------------------------------------------------------------------
-# report.md
+# What it rests on
 
 
-def write(args, teacher_cell, cells, outcomes, tried, failed, command=None, teacher=None):
-    """Writes report.md, results.csv and the figures of the finished cells into args.out, and prints
-    what the report says first.
+def budget_section(study, found):
+    """The differences at each budget, and what they are worth. Of one budget alone the first page
+    has said all."""
+    rows = [[*kind_of(row), *compared(row["difference"]), *worth(row, study.teacher_flops)]
+            for row in found.kinds if row["difference"]]
+    lines = []
+    if len(study.budgets) > 1 and rows:
+        heads = ["data", "FLOPs", "strategy", "points", "pairs", "p", "verdict",
+                 "scratch needs", "pays off"]
+        lines = [f"The verdicts are corrected for all {len(rows)} rows (Holm). *Scratch needs*: "
+                 "how many times the budget, to score the same, by its own curve. > and <: beyond "
+                 "the budgets that were measured, if at all. *Pays off*: whoever also pays for the "
+                 "teacher's training has it back from so many students on.", "",
+                 *markdown_table(heads, rows), ""]
+    return ["## Budget by budget", "", *lines, "![scores](scores.png)", ""]
 
-    outcomes: {Cell: outcome} of the finished ones among `cells`; tried, failed: from cells.py;
-    command: the line that made the report, where it is not the comparison's own; teacher: the
-    teacher's own outcome, where it is known."""
-    outcomes = findings.with_exits(outcomes)
-    rows = findings.rows_of(args, outcomes)
+
+def worth(row, teacher_flops):
+    """The compute multiplier, and from how many students on the teacher pays off. Nothing where the
+    difference may be noise."""
+    if not row["multiplier"] or row["difference"].verdict not in ("ahead", "behind"):
+        return ["", ""]
+    sign, kappa = row["multiplier"]
+    n = break_even(teacher_flops, kappa, row["flops"])
+    pays_off = ""
+    if n and sign != "<":  # where kappa is a lower bound, n is an upper one
+        pays_off = f"{n:,} students" if sign == "=" else f"{n:,} students, if not before"
+    return [f"{kappa:.2g} x" if sign == "=" else f"{sign} {kappa:.2g} x", pays_off]
+
+
+def controls_section(found):
+    """The students beside what they should beat. Nothing where none was run."""
+    rows = [[*kind_of(row), row["control"], *compared(row["difference"], row["control"])]
+            for row in found.controls]
     if not rows:
-        cli.say("no cell is finished: there is nothing to report")
-        return
-    disk.write_file(args.out / "results.csv", results_csv(outcomes))
-    pooled, beside = findings.pooled_of(args, rows), findings.controls_of(args, outcomes)
-    sentences = answer.answer(args, rows, pooled, beside)
-    if pooled:
-        draw_forest(pooled, args, args.out)
-    else:  # an earlier report may have had one
-        for kind in ("png", "svg"):
-            (args.out / f"forest.{kind}").unlink(missing_ok=True)
-    draw_scores(rows, args, args.out, findings.levels_of(outcomes, teacher))
-    draw_bill(rows, args, args.out)
-    lines = [*title(args, rows, cells, outcomes), *answer.section(args, sentences, pooled),
-             *budget_section(args, rows), *controls_section(beside),
-             *skills_section(args, findings.skills_of(args, outcomes)),
-             *table_section(args, rows),
-             *spread_section(args, outcomes), *rates_section(args, tried),
-             *limits_section(args, rows, tried, findings.silent_tasks(rows, outcomes)),
-             *making_section(args, outcomes, command),
-             *failures_section(failed)]
-    disk.write_file(args.out / "report.md", "\n".join(lines))
-    if command is None:  # cells that were collected have no line
-        disk.write_file(args.out / "cells.txt", cells_text(teacher_cell, cells))
-    hand_in(args, outcomes, teacher)
-    print_rows(args, rows)
-    cli.say("\n" + "\n".join(sentences).replace("**", ""))
-    cli.say(f"report      {args.out / 'report.md'} ({'forest.png, ' if pooled else ''}scores.png, "
-            "bill.png, results.csv, students.zip beside it)")
-
-
-def hand_in(args, outcomes, teacher):
-    """Writes students.zip."""
-    students = {cell.folder: outcome["record"] for cell, outcome in outcomes.items()}
-    scored = None
-    if teacher:
-        scored = teacher["record"], teacher.get("folder", args.out / handin.SCORES)
-    handin.pack(args.out, args.settings, students, scored)
-
-
-def title(args, rows, cells, outcomes):
-    """What was compared."""
-    teacher = args.teacher or f"trained here with {cli.flops(args.teacher_flops)} FLOPs"
-    return ["# From scratch or distilled, at equal compute?", "",
-            f"Student BERT {args.model}, teacher BERT {args.teacher_model} ({teacher}), "
-            f"text: {args.data}, tasks: {', '.join(rows[0]['tasks'])}. All students see the same "
-            f"blocks and masks in the same order, {first_weights(args)}, and are fine-tuned alike. "
-            "A distilled one pays for its teacher's forward passes. "
-            f"{numbers(rows, cells, outcomes)}", ""]
-
-
-def first_weights(args):
-    """What the students begin with."""
-    words = "begin with the same weights for a seed"
-    copied = [strategy for strategy in args.strategies if strategy.endswith(COPIED)]
-    if copied:
-        words += f" (those of {listed(copied)} with layers of the teacher)"
-    return words
-
-
-def numbers(rows, cells, outcomes):
-    """How many students there are, of how many, and how many of each kind."""
-    seeds = sorted({row["seeds"] for row in rows})
-    each = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    missing = f" of {len(cells)}" if len(outcomes) < len(cells) else ""
-    return f"{len(outcomes)}{missing} students, {each} of a kind."
-
-
-def table_section(args, rows):
-    return ["## Table", "",
-            "Scores in points, mean over seeds ± half of the 95% interval (Student's t). `to "
-            "scratch`: mean of the differences, over the seeds that both have. `(plateau)`: the "
-            "validation loss of a student ended less than a tenth below the unigram loss. "
-            "`training below 0.9 unigram`: the median FLOPs at which a training loss fell below "
-            f"0.9 of the unigram loss, and how many did.{multiplier_note(rows)}", "",
-            rows_table(rows, list(rows[0]["tasks"])), "",
-            "Where the teacher exists already, or serves many students, you need not pay for its "
-            f"training.{break_even_note(args)} Busbridge et al. 2025 (Distillation Scaling Laws) "
-            "find: distil when a teacher exists or serves several students, else train from "
-            "scratch.", "",
-            "## The bill", "", "![bill](bill.png)", ""]
-
-
-def multiplier_note(rows):
-    """What the table's last column is, where there is one."""
-    if not any(row["multiplier"] for row in rows):
-        return ""
-    return (" `compute multiplier`: how many times the budget scratch needs for the same score, "
-            "read off scratch's own curve. It is given where the two are told apart. > and < say "
-            "that scratch reaches the score beyond the budgets that were measured, if at all.")
-
-
-def break_even_note(args):
-    """Where to read when a teacher pays off. A single budget has no curve to tell it from."""
-    if len(args.budgets) == 1 or not args.teacher_flops:
-        return ""
-    return ' Where you do pay, "Budget by budget" says from how many students on it pays off.'
-
-
-def rates_section(args, tried):
-    """How the learning rates were chosen. Nothing without --lr-grid."""
-    if not tried:
         return []
-    spent = cli.flops(len(tried) * args.budgets[0])
-    lines = [f"| {strategy} | {lr:g} | {100 * score:.1f} |" for strategy, lr, score in tried]
-    return ["## Learning rates", "",
-            f"Chosen by development score at {cli.flops(args.budgets[0])} FLOPs, "
-            f"{data_setting(args.unique_tokens[0])}, seed 0 ({spent} FLOPs of tries).", "",
-            "| strategy | rate | development score |", "|---|---|---|", *lines, ""]
+    return ["## Against the controls", "",
+            f"`scratch{COPIED}` begins with layers copied from the teacher and reads nothing else "
+            "of it. A distillation that is not ahead of it is not shown to give more than this "
+            "copy, which costs nothing. `kd-released` divides KD's term by the size of the "
+            f"vocabulary. The verdicts are corrected for all {len(rows)} rows (Holm).", "",
+            *markdown_table(["data", "FLOPs", "strategy", "control", "points", "pairs", "p",
+                             "verdict"], rows), ""]
 
 
-def limits_section(args, rows, tried, silent):
-    """What the comparison cannot say. silent: of findings.silent_tasks."""
-    seeds = "1 seed: it does not show how much of a difference is luck."
-    if args.seeds > 1:
-        seeds = f"{args.seeds} seeds: differences smaller than the intervals are not seen."
-    epochs = max(row["epochs"] for row in rows)
-    repetitions = "repeated data: here no token was read twice."
-    if epochs > 1:
-        repetitions = f"more repetitions than {epochs:.3g} epochs."
+def names_in(row, sort):
+    """The names of a row's columns of one sort: "task rte" is of the sort "task"."""
+    return [column.removeprefix(f"{sort} ") for column in row if column.startswith(f"{sort} ")]
+
+
+def scores_section(found):
+    """A row for each kind of students, and how many have each skill."""
+    tasks, skills = (names_in(found.kinds[0], sort) for sort in ("task", "skill"))
+    rows = []
+    for row in found.kinds:
+        has_loss = row["val_loss"] == row["val_loss"]  # NaN is not equal to itself
+        loss = f"{row['val_loss']:.3f}" if has_loss else "no head"
+        rows.append([*kind_of(row), str(row["n"]), cli.flops(row["tokens"]), f"{row['epochs']:.3g}",
+                     loss + " (plateau)" * bool(row["plateau"]),
+                     *(f"{row[f'task {task}']:.1f}" for task in tasks),
+                     plus_minus(row["score"], row["half"])])
+    return ["## Scores", "",
+            "In points, mean over seeds ± half of the 95% interval (Student's t). `(plateau)`: the "
+            "validation loss of a student ended less than a tenth below the unigram loss.", "",
+            *markdown_table(["data", "FLOPs", "strategy", "students", "tokens", "epochs",
+                             "MLM loss", *tasks, "score"], rows), "",
+            *(skills_table(found.kinds, skills) if skills else [])]
+
+
+def skills_table(kinds, skills):
+    """How many students can do each embedded task."""
+    rows = []
+    for row in kinds:
+        counts = [int(row[f"skill {task}"]) for task in skills]
+        bounds = [wilson(k, row["n"]) for k in counts]
+        rows.append([*kind_of(row), *(f"{k} of {row['n']} [{100 * low:.0f}, {100 * high:.0f}]"
+                                      for k, (low, high) in zip(counts, bounds))])
+    lines = [f"{task} {sum(GATE[task]) / 2:.0f}" for task in skills]
+    return ["A score on these tasks is a switch: a student can do the task, or is right as often "
+            "as a coin. So many students have the skill, with Wilson's 95% interval of the share "
+            "in percent. A student has it where it scores beyond half of the way from an untrained "
+            "network to the teacher of the gate (points above the majority answer: "
+            f"{listed(lines)}).", "",
+            *markdown_table(["data", "FLOPs", "strategy", *skills], rows), ""]
+
+
+def levels_of(found):
+    """What the students' scores and losses lie between: {"score": {name: points}, "val_loss":
+    {name: nats}}."""
+    first, teacher = next(iter(found.outcomes.values())), found.teacher
+    guesses = [guessing_score(result) for result in first["results"].values()]
+    levels = {"score": {"guessing": 100 * sum(guesses) / len(guesses)},
+              "val_loss": {"plateau (unigram)": first["record"]["unigram_loss"]}}
+    if teacher and teacher["results"]:
+        levels["score"]["teacher"] = 100 * score_of(teacher["results"])
+    if teacher and teacher["record"].get("val_loss") is not None:
+        levels["val_loss"]["teacher"] = teacher["record"]["val_loss"]
+    return levels
+
+
+def silent_tasks(found):
+    """The tasks on which no kind of students has a mean of a point more than guessing."""
+    results = next(iter(found.outcomes.values()))["results"]
+    return [task for task, result in results.items()
+            if max(row[f"task {task}"] for row in found.kinds) < 100 * guessing_score(result) + 1]
+
+
+def limits_section(study, found):
+    """What the comparison cannot say."""
+    n, epochs = len(study.seed_numbers), max(row["epochs"] for row in found.kinds)
+    rates = [f"{name} {study.rates[name]:g}" for name in study.strategies if study.rates.get(name)]
+    default = [name for name in study.strategies if not study.rates.get(name)]
+    rates += [f"train.py's own for {listed(default)}"] if default else []
+    silent = silent_tasks(found)
     return ["## What would change this", "",
-            f"- {seeds}",
-            *silent_lines(silent),
-            f"- One schedule, and learning rates {rates_in_words(args, tried)}.",
-            "- Budgets at which students sit on the plateau (marked in the table) say little about "
-            "what comes after.",
-            f"- Another teacher, other tasks, or {repetitions}", ""]
+            f"- {cli.counted(n, 'seed')}: differences smaller than the intervals are not seen.",
+            *([f"- {listed(silent)}: no kind of students has a mean of a point more than guessing. "
+               "A difference there is one between ways to guess."] if silent else []),
+            f"- One schedule, and one learning rate for each strategy: {', '.join(rates)}.",
+            "- Budgets at which students sit on the plateau say little about what comes after.",
+            f"- Another teacher, other tasks, or more repetitions of the data than {epochs:.3g} "
+            "epochs.", ""]
 
 
-def silent_lines(tasks):
-    """What is said of tasks that no kind of students can do."""
-    if not tasks:
-        return []
-    return [f"- {listed(tasks)}: no kind of students has a mean of a point more than guessing. A "
-            "difference there is one between ways to guess."]
+def making_section(found, command):
+    """The command, the settings that all share, the seconds of pretraining, and the machines."""
+    records = [outcome["record"] for outcome in found.outcomes.values()]
+    settings = records[0]["settings"]
+    seconds = found.students.groupby("strategy", sort=False)["seconds"].mean()
+    machines = {f"torch {record['versions']['torch']}, {record['machine']}, "
+                f"{cli.counted(record['threads'], 'thread')} a student" for record in records}
+    return ["## How it was made", "", "```bash", command, "```", "",
+            f"T = {settings['seq_len']}, B = {settings['batch_size']}, betas {settings['betas']}, "
+            f"{settings['dtype']}. Seconds of pretraining: "
+            f"{', '.join(f'{name} {mean:.0f}' for name, mean in seconds.items())}. "
+            f"{'; '.join(sorted(machines))}.", ""]
 
 
-def rates_in_words(args, tried):
-    """For which strategies a learning rate was chosen."""
-    if not tried and "=" not in str(args.lr):
-        return "equal for all strategies"
-    given = [word.partition("=")[0] for word in str(args.lr).split(",")]
-    default = [] if tried else [strategy for strategy in args.strategies if strategy not in given]
-    if default:
-        return f"chosen per strategy (train.py's default for {listed(default)})"
-    return "chosen per strategy"
+# --------------------------------------------------------------------------------------------------
+# All of it
 
 
-def making_section(args, outcomes, command):
-    """The command, the settings that all share, and how long a cell took. command: as in write."""
-    lines = "" if command else " Every cell as a line of shell: [cells.txt](cells.txt)."
-    records = [outcome["record"] for cell, outcome in outcomes.items()
-               if cell.strategy == "scratch"]
-    record = (records or [outcome["record"] for outcome in outcomes.values()])[0]
-    settings = record["settings"]
-    return ["## How it was made", "", "```bash", command or command_of(args), "```", "",
-            f"T = {settings['seq_len']}, B = {settings['batch_size']}, lr {settings['lr']:.3g} "
-            f"(scratch), betas {settings['betas']}, {settings['dtype']}. Seconds of pretraining "
-            f"and of fine-tuning a cell: {', '.join(seconds_of(args, outcomes))}. "
-            f"{'; '.join(machines_of(outcomes))}.{lines}", ""]
+def write_report(study, found, command, planned, failed=()):
+    """Writes report.md, results.csv and the figures into study.out, and prints what the report says
+    first.
 
-
-def machines_of(outcomes):
-    """What the students were trained with and on, in words, each way once."""
-    ways = {}
-    for outcome in outcomes.values():
-        record = outcome["record"]
-        versions = record["versions"]
-        ways[f"Python {versions['python']}, torch {versions['torch']}, {record['machine']}, "
-             f"{cli.counted(record['threads'], 'thread')} a cell"] = True
-    return sorted(ways)
-
-
-def seconds_of(args, outcomes):
-    """For each strategy its mean seconds of pretraining and of fine-tuning, in words."""
-    words = []
-    for strategy in args.strategies:
-        own = [outcome for cell, outcome in outcomes.items() if cell.strategy == strategy]
-        if own:
-            pretraining = statistics.mean(outcome["record"]["seconds"] for outcome in own)
-            fine_tuning = statistics.mean(
-                sum(result["seconds"] for result in outcome["results"].values())
-                for outcome in own)
-            words.append(f"{strategy} {pretraining:.0f} and {fine_tuning:.0f}")
-    return words
-
-
-def failures_section(failed):
-    """The cells that failed."""
-    if not failed:
-        return []
-    failures = "; ".join(f"{name}: {line}" for name, line in failed.items())
-    return [f"Failed cells: {failures}", ""]
-
-
-def cells_text(teacher_cell, cells):
-    """cells.txt: all cells as lines of shell."""
-    lines = [teacher_cell.line] if teacher_cell else []
-    lines += [cell.line for cell in cells]
-    return "\n".join(lines) + "\n"
-
-
-def command_of(args):
-    """The comparison's own command, with every option spelled out."""
-    rates = args.lr_grid and ",".join(f"{lr:g}" for lr in args.lr_grid)
-    tokens = ["inf" if unique is None else spell(unique) for unique in args.unique_tokens]
-    options = {
-        "strategies": ",".join(args.strategies), "budgets": ",".join(map(spell, args.budgets)),
-        "unique-tokens": ",".join(tokens), "seeds": args.seeds,
-        "first-seed": args.first_seed or None, "model": args.model, "teacher": args.teacher,
-        "head-teacher": args.head_teacher,
-        "teacher-model": None if args.teacher else args.teacher_model,
-        "teacher-flops": spell(args.teacher_flops), "data": args.data,
-        "glue-data": args.glue_data, "glue-grid": args.glue_grid, "tasks": args.tasks,
-        "glue-seeds": args.glue_seeds, "lr": args.lr, "lr-grid": rates,
-        "train-options": args.train_options or None,
-        "distil-options": args.distil_options or None,
-        "glue-options": args.glue_options or None, "out": args.out}
-    words = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    return shlex.join(["python", "compare.py", *words])
-
-
-def print_rows(args, rows):
-    """The rows on the screen."""
-    width = max(len(row["strategy"]) for row in rows)
-    for row in rows:
-        loss = "" if row["val_loss"] is None else f"loss {row['val_loss']:.3f}"
-        score = plus_minus(row["score"], row["half"])
-        difference = difference_words(row)
-        cli.say(f"{data_setting(row['unique_tokens']):22} {cli.flops(row['flops']):>7} "
-                f"{row['strategy']:{width}} {score:>14} {loss:11} {difference:>14} "
-                f"{row['verdict']}")
+    study: the settings; command: the line that makes the report; planned: how many students there
+    are to be; failed: {cell's name: its last line} of those that failed."""
+    disk.write_file(study.out / "results.csv", found.students.round(6).to_csv(index=False))
+    (study.out / "forest.png").unlink(missing_ok=True)  # an earlier report may have had one
+    if found.pooled:
+        draw_forest(found, study.out)
+    draw_scores(study, found, levels_of(found))
+    draw_bill(found, study.out)
+    teacher = study.teacher or f"trained here with {cli.flops(study.teacher_flops)} FLOPs"
+    missing = f" of {planned}" if len(found.outcomes) < planned else ""
+    lines = ["# From scratch or distilled, at equal compute?", "",
+             f"Student BERT {study.model}, teacher BERT {study.teacher_model} ({teacher}), text: "
+             f"{study.data}, tasks: {', '.join(names_in(found.kinds[0], 'task'))}. All students "
+             "see the same blocks and masks in the same order, begin with the same weights for a "
+             f"seed (those with `{COPIED}` with layers of the teacher), and are fine-tuned alike. "
+             "A distilled one pays for its teacher's forward passes. "
+             f"{len(found.outcomes)}{missing} students.", "",
+             *first_page(study, found), *budget_section(study, found), *controls_section(found),
+             *scores_section(found), "## The bill", "", "![bill](bill.png)", "",
+             *limits_section(study, found), *making_section(found, command),
+             *(f"Failed cell: {name}: {line}\n" for name, line in dict(failed).items())]
+    disk.write_file(study.out / "report.md", "\n".join(lines))
+    for row in found.pooled:
+        cli.say(f"{setting_of(row)}, {row['strategy']}: {difference_words(row['difference'])} "
+                f"points more than scratch{', depending on the budget' * row['depends']}")
+    cli.say(" ".join(advice(study, found)))
+    cli.say(f"report      {study.out / 'report.md'} (figures, results.csv and students.zip beside "
+            "it)")

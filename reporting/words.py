@@ -1,5 +1,9 @@
-"""How numbers are written in reports and in the names of cells."""
+"""How numbers are written in reports and in the names of cells, and a model's scores as a table."""
+import math
+
 from plumbing import cli
+
+from measure.scores import average
 
 
 def spell(n):
@@ -9,23 +13,22 @@ def spell(n):
 
 
 def data_setting(unique_tokens):
-    """A data setting in words: how many distinct tokens there are to train on."""
-    if unique_tokens is None:
+    """A data setting in words: how many distinct tokens there are to train on. Unlimited ones are
+    None in settings, and infinitely many in a table."""
+    if unique_tokens in (None, math.inf):
         return "unlimited data"
-    return f"{unique_tokens:,} distinct tokens"
+    return f"{unique_tokens:,.0f} distinct tokens"
 
 
-def plus_minus(value, half, digits=1):
-    """'9.6 ± 6.7', or '9.6' without a half width, or '' without a value."""
-    if value is None:
-        return ""
-    value = round(value, digits) + 0.0  # -0.04 is no "-0.0"
-    return f"{value:.{digits}f}" + ("" if half is None else f" ± {half:.{digits}f}")
+def plus_minus(value, half):
+    """'9.6 ± 6.7', or '9.6' without a half width."""
+    value = round(value, 1) + 0.0  # -0.04 is no "-0.0"
+    return f"{value:.1f}" + ("" if half is None else f" ± {half:.1f}")
 
 
-def difference_words(row):
-    """'9.6 ± 6.7': the difference of a row of reporting/findings.py, and its interval."""
-    return plus_minus(row["difference"], row["difference_half"])
+def difference_words(found):
+    """'9.6 ± 6.7': the mean of a compare.Difference, and its interval."""
+    return plus_minus(found.mean, found.half)
 
 
 def listed(words, conjunction="and"):
@@ -40,3 +43,29 @@ def power_of_ten(n):
     digits = f"{float(digits):g}"
     raised = str(int(exponent)).translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
     return f"10{raised}" if digits == "1" else f"{digits}·10{raised}"
+
+
+def scores_table(results):
+    """One line for each task, part and metric, and the average. results: {task: summary}, from
+    measure/scores.py."""
+    lines = [f"{'task':14} {'part':15} {'metric':10} {'score':>14}   {'majority':>8}  best setting "
+             "(by development score)"]
+    for task, result in results.items():
+        seeds = cli.counted(result["seeds"], "seed")
+        setting = (f"lr {result['lr']:.2g}, batch {result['batch_size']}, {result['epochs']} "
+                   f"epochs: {result['settings_tried']} tried, {seeds}")
+        for part, metrics in result["metrics"].items():
+            for metric, score in metrics.items():
+                majority = 100 * result["majority"][part][metric]
+                lines.append(f"{task:14} {part:15} {metric:10} {points_words(score):>14}   "
+                             f"{majority:8.1f}  {setting}")
+    name, value = average(results)
+    seconds = sum(result["seconds"] for result in results.values())
+    lines.append(f"{name}: {100 * value:.1f}   ({seconds:,.0f} s of fine-tuning)")
+    return "\n".join(lines)
+
+
+def points_words(score):
+    """[mean, standard deviation or None] -> '71.3 +- 0.8'."""
+    mean, spread = score
+    return f"{100 * mean:6.1f}" + ("" if spread is None else f" +- {100 * spread:4.1f}")

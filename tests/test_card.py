@@ -149,19 +149,6 @@ def test_the_model_card_says_which_weights_it_began_with_and_what_they_had_cost(
 
 
 # --------------------------------------------------------------------------------------------------
-# The plateau
-
-def test_a_run_leaves_the_plateau_where_its_training_loss_stays_below_nine_tenths_of_unigram():
-    losses = [4.0] * 20 + [3.0] + [4.0] * 20 + [3.0] * 20  # one low row is noise
-    log = [{"flops": 100 * i, "terms": {"mlm": loss}} for i, loss in enumerate(losses)]
-    # Ten rows with the mean 3.6 are six of 4.0 and four of 3.0: the mean of rows 35 to 44 is 3.6,
-    # and that of rows 36 to 45 is below it.
-    assert card.left_plateau_at(log, 4.0) == 4500
-    assert card.left_plateau_at(log[:40], 4.0) is None
-    assert card.left_plateau_at([{"flops": 1, "terms": {"hidden": 0.1}}] * 30, 4.0) is None
-
-
-# --------------------------------------------------------------------------------------------------
 # How long it takes
 
 @pytest.mark.parametrize("steps, validations", [(100, 11), (4, 5)])

@@ -23,7 +23,7 @@ def drawn(tmp_path, monkeypatch):
         patch.setattr(pyplot, "close", lambda figure: None)
 
         def draw(panels):
-            curves.draw(panels, tmp_path / "curves.png")
+            curves.draw_curves(panels, tmp_path / "curves.png")
             return pyplot.gcf().axes
         yield draw
     pyplot.close("all")
@@ -101,5 +101,5 @@ def test_the_axis_names_some_budgets_whatever_its_span(first, last, ticks):
 
 
 def test_the_figure_is_a_png(tmp_path):
-    curves.draw({"stories": [curve("1 a", losses=(4.0,))]}, tmp_path / "x.png")
+    curves.draw_curves({"stories": [curve("1 a", losses=(4.0,))]}, tmp_path / "x.png")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

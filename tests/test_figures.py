@@ -1,12 +1,11 @@
 """reporting/figures.py: figures show what was measured, and strategies can be told apart."""
-import re
-
 import numpy as np
 import pytest
-from test_report import make_study
+from test_compare import make_study, without
 
+import compare
 import distill
-from reporting import figures, findings
+from reporting import figures
 
 
 @pytest.fixture
@@ -19,9 +18,7 @@ def drawn(monkeypatch):
         figures.pyplot().close(figure)
 
 
-def draw(args, outcomes, folder):
-    figures.draw_scores(findings.rows_of(args, outcomes), args, folder,
-                        findings.levels_of(outcomes))
+LEVELS = {"score": {"guessing": 50}, "val_loss": {"plateau (unigram)": 4}}
 
 
 def test_each_strategy_has_a_colour_and_a_marker_of_its_own():
@@ -29,140 +26,97 @@ def test_each_strategy_has_a_colour_and_a_marker_of_its_own():
     assert len(set(styles)) == len(distill.STRATEGIES)
 
 
-def test_the_scores_are_drawn_as_a_line_and_a_dot_for_each_student(tmp_path, drawn):
-    args, outcomes = make_study(tmp_path)
-    draw(args, outcomes, tmp_path)
-    axes = drawn["scores"].axes[0]  # scores on unlimited data: for each strategy a line, its dots
-    line, dots = axes.get_lines()[:2]
+def test_scores_are_a_line_and_a_dot_for_each_student_between_dashed_levels(tmp_path, drawn):
+    study, outcomes = make_study(tmp_path)
+    figures.draw_scores(study, compare.findings(study, outcomes), LEVELS)
+    score, _, loss, _ = drawn["scores"].axes  # unlimited data in the first column
+    line, dots = score.get_lines()[:2]  # of scratch
     # The strategies stand a little beside each other.
     assert np.allclose(line.get_xydata(), [(1e12, 43), (1e13, 63)], rtol=0.03)
-    assert np.allclose(dots.get_xydata()[:, 1], [40, 43, 46, 60, 63, 66])
-    assert axes.get_title() == "unlimited data" and axes.get_xscale() == "log"
-
-
-def test_the_axes_show_every_student(tmp_path, drawn):
-    args, outcomes = make_study(tmp_path)
-    draw(args, outcomes, tmp_path)
-    low, high = drawn["scores"].axes[0].get_ylim()
+    assert sorted(dots.get_ydata()) == pytest.approx([40, 43, 46, 60, 63, 66])
+    assert score.get_title() == "unlimited data" and score.get_xscale() == "log"
+    low, high = score.get_ylim()
     assert low < 40 and high > 66
-
-
-def test_names_at_the_ends_of_the_lines_do_not_overlap(tmp_path, drawn):
     # At the larger budget both strategies have the same scores, so the lines end in one point.
-    args, outcomes = make_study(tmp_path)
-    draw(args, outcomes, tmp_path)
-    axes = drawn["scores"].axes[0]
-    heights = sorted(text.xyann[1] for text in axes.texts if hasattr(text, "xyann"))
-    low, high = axes.get_ylim()
+    heights = sorted(text.xyann[1] for text in score.texts if hasattr(text, "xyann"))
     assert len(heights) == 2 and heights[1] - heights[0] >= 0.05 * (high - low)
-
-
-def test_dashed_lines_show_what_the_students_lie_between(tmp_path, drawn):
-    args, outcomes = make_study(tmp_path)
-    draw(args, outcomes, tmp_path)
-    score, loss = drawn["scores"].axes[0], drawn["scores"].axes[2]
     for axes, name, value in ((score, "guessing", 50), (loss, "plateau (unigram)", 4)):
         assert name in [text.get_text() for text in axes.texts]
         dashed = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
         assert [line.get_ydata()[0] for line in dashed] == [value]
 
 
-def test_the_forest_has_a_row_for_each_difference_and_what_is_resolved_is_bold(tmp_path, drawn):
-    args, outcomes = make_study(tmp_path)
-    rows = findings.rows_of(args, outcomes)
-    pooled = findings.pooled_of(args, rows)
-    pooled[0] |= {"depends": False}
-    pooled[1] |= {"depends": False, "verdict": "not told apart from scratch with 3 seeds"}
-    figures.draw_forest(pooled, args, tmp_path)
-    [axes] = drawn["forest"].axes
-    labels = [(label.get_text(), label.get_fontweight()) for label in axes.get_yticklabels()]
-    assert labels == [("kd", "bold"), ("kd", "normal")]
-    [low, high] = [collection.get_segments()[0][:, 0] for collection in axes.collections][0]
-    mean, half = pooled[0]["difference"], pooled[0]["difference_half"]
-    assert (low, high) == pytest.approx((mean - half, mean + half))
-    words = [text.get_text() for text in axes.texts]
-    assert {"unlimited data", "20,000 distinct tokens", "5.0 ± 0.1 (n = 3)"} <= set(words)
+def test_students_without_a_head_have_no_line_of_losses(tmp_path, drawn):
+    study, outcomes = make_study(tmp_path)
+    for cell, outcome in outcomes.items():
+        outcome["record"]["val_loss"] = 2.0 if cell.strategy == "scratch" else None
+    figures.draw_scores(study, compare.findings(study, outcomes), LEVELS)
+    assert len(drawn["scores"].axes[2].get_lines()) == 3  # line, dots and the plateau
 
 
-def test_below_a_pooled_difference_the_forest_shows_that_at_each_budget(tmp_path, drawn):
-    args, outcomes = make_study(tmp_path)
-    figures.draw_forest(findings.pooled_of(args, findings.rows_of(args, outcomes)), args, tmp_path)
-    figure = drawn["forest"]
+def forest_rows(figure):
+    """[(name, whether it is bold, middle of the interval, numbers)] from the top down, but for the
+    names of data settings."""
     [axes] = figure.axes
-    shown = {}  # {height: the middle of the interval drawn there}
+    middles = {}
     for collection in axes.collections:
         [[(low, y), (high, _)]] = collection.get_segments()
-        shown[y] = (low + high) / 2
-    names = {y: label.get_text() for minor in (False, True)
-             for y, label in zip(axes.get_yticks(minor=minor), axes.get_yticklabels(minor=minor))}
-    numbers = {text.get_position()[1]: text.get_text() for text in axes.texts}
-    rows = [(names[y], shown[y], numbers[y]) for y in sorted(shown)]
-    of_one = [("kd", pytest.approx(5.05), "5.0 ± 0.1 (n = 3)"),
-              ("10¹² FLOPs", pytest.approx(10.1), "10.1 ± 0.2 (n = 3)"),
-              ("10¹³ FLOPs", pytest.approx(0.0), "0.0 ± 0.0 (n = 3)")]
-    assert rows == 2 * of_one
-    figure.canvas.draw()
-    boxes = [text.get_window_extent() for text in axes.texts]
+        middles[y] = (low + high) / 2
+    texts = {}
+    for text in sorted(axes.texts, key=lambda text: text.get_position()[0]):
+        texts.setdefault(text.get_position()[1], []).append(text)
+    return [(texts[y][0].get_text(), texts[y][0].get_fontweight() == "bold",
+             pytest.approx(middles[y]), texts[y][1].get_text()) for y in sorted(middles)]
+
+
+def test_the_forest_has_a_row_for_each_difference_and_below_it_one_for_each_budget(tmp_path, drawn):
+    gains = {"kd": ((10.0, 10.1, 10.2), (9.0, 9.1, 9.2)), "minilm": ((10.0, 10.1, 10.2), 0)}
+    study, outcomes = make_study(tmp_path, gains)
+    outcomes = without(outcomes, strategy="kd", unique_tokens=20000, flops=10 ** 13)
+    figures.draw_forest(compare.findings(study, outcomes), tmp_path)
+    minilm = [("minilm", False, 5.05, "5.0 ± 0.1 (n = 3)"),  # it depends on the budget
+              ("10¹² FLOPs", False, 10.1, "10.1 ± 0.2 (n = 3)"),
+              ("10¹³ FLOPs", False, 0.0, "0.0 ± 0.0 (n = 3)")]
+    assert forest_rows(drawn["forest"]) == [
+        ("kd", True, 9.6, "9.6 ± 0.2 (n = 3)"), ("10¹² FLOPs", False, 10.1, "10.1 ± 0.2 (n = 3)"),
+        ("10¹³ FLOPs", False, 9.1, "9.1 ± 0.2 (n = 3)"), *minilm,
+        ("kd, 10¹² FLOPs", True, 10.1, "10.1 ± 0.2 (n = 3)"), *minilm]
+    drawn["forest"].canvas.draw()
+    texts = drawn["forest"].axes[0].texts
+    assert {"unlimited data", "20,000 distinct tokens"} < {text.get_text() for text in texts}
+    boxes = [text.get_window_extent() for text in texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_a_mean_is_not_bold_where_the_difference_depends_on_the_budget(tmp_path, drawn):
-    args, outcomes = make_study(tmp_path)
-    pooled = findings.pooled_of(args, findings.rows_of(args, outcomes))
-    pooled[0]["depends"], pooled[1]["depends"] = True, False
-    figures.draw_forest(pooled, args, tmp_path)
-    weights = [label.get_fontweight() for label in drawn["forest"].axes[0].get_yticklabels()]
-    assert weights == ["normal", "bold"]
-
-
-def test_a_row_of_one_among_several_budgets_names_it_and_stands_once(tmp_path, drawn):
-    args, outcomes = make_study(tmp_path)
-    for cell in [cell for cell in outcomes if cell.unique_tokens and cell.flops == 10 ** 13]:
-        del outcomes[cell]
-    figures.draw_forest(findings.pooled_of(args, findings.rows_of(args, outcomes)), args, tmp_path)
-    [axes] = drawn["forest"].axes
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == ["kd", "kd, 10¹² FLOPs"] and len(axes.collections) == 4
-
-
 def test_the_forest_of_one_budget_has_no_lines_below_its_rows(tmp_path, drawn):
-    args, outcomes = make_study(tmp_path)
-    args.budgets = args.budgets[:1]
-    rows = findings.rows_of(args, outcomes)
-    figures.draw_forest(findings.pooled_of(args, rows), args, tmp_path)
-    [axes] = drawn["forest"].axes
-    assert len(axes.collections) == 2 and len(axes.get_yticks(minor=True)) == 0
+    study = make_study(tmp_path, {"kd": ((9.0, -7.0, 1.0),)}, budgets=(10 ** 12,))
+    figures.draw_forest(compare.findings(*study), tmp_path)
+    row = ("kd", False, 1.0, "1.0 ± 19.9 (n = 3)")  # not told apart, so not bold
+    assert forest_rows(drawn["forest"]) == [row, row]
 
 
 def test_the_bars_of_the_bill_add_up_to_the_budget(tmp_path, drawn):
-    args, outcomes = make_study(tmp_path)
-    figures.draw_bill(findings.rows_of(args, outcomes), args, tmp_path)
-    bars = drawn["bill"].axes[0].patches
-    for y, shares in enumerate(([100 / 3, 200 / 3, 0, 0], [20, 40, 40, 0])):  # scratch, kd
-        widths = [bar.get_width() for bar in bars if round(bar.get_y() + 0.4) == y]
+    study, outcomes = make_study(tmp_path)
+    for cell, outcome in outcomes.items():
+        if cell.strategy == "kd":
+            outcome["record"]["bill"] = {"student_forward": 17, "student_backward": 34,
+                                         "teacher_forward": 46, "loss": 3}
+    figures.draw_bill(compare.findings(study, outcomes), tmp_path)
+    drawn["bill"].canvas.draw()
+    axes = drawn["bill"].axes[0]
+    for y, shares in enumerate(([100 / 3, 200 / 3, 0, 0], [17, 34, 46, 3])):  # scratch, kd
+        widths = [bar.get_width() for bar in axes.patches if round(bar.get_y() + 0.4) == y]
         assert np.allclose(widths, shares)
+    # A share too narrow for its number has it beside the bar.
+    texts = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert {"33%", "67%", "17%", "34%", "46%", "3% loss"} <= texts.keys()
+    assert not any(texts["3% loss"].overlaps(bar.get_window_extent()) for bar in axes.patches)
 
 
 def test_a_figure_is_saved_as_png_and_svg_without_a_date(tmp_path):
-    args, outcomes = make_study(tmp_path)
-    figures.draw_bill(findings.rows_of(args, outcomes), args, tmp_path)
+    figures.draw_bill(compare.findings(*make_study(tmp_path)), tmp_path)
     assert (tmp_path / "bill.png").read_bytes().startswith(b"\x89PNG")
-    assert not re.search("<dc:date>", (tmp_path / "bill.svg").read_text())
-
-
-def test_a_share_too_narrow_for_its_number_has_it_beside_the_bar(tmp_path, drawn):
-    args, outcomes = make_study(tmp_path)
-    rows = [row for row in findings.rows_of(args, outcomes) if row["strategy"] == "kd"]
-    rows[0]["bill"] = {"student_forward": 17, "student_backward": 34, "teacher_forward": 46,
-                       "loss": 3}
-    figures.draw_bill(rows[:1], args, tmp_path)
-    figure = drawn["bill"]
-    figure.canvas.draw()
-    axes = figure.axes[0]
-    texts = {text.get_text(): text.get_window_extent() for text in axes.texts}
-    assert {"17%", "34%", "46%", "3% loss"} <= texts.keys()
-    bars = [bar.get_window_extent() for bar in axes.patches]
-    assert not any(texts["3% loss"].overlaps(bar) for bar in bars)
+    assert "<dc:date>" not in (tmp_path / "bill.svg").read_text()
 
 
 @pytest.fixture

@@ -2,10 +2,9 @@
 import json
 import os
 
-from plumbing import disk, runs
+from plumbing import disk
 
 import pytest
-import torch
 
 from reporting import folders
 
@@ -40,7 +39,7 @@ def test_runs_are_found_at_three_depths_and_what_holds_none_is_named_once(tmp_pa
     for name in ("empty", "notes", "compare/logs"):
         (tmp_path / name).mkdir()
     (tmp_path / "curves.png").write_text("")
-    assert names(folders.find(tmp_path)) == ["compare/cells/kd-seed0", "compare/teacher", "tour"]
+    assert names(folders.runs_in(tmp_path)) == ["compare/cells/kd-seed0", "compare/teacher", "tour"]
     assert capsys.readouterr().out == "no run in a, empty and notes\n"
 
 
@@ -48,32 +47,26 @@ def test_how_far_a_run_is_stands_in_the_last_whole_line_of_its_log(tmp_path):
     folder = save_run(tmp_path / "run", [validation(0), {"flops": 250, "loss": 4}], finished=False)
     with open(folder / "log.jsonl", "a") as log:
         log.write('{"step": 300, "flo')
-    run, = folders.find(tmp_path)
+    run, = folders.runs_in(tmp_path)
     assert (run.finished, run.spent, len(run.validations)) == (False, 250, 1)
 
 
-@pytest.mark.parametrize("missing", ["log.jsonl", "run.json"])
-def test_what_is_missing_comes_from_the_newest_checkpoint(tmp_path, missing):
-    with runs.Run(tmp_path / "run", SETTINGS) as run:
-        run.write_record(flops_before=7)
-        for step in (100, 200):
-            run.log(**validation(step))
-            run.save_checkpoint(step, {"w": torch.zeros(1)})
-    (tmp_path / "run" / missing).unlink()
-    run, = folders.find(tmp_path)
-    assert (run.spent, run.before, len(run.losses)) == (200, 7, 2)
+def test_a_run_without_a_log_has_just_begun(tmp_path):
+    (save_run(tmp_path / "run", finished=False) / "log.jsonl").unlink()
+    run, = folders.runs_in(tmp_path)
+    assert (run.spent, run.validations, run.score) == (0, [], None)
 
 
 def test_a_strategy_with_copied_layers_is_called_so(tmp_path):
     save_run(tmp_path / "a", strategy="kd", init="teacher")
     save_run(tmp_path / "b", strategy="kd", init="random")
-    assert [run.strategy for run in folders.find(tmp_path)] == ["kd-copied", "kd"]
+    assert [run.strategy for run in folders.runs_in(tmp_path)] == ["kd-copied", "kd"]
 
 
 def test_only_validations_of_masked_words_are_losses(tmp_path):
     own = {"step": 1, "flops": 1, "val_terms": {"tinybert": 0.1}}
     save_run(tmp_path / "run", [own, validation(2), validation(3, val_loss=float("nan"))])
-    run, = folders.find(tmp_path)
+    run, = folders.runs_in(tmp_path)
     assert [row["flops"] for row in run.losses] == [2] and len(run.validations) == 3
 
 
@@ -81,62 +74,28 @@ def test_only_validations_of_masked_words_are_losses(tmp_path):
 # Damage
 
 
-def no_object(folder):
-    (folder / "run.json").write_text("[1]")
-
-
 def edited(folder):
     text = (folder / "run.json").read_text()
     (folder / "run.json").write_text(text.replace("2x64", "2x65"))
 
 
-def edited_log(folder):
-    (folder / "log.jsonl").write_text("{}\n")
-
-
-def anothers(folder):
-    (folder / "run.json").write_text('{"settings": {"lr": 1}, "name": "of another program"}')
-
-
-def no_budget(folder):
-    save_run(folder, flops_budget=0)
-
-
-def words_for_numbers(folder):
-    save_run(folder, record={"flops_before": "many"})
-
-
-def unknown_strategy(folder):
-    save_run(folder, strategy="magic")
-
-
-def no_size(folder):
-    save_run(folder, model="$\\x$")
-
-
-def damaged_scores(folder):
-    disk.write_json(folder / "glue.json", {"cells": [{"task": "cola", "scores": {"dev": 3}}]})
-
-
-def no_scores(folder):
-    (folder / "glue.json").write_text("{}")
-
-
-def damaged_checkpoint(folder):
-    (folder / "run.json").unlink()
-    (folder / runs.checkpoint_name(7)).write_text("x")
-
-
 @pytest.mark.parametrize("damage, words", [
-    (no_object, "not a JSON object"), (edited, "checksum"), (edited_log, "log.jsonl is damaged"),
-    (anothers, "not that of a run"), (no_budget, "not that of a run"),
-    (words_for_numbers, "not that of a run"), (unknown_strategy, "no strategy 'magic'"),
-    (no_size, "is no model size"), (damaged_scores, "glue.json is damaged"),
-    (no_scores, "glue.json is damaged"), (damaged_checkpoint, "its checkpoint is damaged")])
+    (lambda folder: (folder / "run.json").write_text("[1]"), "not a JSON object"),
+    (edited, "checksum"),
+    (lambda folder: (folder / "log.jsonl").write_text("{}\n"), "log.jsonl is damaged"),
+    (lambda folder: (folder / "run.json").write_text('{"settings": {"lr": 1}}'),
+     "not that of a run"),
+    (lambda folder: save_run(folder, flops_budget=0), "not that of a run"),
+    (lambda folder: save_run(folder, record={"flops_before": "many"}), "not that of a run"),
+    (lambda folder: save_run(folder, strategy="magic"), "no strategy 'magic'"),
+    (lambda folder: save_run(folder, model="$\\x$"), "is no model size"),
+    (lambda folder: disk.write_json(folder / "glue.json", {
+        "cells": [{"task": "cola", "scores": {"dev": 3}}]}), "glue.json is damaged"),
+    (lambda folder: (folder / "glue.json").write_text("{}"), "glue.json is damaged")])
 def test_a_damaged_run_is_one_line_and_the_others_are_listed(tmp_path, capsys, damage, words):
     damage(save_run(tmp_path / "bad"))
     save_run(tmp_path / "good")
-    assert names(folders.find(tmp_path)) == ["good"]
+    assert names(folders.runs_in(tmp_path)) == ["good"]
     line, = capsys.readouterr().out.splitlines()
     assert line.startswith("skipped: bad: ") and words in line
 
@@ -152,7 +111,7 @@ def test_a_run_that_may_not_be_read_is_one_line(tmp_path, capsys, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(disk, "read_json", read_json)
-    assert names(folders.find(tmp_path)) == ["open"]
+    assert names(folders.runs_in(tmp_path)) == ["open"]
     assert capsys.readouterr().out.startswith("skipped: locked: Permission denied")
 
 
@@ -169,13 +128,13 @@ def fine_tuning(task, dev, test=None, lr=1e-4, seed=0, **others):
 
 def score(folder, *cells):
     disk.write_json(folder / "glue.json", {"cells": list(cells)})
-    run, = folders.find(folder.parent)
+    run, = folders.runs_in(folder.parent)
     return run.score
 
 
 def test_the_score_is_the_mean_over_tasks_of_the_setting_that_was_best_in_development(tmp_path):
     folder = save_run(tmp_path / "run")
-    assert folders.find(tmp_path)[0].score is None
+    assert folders.runs_in(tmp_path)[0].score is None
     # By hand: of a, the rate 2e-4 has the better development score, 0.75, and (0.6 + 0.8) / 2 on
     # the test set; b has no test set.
     a = [fine_tuning("a", 0.5, 0.9), fine_tuning("a", 0.7, 0.6, lr=2e-4),
@@ -207,6 +166,6 @@ def test_a_run_that_is_not_finished_has_no_score(tmp_path):
 def test_finding_changes_nothing(tmp_path):
     save_run(tmp_path / "run", [validation(1)])
     os.utime(tmp_path / "run", (1, 1))
-    folders.find(tmp_path)
+    folders.runs_in(tmp_path)
     assert sorted(os.listdir(tmp_path / "run")) == ["log.jsonl", "run.json"]
     assert (tmp_path / "run").stat().st_mtime == 1

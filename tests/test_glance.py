@@ -18,7 +18,7 @@ def drawn(monkeypatch):
     """[(panels, path)] of the figures that are drawn. Drawing takes a second, and test_curves.py
     looks at it."""
     calls = []
-    monkeypatch.setattr(curves, "draw", lambda panels, path: calls.append((panels, path)))
+    monkeypatch.setattr(curves, "draw_curves", lambda panels, path: calls.append((panels, path)))
     return calls
 
 

@@ -1,7 +1,9 @@
 """measure/scores.py: from predictions to the one score of a student, on a few small numbers."""
+import re
 from types import SimpleNamespace
 
 import pytest
+from conftest import ROOT
 
 from measure import metrics, scores
 
@@ -53,35 +55,24 @@ CELLS = [cell_of(1, seed=0, dev=0.9, test=0.9), cell_of(1, seed=1, dev=0.5, test
          cell_of(2, seed=0, dev=0.8, test=0.6), cell_of(2, seed=1, dev=0.7, test=0.4)]
 
 
-def test_the_best_setting_is_chosen_on_the_development_set_whatever_the_test_set_says():
+def test_the_best_setting_is_chosen_on_the_development_set_and_its_seeds_are_averaged():
     best = scores.summary(task_of(), CELLS)
-    assert best["lr"] == 2  # (0.8 + 0.7) / 2 is more than (0.9 + 0.5) / 2
-    assert (best["batch_size"], best["epochs"]) == (16, 2)
-    assert (best["settings_tried"], best["seeds"]) == (2, 2)
-
-
-def test_its_seeds_are_averaged_on_each_part():
-    best = scores.summary(task_of(), CELLS)
+    # (0.8 + 0.7) / 2 is more than (0.9 + 0.5) / 2, whatever the test set says.
+    assert (best["lr"], best["batch_size"], best["epochs"]) == (2, 16, 2)
+    assert (best["settings_tried"], best["seeds"], best["seconds"]) == (2, 2, 4.0)
     # The standard deviation of two values is their distance divided by sqrt 2.
     assert best["score"] == {
         "dev": [pytest.approx(0.75), pytest.approx(0.1 / 2 ** 0.5)],
         "test": [pytest.approx(0.5), pytest.approx(0.2 / 2 ** 0.5)]}
     assert best["metrics"]["test"] == {"accuracy": best["score"]["test"]}
+    assert best["majority"] == {"dev": 0.5, "test": 0.5}
 
 
-def test_one_seed_has_no_standard_deviation():
-    best = scores.summary(task_of(), CELLS[:1])
-    assert best["score"] == {"dev": [0.9, None], "test": [0.9, None]}
-
-
-def test_a_summary_says_the_majoritys_score_and_the_time_of_all_settings():
-    best = scores.summary(task_of(), CELLS)
-    assert best["majority"] == {"dev": 0.5, "test": 0.5} and best["seconds"] == 4.0
-
-
-def test_a_task_that_is_scored_on_its_development_set_alone_reports_nothing_else():
-    best = scores.summary(task_of(scored=("dev",)), CELLS)
-    assert best["score"].keys() == best["metrics"].keys() == {"dev"}
+@pytest.mark.parametrize("scored, score", [
+    (("dev", "test"), {"dev": [0.9, None], "test": [0.9, None]}), (("dev",), {"dev": [0.9, None]})])
+def test_one_seed_has_no_deviation_and_a_part_that_is_not_scored_no_score(scored, score):
+    best = scores.summary(task_of(scored=scored), CELLS[:1])
+    assert best["score"] == score and best["metrics"].keys() == score.keys()
 
 
 def test_each_task_is_summarised_from_its_own_cells():
@@ -102,32 +93,54 @@ def result_of(**parts):
     return {"score": {part: [score, None] for part, score in parts.items()}}
 
 
-def test_the_headline_is_the_test_score_where_there_is_one():
-    assert scores.headline(result_of(dev=0.6, test=0.5)) == 0.5
-    assert scores.headline(result_of(dev=0.6)) == 0.6
-    assert scores.headline(result_of(dev_matched=0.7, dev_mismatched=0.8)) == 0.7
+@pytest.mark.parametrize("parts, chosen_on, score", [
+    ({"dev": 0.6, "test": 0.5}, False, 0.5), ({"dev": 0.6, "test": 0.5}, True, 0.6),
+    ({"dev": 0.6}, False, 0.6), ({"dev_matched": 0.7, "dev_mismatched": 0.8}, False, 0.7)])
+def test_the_headline_is_the_test_score_where_there_is_one(parts, chosen_on, score):
+    result = result_of(**parts)
+    assert scores.headline(result, chosen_on) == score
+    both = {"one": result, "other": result_of(dev=0.8, test=0.8)}
+    assert scores.score_of(both, chosen_on) == pytest.approx((score + 0.8) / 2)
 
 
-def test_the_headline_on_which_the_setting_was_chosen_is_the_development_score():
-    assert scores.headline(result_of(dev=0.6, test=0.5), chosen_on=True) == 0.6
+SEVEN = {task: {"dev": i / 10} for i, task in enumerate(scores.PAPER_SEVEN)}
 
 
-def test_a_students_score_is_the_mean_of_its_tasks_headlines():
-    results = {"one": result_of(dev=0.6, test=0.5), "other": result_of(dev=0.8, test=0.9)}
-    assert scores.score_of(results) == pytest.approx(0.7)
-    assert scores.score_of({"one": result_of(dev=0.6)}, chosen_on=True) == 0.6
+@pytest.mark.parametrize("parts, what, mean", [
+    (SEVEN | {"wnli": {"dev": 0.0}}, "average of the paper's seven tasks, development sets", 0.3),
+    ({"cola": {"dev": 0.5}, "rte": {"dev": 0.7}}, "average over these 2 tasks, development sets",
+     0.6),
+    ({"sentiment": {"dev": 0.5, "test": 0.4}}, "score of this task, test set", 0.4)])
+def test_an_average_says_over_which_tasks_and_sets(parts, what, mean):
+    results = {task: result_of(**own) for task, own in parts.items()}
+    assert scores.average(results) == (what, pytest.approx(mean))
 
 
-def test_the_papers_average_is_over_its_seven_tasks_though_more_were_run():
-    results = {task: result_of(dev=i / 10) for i, task in enumerate(scores.PAPER_SEVEN)}
-    results["wnli"] = result_of(dev=0.0)
-    assert scores.average(results) == (
-        "average of the paper's seven tasks, development sets", pytest.approx(0.3))
+@pytest.mark.parametrize("majority, score", [
+    ({"accuracy": 0.6}, 0.6), ({"accuracy": 0.684, "f1": 0.812}, 0.748),  # MRPC: most are "yes"
+    ({"accuracy": 0.5, "f1": 0.0}, 0.5), ({"matthews": 0.0}, 0.0)])
+def test_guessing_scores_as_the_majority_answer_but_for_an_f1_of_zero(majority, score):
+    result = {"score": {"dev": [0.9, None]}, "majority": {"dev": majority}}
+    assert scores.guessing_score(result) == pytest.approx(score)
 
 
-def test_an_average_over_other_tasks_says_how_many_and_on_which_sets():
-    only_dev = {"cola": result_of(dev=0.5), "rte": result_of(dev=0.7)}
-    assert scores.average(only_dev) == (
-        "average over these 2 tasks, development sets", pytest.approx(0.6))
-    with_test = {"sentiment": result_of(dev=0.5, test=0.4)}
-    assert scores.average(with_test) == ("score of this task, test set", 0.4)
+# --------------------------------------------------------------------------------------------------
+# Skills
+
+def test_the_gates_scores_are_those_of_its_table():
+    """docs/tasks.md holds what `python -m tools.gate` printed."""
+    lines = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8").splitlines()
+    heads = next(line for line in lines if line.startswith("| | acceptability"))
+    tasks = re.findall(r"\| (\w+)", heads)
+    untrained, teacher = (
+        [float(number) for number in re.findall(r"(-?[\d.]+) \u00b1", line)]
+        for line in lines if line.startswith(("| untrained", "| teacher")))
+    assert scores.GATE == dict(zip(tasks, zip(untrained, teacher)))
+
+
+@pytest.mark.parametrize("score, has_it", [(0.753, False), (0.755, True)])
+def test_a_student_has_a_skill_half_way_from_the_untrained_network_to_the_teacher(score, has_it):
+    # Entailment: 0.9 and 49.9 points above a majority answer of 50. The first metric counts.
+    result = {"metrics": {"test": {"accuracy": [score, None], "f1": [0.1, None]}},
+              "majority": {"test": {"accuracy": 0.5, "f1": 0.66}}}
+    assert scores.has_skill("entailment", result) == has_it

@@ -20,7 +20,7 @@ from plumbing.huggingface import read_config
 import torch
 
 import glue
-from measure import skills
+from measure import scores
 from model import Bert, BertConfig
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
@@ -113,9 +113,9 @@ def passes(rows):
 def points_above_majority(result):
     """(mean, standard deviation) over seeds of a task's test score, in points of 100.
 
-    A task's first metric counts, as for skills (measure/skills.py)."""
+    A task's first metric counts, as for skills (measure/scores.py)."""
     _, spread = next(iter(result["metrics"]["test"].values()))
-    return skills.points_above_majority(result), 100 * (spread or 0)
+    return scores.points_above_majority(result), 100 * (spread or 0)
 
 
 def table(scores):

@@ -119,7 +119,7 @@ def main():
                         "first run in runs/")
     if folders.is_run(args.folder):
         raise UserError(f"{args.folder} is a run itself: give the folder that it lies in")
-    found = folders.find(args.folder)
+    found = folders.runs_in(args.folder)
     if not found:
         raise UserError(f"{args.folder} holds no runs: python train.py --flops 1e12 makes one in "
                         "runs/")
@@ -128,7 +128,7 @@ def main():
     for line in remarks(found, panels):
         cli.say(line)
     if panels:
-        curves.draw(panels, args.out)
+        curves.draw_curves(panels, args.out)
         cli.say(f"curves: {args.out}")
 
 
