@@ -30,10 +30,9 @@ import pandas as pd
 import budget
 import distill
 import glue
-from measure.scores import GATE, has_skill, headline, score_of
+from measure.scores import score_of
 from measure.statistics import LEVEL, MARGIN, compute_multiplier, holm, interval, p_values
 from reporting import cells, collect, handin, plan, presets, report
-from reporting.card import on_plateau
 
 # --------------------------------------------------------------------------------------------------
 # The settings

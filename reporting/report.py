@@ -6,8 +6,9 @@ from typing import Any, NamedTuple, Optional
 from plumbing import cli, disk
 from program.options import COPIED
 
-from measure.scores import GATE, guessing_score, score_of
+from measure.scores import GATE, guessing_score, has_skill, headline, score_of
 from measure.statistics import MARGIN, break_even, wilson
+from reporting.card import on_plateau
 from reporting.figures import draw_bill, draw_forest, draw_scores
 from reporting.words import data_setting, difference_words, listed, plus_minus
 
@@ -25,6 +26,18 @@ class Found(NamedTuple):
     kinds: list              # a row for students that differ in their seed alone
     pooled: list             # a row for a difference over all budgets
     controls: list           # a row for a difference to what a strategy should beat
+
+
+def more_of(record, results):
+    """The columns of a student beside what it is, its score and its loss. record, results: its
+    run.json and {task: summary}."""
+    has_loss = record["val_loss"] is not None
+    return {"lr": record["settings"]["lr"], "plateau": has_loss and on_plateau(record),
+            **{key: record[key] for key in ("tokens", "epochs", "flops_spent", "seconds")},
+            **{f"bill {part}": flops for part, flops in record["bill"].items()},
+            **{f"task {task}": 100 * headline(result) for task, result in results.items()},
+            **{f"skill {task}": has_skill(task, result) for task, result in results.items()
+               if task in GATE}}
 
 
 def markdown_table(heads, rows):
@@ -298,7 +311,8 @@ def write_report(study, found, command, planned, failed=()):
 
     study: the settings; command: the line that makes the report; planned: how many students there
     are to be; failed: {cell's name: its last line} of those that failed."""
-    disk.write_file(study.out / "results.csv", found.students.round(6).to_csv(index=False))
+    lasting = found.students.drop(columns="seconds")  # which no second run would have again
+    disk.write_file(study.out / "results.csv", lasting.round(6).to_csv(index=False))
     (study.out / "forest.png").unlink(missing_ok=True)  # an earlier report may have had one
     if found.pooled:
         draw_forest(found, study.out)

@@ -101,7 +101,7 @@ def test_ruff_finds_nothing():
 
 def test_the_root_holds_the_seven_concepts_and_no_other_program():
     assert {path.stem for path in ROOT.glob("*.py")} == set(CONCEPTS)
-    assert sum(len(path.read_text().splitlines()) for path in ROOT.glob("*.py")) <= 1950
+    assert sum(len(path.read_text().splitlines()) for path in ROOT.glob("*.py")) <= 2200
 
 
 def test_the_readme_is_short_and_its_map_counts_lines_right():
