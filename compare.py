@@ -313,7 +313,7 @@ def main():
     cli.say(plan.describe(study, students))
     if study.dry_run:
         return
-    cells.tasks_of(study)  # a task that is not there is said before anything runs
+    cells.tasks_of(study.glue_data, study.tasks)  # a missing one is said before anything runs
     plan.check_inputs(study, students)
     disk.make_folder(study.out)
     with disk.locked(study.out / "lock", "compares in the same folder") as lock:

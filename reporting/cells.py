@@ -82,38 +82,33 @@ def teachers_name(study):
     return study.teacher or str(study.out / "teacher")
 
 
-def data_words(study):
-    """The words of a command line that say what to train on, and how all models are trained."""
+def training(study, strategy, flops, size):
+    """The words of train.py that all students share, and the teacher."""
     data = [] if study.data == "stories" else ["--data", *words_of(study.data, "--data")]
-    return data, words_of(study.train_options, "--train-options")
+    return ["train.py", "--strategy", strategy, "--flops", spell(flops), "--model", str(size),
+            *data, *words_of(study.train_options, "--train-options")]
 
 
 def teacher(study):
     """The Cell that trains the teacher, or None where it exists."""
     if study.teacher:
         return None
-    (data, more), size, lr = data_words(study), study.teacher_model, None
-    command = ["train.py", "--strategy", "scratch", "--flops", spell(study.teacher_flops),
-               "--model", str(size), *data, *more]
+    size, folder = study.teacher_model, study.out / "teacher"
+    command = training(study, "scratch", study.teacher_flops, size)
     if study.data == "stories":
         # A deeper model wants a smaller rate than the default of its width: on stories the loss of
         # 4x128 ends at 0.49 with 1e-3 and at 0.81 with 2e-3 (docs/LOG.md).
         # lr = 2e-3 sqrt(128 / h) 2 / max(2, L)
-        rate = 2e-3 * (128 / size.h) ** 0.5 * (2 / max(2, size.L))
-        lr = float(f"{rate:.6g}")
-        command += ["--lr", repr(lr)]
-    folder = study.out / "teacher"
+        command += ["--lr", f"{2e-3 * (128 / size.h) ** 0.5 * (2 / max(2, size.L)):.6g}"]
     command += ["--out", str(folder)]
-    return Cell("teacher", study.teacher_flops, None, 0, lr, folder, (tuple(command),))
+    return Cell("teacher", study.teacher_flops, None, 0, None, folder, (tuple(command),))
 
 
 def student(study, strategy, flops, unique, seed):
     """The Cell of one student. All but what makes the strategy is equal for all strategies."""
     base, lr, source = strategy.removesuffix(COPIED), study.rates[strategy], teachers_name(study)
     folder = study.out / "cells" / name_of(strategy, flops, unique, seed, lr)
-    data, more = data_words(study)
-    train = ["train.py", "--strategy", base, "--flops", spell(flops), "--model", str(study.model),
-             *data, "--seed", str(seed), *more]
+    train = [*training(study, base, flops, study.model), "--seed", str(seed)]
     if unique is not None:
         train += ["--unique-tokens", str(unique)]
     if lr:
@@ -159,14 +154,10 @@ def scores_of_teacher(study, folder):
 
 
 @cache
-def cached_tasks(data, names):
-    """The tasks, read from disk once: `outcome` asks for them at every cell."""
+def tasks_of(data, names):
+    """The tasks that students are scored on, read from disk once. Raises UserError where one of
+    them is missing."""
     return gluefiles.load_tasks(data, names, world_tasks.examples)[0]
-
-
-def tasks_of(study):
-    """The tasks that students are scored on. Raises UserError where one of them is missing."""
-    return cached_tasks(study.glue_data, study.tasks)
 
 
 @cache
@@ -221,7 +212,8 @@ def results_of(cell, study, sha256=None):
     model that is to be scored, on this machine (None: any model, on any machine). Raises UserError
     where another one was."""
     kept = gluejson.read(cell.folder / "glue.json")
-    asked, tasks = glue.read_settings(cell.commands[-1][1:]), tasks_of(study)
+    asked = glue.read_settings(cell.commands[-1][1:])
+    tasks = tasks_of(study.glue_data, study.tasks)
     h = (study.teacher_model if cell.strategy == SCORES else study.model).h
     if sha256 is None:
         wanted = [(task, {key: value for key, value in one.items() if key not in PLACE})
@@ -291,23 +283,21 @@ def run(cells, study, lock, threads, what):
     """Runs the cells that are not finished, study.jobs at a time. Returns {cell's name: its last
     line} for those that failed. what: the name of the progress bar."""
     queue, running, failed = [cell for cell in cells if outcome(cell, study) is None], {}, {}
-    if not queue:
-        return {}
-    disk.make_folder(study.out / "logs")
-    bar = progress.bar(len(queue), "cell", what)
+    logs = study.out / "logs"
+    disk.make_folder(logs)
+    bar = progress.bar(len(queue), "cell", what, disable=not queue)
     with cli.Signals() as signals, stopping(running), bar:
         while (queue or running) and not signals.stopped:
             while queue and len(running) < study.jobs:
-                cell = queue.pop(0)
-                running[start(cell, log_of(study, cell), lock, threads)] = cell
+                name = queue[0].folder.name
+                running[start(queue.pop(0), logs / f"{name}.txt", lock, threads)] = name
             time.sleep(0.2)
             ended = [process for process in running if process.poll() is not None]
             for process in ended:
-                cell = running.pop(process)
+                name = running.pop(process)
                 if process.returncode:
-                    line = last_line(log_of(study, cell), process.returncode)
-                    failed[cell.folder.name] = line
-                    cli.say(f"failed: {cell.folder.name}: {line}", bar.write)
+                    failed[name] = last_line(logs / f"{name}.txt")
+                    cli.say(f"failed: {name}: {failed[name]}", bar.write)
             bar.update(len(ended))
         if signals.stopped:
             cli.say("stopped: the same command continues", bar.write)
@@ -317,8 +307,8 @@ def run(cells, study, lock, threads, what):
 
 @contextlib.contextmanager
 def stopping(running):
-    """Whatever ends the work here also ends the running cells. Each saves its state, and the next
-    comparison continues it."""
+    """Whatever ends the work here also ends the running cells, {process: name}. Each saves its
+    state, and the next comparison continues it."""
     try:
         yield
     finally:
@@ -344,13 +334,7 @@ def start(cell, log, lock, threads):
                                 start_new_session=True, pass_fds=[lock.fileno()])
 
 
-def log_of(study, cell):
-    """Where a cell's output goes."""
-    return study.out / "logs" / f"{cell.folder.name}.txt"
-
-
-def last_line(log, status):
+def last_line(log):
     """The last line that a failed cell printed."""
-    text = log.read_text(errors="replace").replace("\r", "\n")
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else f"exit status {status}"
+    lines = log.read_text(errors="replace").replace("\r", "\n").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), "it printed nothing")

@@ -16,7 +16,6 @@ import distill
 import glue
 import train
 from model import BertConfig
-from reporting.cells import reads_predictions
 from reporting.words import data_setting, listed, spell
 
 SMALLEST_V = 201  # the vocabulary of stories; a larger one makes a step dearer
@@ -25,37 +24,29 @@ LAPTOP_RATE, H100_RATE = 1e11, 3e14  # FLOP/s in pretraining, of two cores toget
 
 def describe(study, students):
     """The comparison, its cost, and what it needs that is not here: text."""
-    counts = [cli.counted(len(values), noun) for values, noun in (
-        (study.budgets, "budget"), (study.unique_tokens, "data setting"),
-        (study.seed_numbers, "seed"))]
     grid = glue.GRIDS[study.glue_grid]
     times = len(grid["lr"]) * len(grid["batch_size"]) * study.glue_seeds
     total = sum(cell.flops for cell in students)
+    teacher = f"{study.teacher}, whose own training is not counted here"
+    if study.head_teacher:
+        teacher += f"; for strategies that read predictions {study.head_teacher}"
     if not study.teacher:
         total += study.teacher_flops
+        teacher = f"which is trained first, with {cli.flops(study.teacher_flops)} FLOPs of the cost"
     return "\n".join([
-        f"{cli.counted(len(students), 'student')}: {len(study.strategies)} of "
-        f"{', '.join(study.strategies)} x {' x '.join(counts)}",
+        f"{cli.counted(len(students), 'student')}: {', '.join(study.strategies)} x "
+        f"{cli.counted(len(study.budgets), 'budget')} x "
+        f"{cli.counted(len(study.unique_tokens), 'data setting')} x "
+        f"{cli.counted(len(study.seed_numbers), 'seed')}",
         f"grid        {listed([spell(C) for C in study.budgets])} FLOPs; "
         f"{listed([data_setting(tokens) for tokens in study.unique_tokens])}",
         f"student     BERT {study.model}, trained on {study.data}, then fine-tuned on "
         f"{study.tasks}, {cli.counted(times, 'time')} each",
-        f"teacher     BERT {study.teacher_model}, {teachers(study)}",
+        f"teacher     BERT {study.teacher_model}, {teacher}",
         f"cost        {cli.flops(total)} FLOPs of pretraining: "
         f"{cli.duration(total / LAPTOP_RATE)} on two laptop cores at {cli.flops(LAPTOP_RATE)} "
         f"FLOP/s, {cli.duration(total / H100_RATE)} on an H100 at {cli.flops(H100_RATE)}",
         "            fine-tuning, validation and starts come on top", *missing(study)])
-
-
-def teachers(study):
-    """Which teacher serves which strategy, and who trains it."""
-    if not study.teacher:
-        return f"which is trained first, with {cli.flops(study.teacher_flops)} FLOPs of the cost"
-    readers = [name for name in study.strategies if reads_predictions(study, name)]
-    if not (study.head_teacher and readers):
-        return f"{study.teacher}, whose own training is not counted here"
-    return (f"{study.teacher}, and for predictions ({', '.join(readers)}) {study.head_teacher}; "
-            "their own training is not counted here")
 
 
 def missing(study):

@@ -169,22 +169,28 @@ def check(study):
                             f"a teacher of {study.teacher_model}: raise it, or name one with "
                             "--teacher")
     words_of(study.data, "--data")
-    for text, flag in ((study.train_options, "--train-options"),
-                       (study.distil_options, "--distil-options")):
-        for word in words_of(text, flag):
-            option = word.split("=")[0]
-            if option in OF_A_STUDENT:
-                raise UserError(f"{flag} {word}: each student has its own, by an option of "
-                                "compare.py (--help), as --lr scratch=2e-3,kd=2e-3; layers are "
-                                "copied by --strategies scratch-copied")
-            if flag == "--distil-options" and option[:2] == "--" and option not in ONLY_DISTILLED:
-                raise UserError(f"{flag} {word}: that would make more than the strategy differ; "
-                                "put it into --train-options, for all")
-    more = words_of(study.glue_options, "--glue-options")
-    for word in more:
-        if word[:2] == "--" and word.split("=")[0] not in MORE_OF_GLUE:
+    for word in options_in(study.train_options, "--train-options"):
+        if word in OF_A_STUDENT:
+            raise UserError(f"--train-options {word}: each student has its own, by an option of "
+                            "compare.py (--help), as --lr scratch=2e-3,kd=2e-3; layers are copied "
+                            "by --strategies scratch-copied")
+    for word in options_in(study.distil_options, "--distil-options"):
+        if word not in ONLY_DISTILLED:
+            raise UserError(f"--distil-options {word}: that would make more than the strategy "
+                            f"differ; they are {', '.join(ONLY_DISTILLED)}, and options for all "
+                            "students are --train-options")
+    for word in options_in(study.glue_options, "--glue-options"):
+        if word not in MORE_OF_GLUE:
             raise UserError(f"--glue-options {word} is none of {', '.join(MORE_OF_GLUE)}")
-    glue.read_settings(["student", *more])  # raises what is wrong with their values
+    # This raises what is wrong with their values.
+    glue.read_settings(["student", *words_of(study.glue_options, "--glue-options")])
+
+
+def options_in(text, flag):
+    """The options that a text of options has, without their values: ["--dtype"] of "--dtype=fp32".
+    """
+    words = words_of(text, flag)
+    return [word.split("=")[0] for word in words if word.startswith("--")]
 
 
 # --------------------------------------------------------------------------------------------------
