@@ -76,8 +76,11 @@ def unpacked(path, stack):
                         "folder") from None
     # Whoever zips a folder by hand has its name in the zip, too.
     places = sorted(found.parent for found in folder.rglob("compare.json"))
-    if len(places) != 1:
+    if not places:
+        raise UserError(f"--collect {path} holds no comparison (no compare.json): give the {NAME} "
+                        "that a comparison wrote, or its folder")
+    if len(places) > 1:
         names = ", ".join(str(place.relative_to(folder)) for place in places)
-        raise UserError(f"--collect {path} holds {len(places)} comparisons ({names or 'no'} "
-                        f"compare.json): give the {NAME} that one comparison wrote, or its folder")
+        raise UserError(f"--collect {path} holds {len(places)} comparisons ({names}): unpack it, "
+                        "and give each folder")
     return places[0]
