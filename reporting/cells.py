@@ -204,7 +204,7 @@ def check_record(cell, study, record):
     wrong = [key for key, value in expected.items() if settings.get(key) != value]
     if wrong:
         raise UserError(f"{cell.folder} is not what its name says ({', '.join(wrong)}): it was "
-                        "edited; remove it, and it is made again")
+                        "edited or renamed; remove it, and it is made again")
 
 
 def results_of(cell, study, sha256=None):
