@@ -46,8 +46,8 @@ def describe(study, students):
         f"cost        {cli.flops(total)} FLOPs of pretraining: "
         f"{cli.duration(total / LAPTOP_RATE)} on two laptop cores at {cli.flops(LAPTOP_RATE)} "
         f"FLOP/s, {cli.duration(total / H100_RATE)} on an H100 at {cli.flops(H100_RATE)}",
-        "            fine-tuning, validation and starts come on top: the presets demo and stories take "
-        "twice as long and more", *missing(study)])
+        "            fine-tuning, validation and starts come on top: the presets demo and stories "
+        "take twice as long and more", *missing(study)])
 
 
 def missing(study):

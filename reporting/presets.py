@@ -59,7 +59,8 @@ PRESETS = {
 OF_A_STUDENT = ("--strategy", "--flops", "--model", "--data", "--seed", "--unique-tokens",
                 "--teacher", "--init", "--lr", "--out", "--dry-run")
 # Options of train.py that make one strategy, and may differ from that of scratch.
-ONLY_DISTILLED = ("--mlm-finish", "--temperature", "--relation-heads", "--teacher-layer")
+ONLY_DISTILLED = ("--mlm-finish", "--init", "--temperature", "--relation-heads",
+                  "--teacher-layer")
 # Options of glue.py that compare.py has no option of its own for.
 MORE_OF_GLUE = ("--pool", "--seq-len", "--dtype", "--device")
 
