@@ -8,6 +8,8 @@ from plumbing import limits
 # With 3,000 turns an idle machine loses nothing (docs/LOG.md). torch reads the variable when it is
 # imported, so every file imports plumbing before torch: pyproject.toml orders the imports so.
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+# How many threads the user asks for, if at all.
+USERS_THREADS = os.environ.get("OMP_NUM_THREADS")
 # torch takes as many threads as there are processors. Where a container's quota gives less than
 # that, they would wait for each other: on half a processor two take longer than one.
 if limits.cores() < limits.processors():
