@@ -225,7 +225,8 @@ def results_of(cell, study, sha256=None):
                             "edited; remove its glue.json, and it is scored again")
         device, dtype = hardware.select(asked.device, asked.dtype)
         wanted = glue.cells_of(asked, tasks, h, sha256, dtype, device.type)
-    return scores.results_of(tasks, [(task, gluefiles.finished_cell(kept, one)) for task, one in wanted])
+    fine_tunings = [(task, gluefiles.finished_cell(kept, one)) for task, one in wanted]
+    return scores.results_of(tasks, fine_tunings)
 
 
 def check_texts(outcomes, study):

@@ -5,7 +5,8 @@ trained. An hour later the same mistake would be found by a cell, and by each of
 
 study: the comparison's settings, a compare.Settings. students: its cells.
 """
-from plumbing import cli, disk, text, wordpiece
+from files import text
+from plumbing import cli, disk, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
 from plumbing.teacher import fetch

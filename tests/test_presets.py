@@ -1,5 +1,6 @@
 """reporting/presets.py: presets, lists, and contradictions that are said before anything runs."""
-from plumbing import disk, gluefiles
+from files import gluefiles
+from plumbing import disk
 from plumbing.cli import UserError
 
 import pytest
