@@ -16,10 +16,10 @@ the others wait for it.
 """
 import sys
 
-from plumbing import cli, disk, limits, weights
-from plumbing.cli import UserError
+from plumbing import disk, weights
 from plumbing.teacher import fetch
-from program import options
+from program import cli, machine, options
+from program.cli import UserError
 
 import torch
 
@@ -58,7 +58,7 @@ def main():
     if args.collect:
         return collect.write(args)
     if args.jobs is None:
-        args.jobs = 1 if torch.cuda.is_available() else limits.cores()
+        args.jobs = 1 if torch.cuda.is_available() else machine.cores()
     teacher, teacher_cell = cells.teacher_of(args)
     grid = cells.grid(args, teacher, args.rates)
     preflight.check_pairs(args, grid)

@@ -13,7 +13,7 @@ import os
 import re
 from pathlib import Path
 
-from plumbing.cli import UserError
+from program.cli import UserError
 
 
 class Damaged(UserError):

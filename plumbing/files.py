@@ -19,7 +19,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing.cli import UserError, one_line
+from program.cli import UserError, one_line
 
 KINDS = {".txt": "text", ".md": "text", ".jsonl": "json", ".json": "json", ".csv": "csv",
          ".tsv": "tsv", ".parquet": "parquet", ".arrow": "arrow"}

@@ -13,10 +13,11 @@ import re
 import zipfile
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluelayouts, gluerows, text
-from plumbing.cli import UserError
+from plumbing import disk, gluelayouts, gluerows, text
 from plumbing.files import File
 from plumbing.gluelayouts import Missing
+from program import cli
+from program.cli import UserError
 
 from measure import metrics
 

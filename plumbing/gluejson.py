@@ -2,7 +2,7 @@
 from pathlib import Path
 
 from plumbing import disk
-from plumbing.cli import UserError
+from program.cli import UserError
 
 
 def folder_of(model):

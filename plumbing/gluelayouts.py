@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from plumbing import files
-from plumbing.cli import UserError
 from plumbing.files import File
+from program.cli import UserError
 
 
 class Missing(UserError):

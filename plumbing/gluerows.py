@@ -10,9 +10,10 @@ score. A line or row that is wrong is an error that names it.
 import json
 import math
 
-from plumbing import cli, disk, rows
-from plumbing.cli import UserError
+from plumbing import disk, rows
 from plumbing.files import readable
+from program import cli
+from program.cli import UserError
 
 COLA_HEADER = ["source", "label", "star", "sentence"]  # CoLA's train and dev files do not have it
 CUT_MOST = 0.01  # of a file's lines may be cut off

@@ -12,8 +12,8 @@ import itertools
 import json
 import re
 
-from plumbing.cli import UserError, one_line
 from plumbing.files import readable
+from program.cli import UserError, one_line
 
 BEGINNING = 2 ** 20   # bytes, by which a file of text is judged
 CHARACTERS = 2 ** 20  # that are read at once

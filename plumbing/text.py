@@ -12,10 +12,11 @@ import contextlib
 import re
 import zlib
 
-from plumbing import cli, disk, files, rows
-from plumbing.cli import UserError, one_line
+from plumbing import disk, files, rows
 from plumbing.vocabulary import train_wordpiece
 from plumbing.wordpiece import SPECIAL, tokenizer_from
+from program import cli
+from program.cli import UserError, one_line
 
 READER = 3  # the version of the rules by which files become documents
 

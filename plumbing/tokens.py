@@ -11,7 +11,7 @@ import os
 import shutil
 
 from plumbing import disk, progress, wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import numpy as np
 

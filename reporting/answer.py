@@ -3,7 +3,7 @@ they mean for somebody who has a budget, and a figure.
 
 The sentences follow from the verdicts of reporting/findings.py.
 """
-from plumbing import cli
+from program import cli
 
 from measure.statistics import MARGIN, is_resolved
 from reporting import findings

@@ -6,9 +6,10 @@ import statistics
 from importlib.metadata import version
 from pathlib import Path
 
-from plumbing import cli, disk, wordpiece
+from plumbing import disk, wordpiece
 from plumbing.monitor import VALIDATIONS
 from plumbing.teacher import flops_of
+from program import cli
 
 import torch
 

@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluefiles, gluejson, hardware, progress, runs, weights
-from plumbing.cli import UserError
-from plumbing.limits import cores
+from plumbing import disk, gluefiles, gluejson, progress, runs, weights
+from program import cli, machine
+from program.cli import UserError
 from program.options import COPIED, place, words_of
 
 import distill
@@ -290,7 +290,7 @@ def results_of(cell, args, sha256):
                         "or was scored by an earlier version; remove its glue.json, and it is "
                         "scored again")
     options_of_glue = glue.read_settings(cell.commands[-1][1:])
-    device, dtype = hardware.select(options_of_glue.device, options_of_glue.dtype)
+    device, dtype = machine.select(options_of_glue.device, options_of_glue.dtype)
     size = args.teacher_model if cell.strategy == TEACHERS_SCORES else args.model
     wanted = glue.cells_of(options_of_glue, tasks_of(args), size.h, sha256, dtype, device.type)
     fine_tunings = [(task, gluejson.find(kept, one)) for task, one in wanted]
@@ -389,7 +389,7 @@ CORE_RATE = {"fp32": LAPTOP_RATE / LAPTOP_CORES, "bf16": 9e10}
 
 def remaining(queue, args):
     """The Remaining of cells that are going to run."""
-    _, dtype = hardware.select("auto", "auto")
+    _, dtype = machine.select("auto", "auto")
     return Remaining(Prices(args, tasks_of(args)), queue, CORE_RATE[dtype], args.jobs,
                      lambda cell: log_of(args, cell))
 
@@ -404,7 +404,7 @@ def start(cell, args):
 
     The process holds the comparison's lock, too. So if the comparison is killed, the next one waits
     until its cells have ended."""
-    threads = str(max(1, cores() // args.jobs))
+    threads = str(max(1, machine.cores() // args.jobs))
     line = " && ".join(shlex.join([sys.executable, str(ROOT / program), *words])
                        for program, *words in cell.commands)
     output = open(log_of(args, cell), "w")

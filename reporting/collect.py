@@ -13,8 +13,9 @@ import re
 import shlex
 from pathlib import Path
 
-from plumbing import cli, disk, gluejson, runs
-from plumbing.cli import UserError
+from plumbing import disk, gluejson, runs
+from program import cli
+from program.cli import UserError
 
 import budget
 import glue

@@ -9,7 +9,7 @@ import json
 import statistics
 
 from plumbing import disk
-from plumbing.cli import UserError
+from program.cli import UserError
 from program.options import COPIED
 
 from measure import skills

@@ -7,8 +7,9 @@ import math
 import os
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluejson, runs, weights
-from plumbing.cli import UserError
+from plumbing import disk, gluejson, runs, weights
+from program import cli
+from program.cli import UserError
 from program.options import COPIED
 
 import budget

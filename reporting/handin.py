@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 from plumbing import disk
-from plumbing.cli import UserError, one_line
+from program.cli import UserError, one_line
 
 NAME = "students.zip"
 LEFT_PLATEAU = "left_plateau_at"  # the FLOPs at which a student left the plateau, or None

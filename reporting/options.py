@@ -5,8 +5,9 @@ What is wrong with them raises UserError.
 """
 from pathlib import Path
 
-from plumbing import cli, disk
-from plumbing.cli import UserError
+from plumbing import disk
+from program import cli
+from program.cli import UserError
 from program.options import COPIED, place, words_of
 
 import budget

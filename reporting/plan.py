@@ -2,7 +2,8 @@
 
     plan.describe(args, grid)    # lines; the last one names what is not on this disk
 """
-from plumbing import cli, disk
+from plumbing import disk
+from program import cli
 from program.options import words_of
 
 from reporting import cells, price

@@ -2,10 +2,11 @@
 
 An hour later the same mistake would be found by a cell, and each of the others would have it, too.
 """
-from plumbing import cli, text, wordpiece
-from plumbing.cli import UserError
+from plumbing import text, wordpiece
 from plumbing.huggingface import read_config
 from plumbing.teacher import fetch
+from program import cli
+from program.cli import UserError
 from program.options import COPIED
 
 import budget

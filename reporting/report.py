@@ -8,7 +8,8 @@ import io
 import shlex
 import statistics
 
-from plumbing import cli, disk
+from plumbing import disk
+from program import cli
 from program.options import COPIED
 
 from measure import skills

@@ -1,5 +1,5 @@
 """The scores of a model as text, in points of 100."""
-from plumbing.cli import counted
+from program.cli import counted
 
 from measure.scores import average
 

@@ -1,5 +1,5 @@
 """How numbers are written in reports and in the names of cells."""
-from plumbing import cli
+from program import cli
 
 
 def spell(n):

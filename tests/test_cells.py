@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from plumbing import disk, runs
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 import torch
@@ -245,7 +245,7 @@ def test_the_options_of_glue_are_part_of_the_command_and_of_what_is_compared(tmp
 def test_the_scores_of_a_cell_are_those_in_the_precision_that_was_asked_for(tmp_path, monkeypatch):
     def selected(device, dtype):
         return torch.device("cpu"), {"auto": "bf16"}.get(dtype, dtype)
-    monkeypatch.setattr(cells.hardware, "select", selected)
+    monkeypatch.setattr(cells.machine, "select", selected)
     asked = []
     monkeypatch.setattr(cells.gluejson, "find", lambda kept, cell: asked.append(cell["dtype"]))
     for words, dtype in (("", "bf16"), ("--dtype fp32", "fp32")):

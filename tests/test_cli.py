@@ -8,8 +8,8 @@ import subprocess
 import sys
 import time
 
-from plumbing import cli
-from plumbing.cli import UserError
+from program import cli
+from program.cli import UserError
 
 import pytest
 from conftest import ROOT
@@ -55,7 +55,7 @@ def test_a_whole_number_of_100_million_digits_is_refused_at_once(python):
     # time.
     done = python("-c", """
 import resource
-from plumbing import cli
+from program import cli
 resource.setrlimit(resource.RLIMIT_CPU, (2, 2))
 try:
     cli.whole(2, 1000)("1e99999999")

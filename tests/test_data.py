@@ -2,7 +2,7 @@
 import contextlib
 
 from plumbing import wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import numpy as np
 import pytest

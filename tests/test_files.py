@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from plumbing import files
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 import zstandard

@@ -13,8 +13,9 @@ import time
 import zipfile
 from pathlib import Path
 
-from plumbing import cli, gluefiles
+from plumbing import gluefiles
 from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
+from program import cli
 
 import numpy as np
 import pytest

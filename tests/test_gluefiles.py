@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from plumbing import gluefiles, gluelayouts
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pyarrow as pa
 import pytest

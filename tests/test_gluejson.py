@@ -2,7 +2,7 @@
 import json
 
 from plumbing import disk, gluejson
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 

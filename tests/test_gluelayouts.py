@@ -2,8 +2,8 @@
 from pathlib import Path
 
 from plumbing import gluelayouts
-from plumbing.cli import UserError
 from plumbing.gluelayouts import Missing
+from program.cli import UserError
 
 import pytest
 

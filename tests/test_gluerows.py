@@ -3,8 +3,8 @@ import gzip
 import json
 
 from plumbing import gluefiles, gluerows
-from plumbing.cli import UserError
 from plumbing.files import File, kind_of
+from program.cli import UserError
 
 import pyarrow as pa
 import pytest

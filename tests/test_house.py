@@ -20,7 +20,7 @@ PLUMBING_THAT_KNOWS = {"plumbing.options": {"budget", "distill", "model"},
 
 
 def name_of(path):
-    """plumbing/cli.py -> plumbing.cli"""
+    """program/cli.py -> program.cli"""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 

@@ -1,7 +1,7 @@
 """plumbing/options.py: defaults, presets, and contradictions that are said before anything runs."""
 from plumbing import disk, gluefiles
-from plumbing.cli import UserError
 from program import options
+from program.cli import UserError
 
 import pytest
 

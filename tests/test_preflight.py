@@ -1,6 +1,6 @@
 """reporting/preflight.py: what would stop every cell is said before anything is trained."""
 from plumbing import wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 

@@ -2,7 +2,7 @@
 its cells, one beside the other."""
 from plumbing import gluefiles
 from plumbing.gluefiles import Task
-from plumbing.session import Session
+from program.machine import Session
 
 import pytest
 import torch

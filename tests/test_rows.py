@@ -3,7 +3,7 @@ import gzip
 import json
 
 from plumbing import files, rows
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 import zstandard

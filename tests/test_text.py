@@ -5,8 +5,8 @@ import json
 import lzma
 
 from plumbing import files, text
-from plumbing.cli import UserError
 from plumbing.wordpiece import SPECIAL
+from program.cli import UserError
 
 import pytest
 import zstandard

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from plumbing import disk, text, tokens, wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import numpy as np
 import pytest

@@ -13,9 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from plumbing import cli, disk, gluefiles, gluejson, wordpiece
-from plumbing.cli import UserError
+from plumbing import disk, gluefiles, gluejson, wordpiece
 from plumbing.huggingface import read_config
+from program import cli
+from program.cli import UserError
 
 import torch
 

@@ -17,9 +17,10 @@ import sys
 import warnings
 from typing import NamedTuple
 
-from plumbing import cli, disk, text, wordpiece
-from plumbing.cli import UserError
+from plumbing import disk, text, wordpiece
 from plumbing.teacher import fetch
+from program import cli
+from program.cli import UserError
 
 import torch
 

@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 
 from plumbing import wordpiece
-from plumbing.cli import UserError
 from plumbing.text import checksum
 from plumbing.tokens import tokenized
+from program.cli import UserError
 
 import numpy as np
 

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from plumbing import cli, hardware, parallel
-from plumbing.cli import UserError
+from program import cli, machine
+from program.cli import UserError
 
 import pytest
 import torch
@@ -86,7 +86,7 @@ def test_gradients_of_all_shares_are_those_of_the_batch_whatever_the_loss(strate
         for rank in range(world):
             session = SimpleNamespace(processes=Alone(rank, world), micro_batch=micro_batch,
                                       autocast=contextlib.nullcontext)
-            for name, value in parallel.forward_backward(learner, batch, None, session).items():
+            for name, value in machine.forward_backward(learner, batch, None, session).items():
                 total[name] += value.item()
         assert total == pytest.approx({name: value.item() for name, value in terms.items()},
                                       rel=1e-6)
@@ -137,7 +137,7 @@ def test_a_row_takes_no_more_memory_than_is_reckoned(monkeypatch, strategy, size
     monkeypatch.setattr(hardware, "free_memory", lambda device: 2 * 10 ** 12)
     size, teacher = budget.size(size), teacher and budget.size(teacher)
     student = SimpleNamespace(size=size, V=V, lesson=distill.lesson(strategy, size, teacher))
-    rows = parallel.micro_batch_that_fits(student, T, budget.masked_positions(T), teacher,
+    rows = machine.micro_batch_that_fits(student, T, budget.masked_positions(T), teacher,
                                           torch.device("cpu"), 10 ** 9)
     estimate = 10 ** 12 / rows
     assert measured < 1.2 * estimate and estimate < 4 * measured, (measured, estimate)
@@ -231,7 +231,7 @@ def start_rank(rank, port, program, patience=60):
     beginning = """if True:
         import sys, time
         import torch
-        from plumbing import cli, parallel
+        from program import cli, machine
         cpu = torch.device("cpu")
         processes = parallel.Processes()
 """
@@ -394,7 +394,7 @@ def test_the_number_of_processes_that_share_the_memory_is_a_number(monkeypatch, 
     size = budget.size("2x128")
     student = SimpleNamespace(size=size, V=200, lesson=distill.lesson("scratch", size))
     with pytest.raises(UserError, match=f"LOCAL_WORLD_SIZE={number} in the environment"):
-        parallel.micro_batch_that_fits(student, 32, 5, None, torch.device("cpu"), 32)
+        machine.micro_batch_that_fits(student, 32, 5, None, torch.device("cpu"), 32)
 
 
 # --------------------------------------------------------------------------------------------------
