@@ -10,19 +10,16 @@
             terms = forward_backward(learner, batch, lesson, session)
 
 Each process makes the whole batch, which is a function of (seed, step). It then works on its own
-rows of the batch, one micro-batch at a time. The gradients of all processes are summed, and each
-process takes the same optimizer step, so that their weights are always equal.
-
-The budget, the batch, its order and its masks therefore do not depend on the number of processes.
-Only the last digits of sums depend on it, and with --dropout the choice of the neurons that are
-dropped. Only the first process writes files, and a checkpoint does not hold the number of
-processes.
+rows, one micro-batch at a time. The gradients of all processes are summed, and each process takes
+the same optimizer step, so that their weights are always equal. The budget, the batch, its order
+and its masks therefore do not depend on the number of processes. Only the last digits of sums
+depend on it, and with --dropout the choice of the neurons that are dropped. Only the first process
+writes files, and a checkpoint does not hold the number of processes.
 
 All processes meet first, and those that do not come are given up after ten minutes. Then each one
-prepares, which may take hours: one may tokenize what another finds in its cache. A process that
-dies or hangs later would leave the others waiting. So all processes exchange a message after each
-micro-batch, and where a message is missing for 40 seconds the run ends. The same command continues
-it.
+prepares, which may take hours: one may tokenize what another finds in its cache. Later all exchange
+a message after each micro-batch, and where one is missing for 40 seconds, since a process has died
+or hangs, the run ends. The same command continues it.
 """
 import contextlib
 import ctypes
@@ -42,6 +39,24 @@ from program.cli import UserError
 
 import torch
 import torch.distributed as dist
+
+DAYS_30 = 30 * 24 * 3600  # in seconds
+MEETING, SILENCE = 600, 5  # seconds in which all must come, and after which a wait is told
+MOST_PROCESSES = 10 ** 6
+ALONE = "; leave WORLD_SIZE out if you start one"
+
+
+def environment(name, default, least, most, kind=int):
+    """A number from the environment. Raises UserError where the variable is not a number from
+    `least` to `most`."""
+    text = os.environ.get(name, default)
+    with contextlib.suppress(ValueError):
+        value = kind(text)
+        if least <= value <= most:
+            return value
+    raise UserError(f"{name}={text} in the environment is no number from {least} to {most}: "
+                    "torchrun sets what it needs, so leave it out")
+
 
 # --------------------------------------------------------------------------------------------------
 # What this process may use of the machine. A container, a batch system and systemd put it into a
@@ -99,7 +114,7 @@ def cores():
 
 def free_memory(device):
     """How many bytes are free on a device. On a CPU it is what is free in this machine, or in this
-    process's control groups where that is less."""
+    process's control groups where that is less, shared with torchrun's other processes here."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     # Half of all memory, where the system tells nothing better.
@@ -109,7 +124,7 @@ def free_memory(device):
         # Copies of files give way when memory is needed. In version 1 there is a second entry,
         # which has those of the groups inside, too.
         free.append(limit - used + max(entries(folder / "memory.stat", "inactive_file"), default=0))
-    return min(free)
+    return min(free) // environment("LOCAL_WORLD_SIZE", 1, 1, MOST_PROCESSES)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -201,24 +216,6 @@ def peak(device, dtype, seconds=0.3):
 
 # --------------------------------------------------------------------------------------------------
 # The processes
-
-DAYS_30 = 30 * 24 * 3600  # in seconds
-MEETING, SILENCE = 600, 5  # seconds in which all must come, and after which a wait is told
-MOST_PROCESSES = 10 ** 6
-ALONE = "; leave WORLD_SIZE out if you start one"
-
-
-def environment(name, default, least, most, kind=int):
-    """A number from the environment. Raises UserError where the variable is not a number from
-    `least` to `most`."""
-    text = os.environ.get(name, default)
-    with contextlib.suppress(ValueError):
-        value = kind(text)
-        if least <= value <= most:
-            return value
-    raise UserError(f"{name}={text} in the environment is no number from {least} to {most}: "
-                    "torchrun sets what it needs, so leave it out")
-
 
 def patience(more=0):
     """How long one process may be behind another within a micro-batch, and `more` seconds."""
@@ -423,22 +420,10 @@ def forward_backward(learner, batch, lesson, session):
     return dict(zip(sums, values))
 
 
-def micro_batch_that_fits(student, T, k, teacher, device, rows):
-    """How many of `rows` rows a forward and backward pass may compute at once on a device: half of
-    its free memory is for what the pass keeps.
-
-    student: a train.StudentPlan; teacher: the teacher's Size, or None; T tokens in a row, of which
-    k are masked."""
-    # Half as much again as is counted, for what is not counted.
-    bytes_of_row = 4 * 1.5 * numbers_kept(student, T, k, teacher)
-    free = free_memory(device) // 2
-    if device.type == "cpu":  # the processes of a machine share its memory
-        free //= environment("LOCAL_WORLD_SIZE", 1, 1, MOST_PROCESSES)
-    return max(1, min(rows, int(free // bytes_of_row)))
-
-
 def numbers_kept(student, T, k, teacher):
-    """How many fp32 numbers the passes of one row keep until the gradients are computed."""
+    """How many fp32 numbers the passes of one row keep until the gradients are computed. student: a
+    train.StudentPlan; teacher: the teacher's Size, or None; T tokens in a row, of which k are
+    masked."""
     (L, h, A, f), V, lesson = student.size, student.V, student.lesson
     n = k if lesson.student.logits else 0
     # The student: a layer's activations and its T x T tables; logits, their softmax and gradient.
@@ -560,11 +545,12 @@ class Session:
         A run keeps its micro-batch, since sums in another order differ in their last digits."""
         wanted = setup.settings.micro_batch or record.get("micro_batch")
         if not wanted:
-            blocks, _, positions, _ = batch
-            B, T = blocks.shape
-            rows = math.ceil(B / self.processes.world)
-            wanted = micro_batch_that_fits(setup.student, T, len(positions) // B,
-                                           setup.teacher_size, self.device, rows)
+            (B, T), k = batch[0].shape, len(batch[2]) // len(batch[0])
+            # Half of the free memory is for what a pass keeps, and half as much again as is
+            # counted for what is not counted.
+            bytes_of_row = 4 * 1.5 * numbers_kept(setup.student, T, k, setup.teacher_size)
+            fitting = int(free_memory(self.device) // 2 // bytes_of_row)
+            wanted = max(1, min(math.ceil(B / self.processes.world), fitting))
         return self.processes.broadcast(wanted)
 
     def measure(self, learner, batch, seconds=1.0):
