@@ -1,6 +1,6 @@
-"""machine.py: what a process may use of the machine is measured, or asked of the system. A run on two
-processes, or in micro-batches, is the same run. It has the same budget, the same batches and masks,
-and the same weights but for their last digits."""
+"""machine.py: what a process may use of the machine is measured, or asked of the system. And a run
+on two processes, or in micro-batches, is the same run. It has the same budget, the same batches and
+masks, and the same weights but for their last digits."""
 import contextlib
 import json
 import os
