@@ -217,6 +217,7 @@ def peak(device, dtype, seconds=0.3):
 # --------------------------------------------------------------------------------------------------
 # The processes
 
+
 def patience(more=0):
     """How long one process may be behind another within a micro-batch, and `more` seconds."""
     seconds = environment("ISOFLOP_PATIENCE", 40, 0, DAYS_30, float)
@@ -313,11 +314,6 @@ class Processes:
             keys = [f"barrier {self.barriers}, process {rank}" for rank in range(self.world)]
             self.store.set(keys[self.rank], "here")
             self.store.wait(keys, patience(seconds))
-
-    def leave(self):
-        """Ends the connection."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
 
     def rows(self, n):
         """The slice of n rows that is this process's share. Where there are fewer rows than
@@ -484,8 +480,9 @@ class Session:
 
     def __exit__(self, kind, *_):
         self.resources.close()
-        if kind is None:  # after a failure the other processes may be gone, or hang
-            self.processes.leave()
+        # After a failure the other processes may be gone, or hang.
+        if kind is None and dist.is_initialized():
+            dist.destroy_process_group()
 
     def keep(self, resource):
         """Returns the resource, and closes it at the end of the session."""

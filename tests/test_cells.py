@@ -318,7 +318,7 @@ def test_a_cell_is_no_process_of_the_run_that_the_environment_speaks_of(tmp_path
              "TORCHELASTIC_USE_AGENT_STORE"]
     for name in [*names, "MY_RANK", "RANKS"]:
         monkeypatch.setenv(name, "2")
-    monkeypatch.setattr(cells, "cores", lambda: 6)
+    monkeypatch.setattr(cells.machine, "cores", lambda: 6)
     process, output, log = start_program(
         tmp_path, "import json, os\nprint(json.dumps(dict(os.environ)))", jobs=2)
     with output:
