@@ -36,7 +36,7 @@ def whole(least, most):
             # The range is checked first: as an int, 1e99999999 has a hundred million digits.
             if least <= value <= most and value == int(value):
                 return int(value)
-        end = f"{most:,}" if most < 10 ** 12 else flops(most)
+        end = f"{most:,}" if most < 10 ** 12 else f"{most:.0e}".replace("+", "")
         raise UserError(f"{text!r} should be a whole number from {least:,} to {end}, like 5000 or "
                         "5e3")
     return parse

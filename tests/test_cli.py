@@ -1,17 +1,13 @@
 """cli.py: numbers are read exactly, a user's mistake ends in one line on stderr and exit status 2,
 and a signal ends a program with the shell's status."""
 import errno
-import json
 import os
 import signal
-import subprocess
-import sys
 
 from program import cli
 from program.cli import UserError
 
 import pytest
-from conftest import ROOT
 
 # --------------------------------------------------------------------------------------------------
 # Numbers
@@ -27,10 +23,11 @@ def test_a_number_is_exact(text, value):
 
 
 @pytest.mark.parametrize("text", [
-    "", "many", "1e", "e5", "0", "-1", "-1e15", "0.5", "1.9", "1.1e30", "1e31", "1e999999999",
-    "nan", "sNaN", "inf", "-inf", "1,000", "0x10", "1e13 FLOPs", "1e99999999999999999999"])
+    "", "many", "1e", "e5", "0", "-1", "-1e15", "0.5", "1.9", "1.1e30", "1e31",
+    "nan", "sNaN", "inf", "-inf", "1,000", "0x10", "1e13 FLOPs", "1e99999999999999999999",
+    "1e999999999"])  # as an int it has a billion digits, which take minutes
 def test_a_text_that_is_not_a_whole_number_from_1_to_1e30_is_refused(text):
-    with pytest.raises(UserError, match="a whole number from 1 to 1.00e30"):
+    with pytest.raises(UserError, match="a whole number from 1 to 1e30, like 5000 or 5e3"):
         cli.number(text)
 
 
@@ -39,22 +36,6 @@ def test_a_whole_number_out_of_range_is_refused_with_the_range(text):
     assert cli.whole(2, 1000)("1e3") == 1000
     with pytest.raises(UserError, match="from 2 to 1,000"):
         cli.whole(2, 1000)(text)
-
-
-def test_a_whole_number_of_100_million_digits_is_refused_at_once(python):
-    # It must be compared with the range while it is a Decimal. As an int it takes minutes to write
-    # out, and Python cannot interrupt that. So the kernel limits a process to two seconds of CPU
-    # time.
-    done = python("-c", """
-import resource
-from program import cli
-resource.setrlimit(resource.RLIMIT_CPU, (2, 2))
-try:
-    cli.whole(2, 1000)("1e99999999")
-except cli.UserError:
-    print("refused")
-""")
-    assert (done.returncode, done.stdout) == (0, "refused\n")
 
 
 @pytest.mark.parametrize("text, value", [
@@ -249,16 +230,6 @@ open({str(tmp_path / 'result')!r}, "w").close()"""
     finally:
         os.close(writer)
     assert done.returncode == 0 and (tmp_path / "result").exists()
-
-
-@pytest.mark.slow
-def test_a_run_goes_on_when_the_reader_of_both_streams_has_gone(tmp_path):
-    # The progress bar's lines on stderr fail, too.
-    line = (f"{sys.executable} train.py --flops 3e9 --model 1x64 --seq-len 16 --batch-size 8 "
-            f"--out {tmp_path / 'run'} 2>&1 | head -n 1")
-    done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, timeout=300)
-    assert done.returncode == 0
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
 
 
 def test_say_does_not_hide_a_full_disk():

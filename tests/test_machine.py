@@ -369,14 +369,6 @@ def test_gradients_of_all_shares_are_those_of_the_batch_whatever_the_loss(strate
                                        msg=lambda text, name=name: f"{name}: {text}")
 
 
-def test_each_row_belongs_to_one_process():
-    for world in (1, 2, 3, 8):
-        for n in (8, 9, 100):
-            rows = [row for rank in range(world) for row in range(n)[Alone(rank, world).rows(n)]]
-            assert rows == list(range(n))
-    assert Alone(2, 4).rows(3) == slice(0, 3)  # too few for all: each takes all
-
-
 def step_memory(strategy, size, teacher, V, T):
     """How many bytes a row of a training step takes, measured in a process of its own."""
     program = f"""if True:
