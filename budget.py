@@ -37,8 +37,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
-from plumbing import cli
-from plumbing.cli import UserError, flops
+from program import cli
+from program.cli import UserError, flops
 
 import distill
 from distill import MLM, Lesson

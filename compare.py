@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk
-from plumbing.cli import UserError, whole
+from plumbing import disk
+from program import cli
+from program.cli import UserError, whole
 from program.options import COPIED, note_stories, place
 from program.settings import option, parsed
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Optional, Sequence
 
 from files import text as texts
 from plumbing import disk, tokens, wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import numpy as np
 

@@ -26,11 +26,11 @@ from typing import NamedTuple
 
 from files import gluefiles
 from files.gluefiles import finished_cell
-from plumbing import cli, disk, hardware, progress, weights, wordpiece
-from plumbing.cli import UserError, whole
+from plumbing import disk, progress, weights, wordpiece
 from plumbing.huggingface import read_config
 from plumbing.teacher import fetch
-from program import options
+from program import cli, machine, options
+from program.cli import UserError, whole
 from program.options import place
 from program.settings import option, parsed
 
@@ -197,7 +197,7 @@ def fine_tune(task, encoded, cell, setting, advance=lambda: None):
     steps = cell["epochs"] * math.ceil(len(texts) / cell["batch_size"])
     for epoch in range(cell["epochs"]):
         for chosen in batches_by_length(lengths, cell["batch_size"], generator(seed, epoch)):
-            with hardware.autocast(device, setting.dtype):
+            with machine.autocast(device, setting.dtype):
                 logits = model(*collate(texts, chosen, pad, device)).float()
             y = labels[torch.from_numpy(chosen).to(device)]
             if task.labels:
@@ -215,7 +215,7 @@ def fine_tune(task, encoded, cell, setting, advance=lambda: None):
     def predict(part):
         model.eval()
         out = torch.empty(len(encoded[part]))
-        with torch.no_grad(), hardware.autocast(device, setting.dtype):
+        with torch.no_grad(), machine.autocast(device, setting.dtype):
             for chosen in batches_by_length([len(ids) for ids, _ in encoded[part]], 128):
                 logits = model(*collate(encoded[part], chosen, pad, device)).float().cpu()
                 answers = logits.argmax(1).float() if task.labels else logits.squeeze(1)
@@ -246,7 +246,7 @@ def cells_of(settings, tasks, h, model_sha256, dtype, device):
 def open_model(settings, name):
     """(Setting, hidden size) of the model to score. Raises UserError for what is wrong with it,
     before any work is done."""
-    device, dtype = hardware.select(settings.device, settings.dtype)
+    device, dtype = machine.select(settings.device, settings.dtype)
     source = fetch(name, option="")
     config = read_config(source, BertConfig)
     tokenizer = wordpiece.load_tokenizer(str(source))

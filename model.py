@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from plumbing import disk, huggingface
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import torch
 import torch.nn.functional as F

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, runs
+from plumbing import runs
 from plumbing import teacher as teachers
-from plumbing.cli import number, real, whole
 from plumbing.monitor import Monitor
-from plumbing.parallel import forward_backward, values_in_mean
-from plumbing.session import Session
-from program import options
+from program import cli, options
+from program.cli import number, real, whole
+from program.machine import Session, forward_backward, values_in_mean
 from program.options import place
 from program.settings import option, parsed
 

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from files import text
-from plumbing import cli, disk
-from plumbing.cli import UserError
+from plumbing import disk
+from program import cli
+from program.cli import UserError
 
 from measure import metrics
 

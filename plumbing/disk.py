@@ -14,8 +14,8 @@ import os
 import re
 from pathlib import Path
 
-from plumbing import cli
-from plumbing.cli import UserError
+from program import cli
+from program.cli import UserError
 
 
 class Damaged(UserError):

@@ -10,7 +10,7 @@ import re
 import warnings
 
 from plumbing import disk, weights
-from plumbing.cli import UserError, say_once
+from program.cli import UserError, say_once
 
 import torch
 

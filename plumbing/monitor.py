@@ -16,9 +16,10 @@ import math
 import signal
 import time
 
-from plumbing import cli, progress
-from plumbing.cli import UserError
+from plumbing import progress
 from plumbing.runs import checkpoint, restore
+from program import cli
+from program.cli import UserError
 
 import torch
 

@@ -24,8 +24,6 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from plumbing import cli
-from plumbing.cli import UserError
 from plumbing.disk import (
     Damaged,
     check_writable,
@@ -41,6 +39,8 @@ from plumbing.disk import (
     write_file,
     write_json,
 )
+from program import cli
+from program.cli import UserError
 
 import torch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from plumbing import disk, huggingface, weights, wordpiece
-from plumbing.cli import UserError, say_once
+from program.cli import UserError, say_once
 
 from model import Bert
 

@@ -12,7 +12,7 @@ import re
 import shutil
 
 from plumbing import disk, progress, wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import numpy as np
 

@@ -14,7 +14,7 @@ import warnings
 import zipfile
 
 from plumbing import disk, wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import torch
 

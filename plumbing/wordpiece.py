@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from plumbing import disk
-from plumbing.cli import UserError, one_line, say_once
+from program.cli import UserError, one_line, say_once
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 # The options of BERT's normalizer, and their names and defaults in tokenizer_config.json.

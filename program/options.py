@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from plumbing import disk
-from plumbing.cli import UserError, say_once
+from program.cli import UserError, say_once
 
 # Behind a strategy's name: the student begins with layers copied from the teacher (--init teacher).
 COPIED = "-copied"

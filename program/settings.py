@@ -13,7 +13,7 @@ new ones.
 """
 import dataclasses
 
-from plumbing import cli
+from program import cli
 
 
 def option(default, help, type=str, metavar=None, **more):

@@ -5,9 +5,10 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from plumbing import cli, disk, wordpiece
+from plumbing import disk, wordpiece
 from plumbing.monitor import VALIDATIONS
 from plumbing.teacher import flops_of
+from program import cli
 
 import torch
 

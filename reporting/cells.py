@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from files import gluefiles
-from plumbing import USERS_THREADS, cli, disk, hardware, progress, weights
-from plumbing.cli import UserError
-from plumbing.limits import cores
+from plumbing import disk, progress, weights
 from plumbing.teacher import fetch
+from program import cli, machine
+from program.cli import UserError
+from program.machine import cores
 from program.options import COPIED, words_of
 
 import distill
@@ -29,6 +30,7 @@ from reporting.presets import FIXED, read_texts, texts
 from reporting.words import spell
 from world import tasks as world_tasks
 
+USERS_THREADS = os.environ.get("OMP_NUM_THREADS")  # as many as the user asks for, if at all
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = "teacher-scores"  # the folder with the teacher's glue.json
 # The name of a student's folder, as `name_of` writes it.
@@ -223,7 +225,7 @@ def results_of(cell, study, sha256=None):
         if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
             raise UserError(f"{cell.folder}: the model is not the one that was scored: it was "
                             "edited; remove its glue.json, and it is scored again")
-        device, dtype = hardware.select(asked.device, asked.dtype)
+        device, dtype = machine.select(asked.device, asked.dtype)
         wanted = glue.cells_of(asked, tasks, h, sha256, dtype, device.type)
     fine_tunings = [(task, gluefiles.finished_cell(kept, one)) for task, one in wanted]
     return scores.results_of(tasks, fine_tunings)

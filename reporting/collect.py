@@ -13,8 +13,9 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from plumbing import cli, disk
-from plumbing.cli import UserError
+from plumbing import disk
+from program import cli
+from program.cli import UserError
 
 from measure import scores
 from reporting import cells, handin

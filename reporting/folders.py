@@ -7,8 +7,9 @@ import math
 from typing import NamedTuple, Optional
 
 from files import gluefiles
-from plumbing import cli, disk, weights
-from plumbing.cli import UserError
+from plumbing import disk, weights
+from program import cli
+from program.cli import UserError
 from program.options import COPIED
 
 import budget

@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 from plumbing import disk
-from plumbing.cli import UserError, one_line
+from program.cli import UserError, one_line
 
 from reporting.cells import SCORES
 from reporting.presets import texts

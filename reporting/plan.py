@@ -6,10 +6,11 @@ trained. An hour later the same mistake would be found by a cell, and by each of
 study: the comparison's settings, a compare.Settings. students: its cells.
 """
 from files import text
-from plumbing import cli, disk, wordpiece
-from plumbing.cli import UserError
+from plumbing import disk, wordpiece
 from plumbing.huggingface import read_config
 from plumbing.teacher import fetch
+from program import cli
+from program.cli import UserError
 from program.options import COPIED, words_of
 
 import budget

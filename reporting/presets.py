@@ -8,10 +8,11 @@ import shlex
 from dataclasses import fields, replace
 from pathlib import Path
 
-from plumbing import cli, disk
-from plumbing.cli import UserError
+from plumbing import disk
 from plumbing.huggingface import read_config
-from plumbing.limits import cores
+from program import cli
+from program.cli import UserError
+from program.machine import cores
 from program.options import COPIED, with_defaults, words_of
 
 import torch

@@ -3,7 +3,8 @@ data setting. compare.py makes the numbers, and hands them over as `Found`.
 """
 from typing import Any, NamedTuple, Optional
 
-from plumbing import cli, disk
+from plumbing import disk
+from program import cli
 from program.options import COPIED
 
 from measure.scores import GATE, guessing_score, has_skill, headline, score_of

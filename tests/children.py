@@ -23,7 +23,7 @@ import time
 import traceback
 from pathlib import Path
 
-from plumbing import cli
+from program import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("budget.py", "train.py", "glue.py", "compare.py", "tools/bench.py", "tools/gate.py",

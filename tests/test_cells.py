@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from plumbing import disk
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 import torch

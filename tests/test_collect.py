@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from plumbing import disk
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 

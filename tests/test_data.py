@@ -5,7 +5,7 @@ import mmap
 import os
 
 from plumbing import wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import numpy as np
 import pytest

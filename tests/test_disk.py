@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from plumbing import disk
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 import safetensors

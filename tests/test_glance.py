@@ -3,7 +3,7 @@ silently."""
 import os
 
 from plumbing import disk
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 from conftest import run_main

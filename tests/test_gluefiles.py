@@ -6,7 +6,7 @@ from pathlib import Path
 from files import gluefiles
 from files.gluefiles import Missing
 from plumbing import disk
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pyarrow as pa
 import pytest

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 from plumbing import disk
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 

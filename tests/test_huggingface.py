@@ -6,8 +6,8 @@ import re
 import time
 import warnings
 
-from plumbing.cli import UserError
 from plumbing.huggingface import UnfitHead, to_hugging_face
+from program.cli import UserError
 
 import pytest
 import torch

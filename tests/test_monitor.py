@@ -4,8 +4,9 @@ import os
 import signal
 from types import SimpleNamespace
 
-from plumbing import cli, monitor
-from plumbing.cli import UserError
+from plumbing import monitor
+from program import cli
+from program.cli import UserError
 
 import pytest
 import torch

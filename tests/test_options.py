@@ -1,6 +1,6 @@
 """program/options.py: defaults, and contradictions that are said before anything runs."""
-from plumbing.cli import UserError
 from program import options
+from program.cli import UserError
 
 import pytest
 

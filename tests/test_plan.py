@@ -1,7 +1,7 @@
 """reporting/plan.py: what a comparison would do and cost, in words; what would stop every cell is
 said before anything is trained."""
 from plumbing import wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 

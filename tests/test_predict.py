@@ -4,8 +4,8 @@ import json
 import shutil
 import sys
 
-from plumbing.cli import UserError
 from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
+from program.cli import UserError
 
 import pytest
 import torch

@@ -1,7 +1,7 @@
 """reporting/presets.py: presets, lists, and contradictions that are said before anything runs."""
 from files import gluefiles
 from plumbing import disk
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 

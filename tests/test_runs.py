@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from plumbing import runs, wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 import torch

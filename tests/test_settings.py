@@ -1,7 +1,7 @@
 """program/settings.py: a command line fills a frozen dataclass."""
 import dataclasses
 
-from plumbing.cli import UserError, whole
+from program.cli import UserError, whole
 from program.settings import option, parsed
 
 import pytest

@@ -7,7 +7,7 @@ import sys
 import time
 
 from plumbing import wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import numpy as np
 import pytest

@@ -6,7 +6,7 @@ import unicodedata
 
 from files import text
 from plumbing import disk, tokens, wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import numpy as np
 import pytest

@@ -19,10 +19,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from plumbing import disk, hardware
-from plumbing.parallel import Processes
-from plumbing.session import Session
+from plumbing import disk
 from plumbing.teacher import load_teacher, tokenizer_of
+from program.machine import Processes, Session
 
 import numpy as np
 import pytest
@@ -313,7 +312,7 @@ def surroundings(tmp_path_factory):
         patch.setenv("ISOFLOP_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.chdir(ROOT)
-        patch.setattr(hardware, "measure_speed", lambda *_: 1e10)
+        patch.setattr(Session, "measure", lambda *_: 1e10)
         torch.set_num_threads(1)
         yield
         torch.set_num_threads(threads)
@@ -737,7 +736,7 @@ def test_a_signal_saves_says_how_to_continue_and_loses_no_step(short, book, tmp_
 IS_STOPPED = """
 import sys
 import train
-from plumbing import cli
+from program import cli
 
 sys.path.append("tests")
 from test_train import signal_at

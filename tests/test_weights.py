@@ -6,7 +6,7 @@ import zipfile
 from collections import OrderedDict
 
 from plumbing import disk, weights, wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import huggingface_hub
 import pytest

@@ -2,7 +2,7 @@
 import json
 
 from plumbing import wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 import tokenizers

@@ -10,7 +10,7 @@ import shutil
 import sys
 
 from plumbing import disk
-from plumbing.cli import UserError
+from program.cli import UserError
 
 from children import Child
 

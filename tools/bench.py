@@ -9,7 +9,7 @@ and random tokens. They take turns, so that a busy machine slows both, and their
 compared. So trust the ratios more than the seconds.
 
 The peers are listed in requirements-dev.txt; the rest of the project never imports them. budget.py
-says what a step costs, and plumbing/hardware.py measures the peak of the machine.
+says what a step costs, and program/machine.py measures the peak of the machine.
 """
 import contextlib
 import os
@@ -24,10 +24,10 @@ from functools import partial
 from pathlib import Path
 
 from files import gluefiles
-from plumbing import cli, disk, hardware
-from plumbing.cli import UserError
-from plumbing.parallel import forward_backward
-from plumbing.session import Session
+from plumbing import disk
+from program import cli, machine
+from program.cli import UserError
+from program.machine import Session, forward_backward
 
 import numpy as np
 import torch
@@ -84,13 +84,13 @@ def interleaved(works, rounds):
     times = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
-            hardware.keep_memory(name != "theirs")
+            machine.keep_memory(name != "theirs")
             began = time.perf_counter()
             work()
             seconds = time.perf_counter() - began
             if turn > 0:
                 times[name].append(seconds)
-    hardware.keep_memory()
+    machine.keep_memory()
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -180,7 +180,7 @@ def their_step(strategy, size, teacher, B, dtype, device, V=V, T=T):
                "minilm": partial(minilm_loss, student, master)}[strategy]
 
     def step():
-        with hardware.autocast(device, dtype):
+        with machine.autocast(device, dtype):
             loss = loss_of(batch)
         loss.backward()
         optimizer.step()
@@ -274,7 +274,7 @@ def relation(x, heads):
 def steps(args, name, strategy, size, teacher=None, wanted=None, share=None, V=V, T=T, B=None):
     """Rows of one kind of step, one for each precision that this machine has. share: {precision:
     the share of the peak that the project wants}."""
-    device, fast = hardware.select("auto", "auto")
+    device, fast = machine.select("auto", "auto")
     size, teacher, B = budget.size(size), teacher and budget.size(teacher), B or args.batch_size
     of_pair = f"{size} from {teacher}" if teacher else str(size)
     for dtype in ["fp32", "bf16"] if fast == "bf16" else ["fp32"]:
@@ -282,7 +282,7 @@ def steps(args, name, strategy, size, teacher=None, wanted=None, share=None, V=V
         theirs = their_step(strategy, size, teacher, B, dtype, device, V, T)
         peaks = []
         works = {"ours": ours, "theirs": theirs,
-                 "peak": lambda: peaks.append(hardware.peak(device, dtype))}
+                 "peak": lambda: peaks.append(machine.peak(device, dtype))}
         rounds = args.rounds if flops > 1e11 else 10 * args.rounds
         seconds = interleaved(works, rounds)
         speed, peak = flops / seconds["ours"], statistics.median(peaks)
@@ -324,7 +324,7 @@ def gpu(args):
                                "bf16", device, compiled=args.compile)
         peaks = []
         works = {"ours": lambda: [step() for _ in range(10)],
-                 "peak": lambda: peaks.append(hardware.peak(device, "bf16"))}
+                 "peak": lambda: peaks.append(machine.peak(device, "bf16"))}
         seconds, peak = interleaved(works, args.rounds)["ours"] / 10, statistics.median(peaks)
         name = f"{strategy} {size} from {teacher}" if teacher else f"{strategy} {size}"
         compiled = ", compiled" if args.compile else ""
@@ -341,7 +341,7 @@ def gpu(args):
 def finetune(args):
     """An epoch of fine-tuning on random texts that are as long as those of RTE and SST-2, against
     transformers' Trainer."""
-    device, dtype = hardware.select("auto", "auto")
+    device, dtype = machine.select("auto", "auto")
     config = BertConfig.of(budget.size("4x128"), vocab_size=V, max_position_embeddings=128)
     cell = {"lr": 1e-4, "batch_size": 16, "epochs": 1, "seed": 0}
     with tempfile.TemporaryDirectory() as folder:
@@ -423,7 +423,7 @@ def text(args):
 def stories(args):
     """Batches of stories, against the time of the training steps that use them: a loop should never
     wait for its next batch."""
-    device, dtype = hardware.select("auto", "auto")
+    device, dtype = machine.select("auto", "auto")
     step, _ = our_step("scratch", budget.size("2x128"), None, 32, dtype, device, 201, 32)
 
     def batches():  # of more than two shards, by a maker of stories that has made none before
@@ -451,7 +451,7 @@ def high_water():
 def print_peak_memory(side, B):
     """Makes two MLM steps, and prints the peak memory of this process: what the row `memory` asks
     of a fresh one."""
-    hardware.keep_memory(side == "ours")
+    machine.keep_memory(side == "ours")
     size, device = budget.size("6x768"), torch.device("cpu")
     if side == "ours":
         step, _ = our_step("scratch", size, None, B, "fp32", device)
@@ -513,7 +513,7 @@ def line_of(row):
 
 def machine_of(args):
     """{name: value} of what the numbers depend on."""
-    device, dtype = hardware.select("auto", "auto")
+    device, dtype = machine.select("auto", "auto")
     name = f"{platform.machine()}, {torch.get_num_threads()} threads"
     if device.type == "cuda":
         name = torch.cuda.get_device_name()

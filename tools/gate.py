@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 
 from files import gluefiles
-from plumbing import cli, disk, wordpiece
-from plumbing.cli import UserError
+from plumbing import disk, wordpiece
 from plumbing.huggingface import read_config
+from program import cli
+from program.cli import UserError
 
 import torch
 

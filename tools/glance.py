@@ -10,8 +10,9 @@ figure where that one ended.
 """
 from pathlib import Path
 
-from plumbing import cli, disk
-from plumbing.cli import UserError
+from plumbing import disk
+from program import cli
+from program.cli import UserError
 
 from reporting import curves, folders
 from reporting.card import on_plateau

@@ -18,9 +18,10 @@ import warnings
 from typing import NamedTuple
 
 from files import text
-from plumbing import cli, disk, wordpiece
-from plumbing.cli import UserError
+from plumbing import disk, wordpiece
 from plumbing.teacher import fetch
+from program import cli
+from program.cli import UserError
 
 import torch
 

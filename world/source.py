@@ -19,8 +19,8 @@ from pathlib import Path
 
 from files.text import checksum
 from plumbing import wordpiece
-from plumbing.cli import UserError
 from plumbing.tokens import tokenized
+from program.cli import UserError
 
 import numpy as np
 

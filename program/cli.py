@@ -1,0 +1,337 @@
+"""The command line: numbers, options, errors, signals and the two output streams.
+
+Every program of this project ends in `cli.program(main)`. It turns a mistake that the user can mend
+into one line on stderr, `error: what is wrong, and what to do`, and exit status 2.
+"""
+import argparse
+import contextlib
+import difflib
+import errno
+import functools
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from decimal import Decimal, InvalidOperation
+
+
+class UserError(argparse.ArgumentTypeError):
+    """A mistake that the user can mend. Where an option's type raises it, argparse names the
+    option, since it is an ArgumentTypeError."""
+
+
+# --------------------------------------------------------------------------------------------------
+# Numbers that are read
+
+
+def whole(least, most):
+    """An argparse type for whole numbers from `least` to `most`, which are read without the
+    rounding of a float: `"2.5e15"` -> 2500000000000000."""
+    def parse(text):
+        with contextlib.suppress(InvalidOperation):
+            value = Decimal(str(text).strip().replace("_", ""))
+            # The range is checked first: as an int, 1e99999999 has a hundred million digits.
+            if least <= value <= most and value == int(value):
+                return int(value)
+        end = f"{most:,}" if most < 10 ** 12 else f"{most:.0e}".replace("+", "")
+        raise UserError(f"{text!r} should be a whole number from {least:,} to {end}, like 5000 or "
+                        "5e3")
+    return parse
+
+
+number = whole(1, 10 ** 30)
+
+
+def real(least, most):
+    """An argparse type for real numbers from `least` to `most`."""
+    def parse(text):
+        with contextlib.suppress(ValueError):
+            value = float(text)
+            if least <= value <= most:
+                return value
+        raise UserError(f"{text!r} should be a number from {least:g} to {most:g}")
+    return parse
+
+
+# --------------------------------------------------------------------------------------------------
+# What is printed
+
+
+def counted(n, noun):
+    """'1 seed', '12 seeds'."""
+    return f"{n:,} {noun}" + ("" if n == 1 else "s")
+
+
+def flops(n):
+    """6981000000 -> '6.98e9': a number of FLOPs with three significant digits."""
+    if n < 1e4:
+        return f"{n:.0f}"
+    return f"{n:.2e}".replace("e+0", "e").replace("e+", "e")
+
+
+def duration(seconds):
+    """Seconds in words: 4.2 s, 42 s, 3 min 5 s, 7 h 20 min, 12 days 3 h or 1,900 years."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    # Each is rounded before it is compared: 59 min 59.7 s are 1 h.
+    seconds, minutes, hours = (round(seconds / unit) for unit in (1, 60, 3600))
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    if minutes < 2880:
+        return f"{minutes // 60} h {minutes % 60} min"
+    if hours < 17532:  # two years
+        return f"{hours // 24} days {hours % 24} h"
+    return f"{hours / 8766:,.0f} years"
+
+
+def one_line(failure):
+    """The text of an exception as one line of at most 200 characters."""
+    return " ".join(str(failure).split())[:200]
+
+
+def say(words, write=print):
+    """Prints words. A program goes on where nobody reads them any more: `... | head` must not stop
+    a run of many hours."""
+    try:
+        write(words)
+        sys.stdout.flush()
+    except OSError as failure:
+        if failure.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        send_to_null(sys.stdout)
+
+
+@functools.cache
+def say_once(words):
+    """Prints words the first time only: a program may open the same model several times."""
+    say(words)
+
+
+def send_to_null(stream):
+    """From now on, what is written to `stream` goes nowhere, and no write fails."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class LenientStream:
+    """A stream whose writes do not fail where its reader has gone: after `... 2>&1 | head`, or when
+    the terminal was closed."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        with contextlib.suppress(OSError):
+            return self.stream.write(text)
+
+    def flush(self):
+        with contextlib.suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+# --------------------------------------------------------------------------------------------------
+# The parser
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser that raises UserError, so that its errors look like all others. Options
+    cannot be abbreviated, and the description and the epilog keep their line breaks.
+
+    verbatim: options whose value is a text of other options, which may begin with --."""
+
+    def __init__(self, verbatim=(), **options):
+        self.verbatim = verbatim
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+                         **options)
+
+    def parse_args(self, argv=None, namespace=None):
+        words = self.joined(sys.argv[1:] if argv is None else argv)
+        self.check_flags(words)
+        return super().parse_args(words, namespace)
+
+    def joined(self, words):
+        """The words, each verbatim option and its value in one: argparse would take the value
+        `--paper` for an option of its own."""
+        joined, rest = [], iter(words)
+        for word in rest:
+            value = next(rest, None) if word in self.verbatim else None
+            joined.append(word if value is None else f"{word}={value}")
+        return joined
+
+    def check_flags(self, words):
+        """Raises UserError where a flag is unknown, and names the flag that is most like it.
+
+        argparse itself would name the required options that are missing first: after `--flop 1e13`
+        it would ask for --flops, and not say that --flop is mistyped."""
+        known = self._option_string_actions
+        for word in words:
+            flag = str(word).split("=")[0]
+            is_flag = flag.startswith("--") and flag != "--" and " " not in flag
+            if is_flag and flag not in known:
+                similar = difflib.get_close_matches(flag, known, 1, 0.7)
+                hint = f": did you mean {similar[0]}?" if similar else ""
+                self.error(f"there is no option {flag}{hint}")
+
+    def error(self, message):
+        """argparse calls this method for every mistake on the command line."""
+        raise UserError(f"{message} (python {self.prog} --help lists the options)")
+
+
+# --------------------------------------------------------------------------------------------------
+# Signals
+
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # SIGHUP: the terminal was closed
+
+
+class Stopped(BaseException):
+    """SIGINT, SIGTERM or SIGHUP has asked the program to stop. It is not an Exception, so that no
+    `except Exception` on the way swallows it."""
+
+    def __init__(self, signum):
+        self.status = 128 + signum  # the shell's convention: 130, 143 and 129
+        self.time = time.monotonic()
+
+
+stops = []  # each Stopped of this program; the first decides its exit status
+
+
+def stop_at_once(signum, frame):
+    """The signal handler of a program: it raises Stopped. While the program obeys it, a second
+    signal must not disturb that. After two seconds a library has probably swallowed the first."""
+    if not stops or time.monotonic() - stops[-1].time > 2:
+        stops.append(Stopped(signum))
+        raise stops[0]
+
+
+def stopping_signals():
+    """The signals that stop this program. One that it was started to ignore is not among them: with
+    `nohup` that is SIGHUP, and with `&` in a script SIGINT."""
+    return [signum for signum in SIGNALS if signal.getsignal(signum) != signal.SIG_IGN]
+
+
+class Signals:
+    """Postpones the stop to a moment when the program can save its state.
+
+    Inside `with Signals() as signals:` a signal only sets `signals.stopped`, which a loop reads
+    between two steps. Later signals change nothing, so that they do not disturb the save."""
+
+    def __enter__(self):
+        self.stopped, self.handlers = None, {}
+        # Python allows signal handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            self.handlers = {signum: signal.signal(signum, self.handle)
+                             for signum in stopping_signals()}
+        return self
+
+    def handle(self, signum, frame):
+        self.stopped = self.stopped or Stopped(signum)
+
+    def __exit__(self, *_):
+        if self.stopped:
+            self.stopped.time = time.monotonic()  # from now on it is obeyed
+            stops.append(self.stopped)
+        for signum, handler in self.handlers.items():
+            signal.signal(signum, handler)
+
+
+# --------------------------------------------------------------------------------------------------
+# A program from its start to its exit status
+
+
+def program(main):
+    """Runs main() and exits: with exit_status(main), or, after a signal, with 128 + its number."""
+    stops.clear()
+    for signum in stopping_signals():
+        signal.signal(signum, stop_at_once)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # any character can be printed
+    sys.stderr = LenientStream(sys.stderr)
+    quiet_libraries()
+    try:
+        status = exit_status(main)
+    except Stopped as stopped:
+        status = stopped.status
+    except BaseException:
+        # A library may turn Stopped into something else: an import that is interrupted may end in
+        # an ImportError.
+        if not stops:
+            raise
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)  # the work is done: nothing is left to stop
+    sys.exit(stops[0].status if stops else status)
+
+
+MAKE_ROOM = "make room and run the same command again, nothing written earlier is lost"
+ADVICE = {errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM,
+          errno.EACCES: "choose a place that you may write to and read from",
+          errno.EROFS: "choose a place that you may write to"}
+
+
+def exit_status(main):
+    """Calls main() and returns the exit status: 0, or 2 after a failure that the user can mend and
+    that an error line explains, or 141 where the reader of stdout has gone. Any other exception is
+    a defect of the program, and is not caught."""
+    try:
+        main()
+        sys.stdout.flush()
+        return 0
+    except UserError as mistake:
+        message = " ".join(str(mistake).split())
+    except BrokenPipeError:  # `... | head` has read enough, and what was asked for is not done
+        send_to_null(sys.stdout)
+        return 128 + signal.SIGPIPE
+    except OSError as failure:
+        if failure.errno is None:
+            raise
+        message = system_error(failure)
+    except UnicodeEncodeError as failure:
+        if failure.reason != "surrogates not allowed":
+            raise
+        message = ("a library cannot open a file or folder whose name is not UTF-8: rename it "
+                   f"({one_line(failure.object[-200:])})")
+    except (MemoryError, RuntimeError) as failure:  # torch's error has no class of its own
+        texts = "out of memory", "can't allocate memory", "not enough memory"
+        if not isinstance(failure, MemoryError) and not any(t in str(failure) for t in texts):
+            raise
+        message = ("out of memory: lower --micro-batch (without --dropout the result stays the "
+                   "same), --batch-size, --seq-len or --model")
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def system_error(failure):
+    """What the system says of an OSError: the reason, the file's name, and what to do about it."""
+    name = f": {failure.filename}" if failure.filename else ""
+    advice = f"; {ADVICE[failure.errno]}" if failure.errno in ADVICE else ""
+    return f"{failure.strerror}{name}{advice}"
+
+
+TORCHRUN = re.compile("((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|"
+                      "TORCHELASTIC_.*)")
+
+
+def environment_of_one(**others):
+    """The environment for a program that this one starts, with some other variables. It lacks what
+    torchrun tells one of many processes: the program would wait for the rest."""
+    kept = {name: value for name, value in os.environ.items() if not TORCHRUN.fullmatch(name)}
+    return {**kept, **others}
+
+
+def quiet_libraries():
+    """Tells libraries that are imported later what stderr is for here: this program's own lines.
+    The Hugging Face libraries would log each attempt without a network, and draw bars, which a log
+    keeps as endless lines. matplotlib warns where it has no folder for its settings. Whoever sets
+    these variables otherwise is obeyed."""
+    for name in ("DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
+        os.environ.setdefault(name, "critical")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
