@@ -177,7 +177,7 @@ def test_an_edited_record_does_not_match_its_checksum(study):
 def test_the_scores_of_a_cell_are_those_in_the_precision_that_was_asked_for(tmp_path, monkeypatch):
     def selected(device, dtype):
         return torch.device("cpu"), {"auto": "bf16"}.get(dtype, dtype)
-    monkeypatch.setattr(cells.hardware, "select", selected)
+    monkeypatch.setattr(cells.machine, "select", selected)
     asked = []
     monkeypatch.setattr(cells.gluefiles, "finished_cell",
                         lambda kept, cell: asked.append(cell["dtype"]))
