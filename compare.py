@@ -68,9 +68,10 @@ def main():
     cli.say(plan.describe(args, grid))
     if args.dry_run:
         return
+    disk.check_writable(args.out)
     cells.tasks_of(args)  # a task that is not there is said before anything runs
     preflight.check_inputs(args, grid)
-    args.out.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(args.out)
     cells.check_folder(args)
     with disk.locked(args.out / "lock", "compares in the same folder") as args.lock:
         failed = run(args, teacher, teacher_cell)

@@ -145,12 +145,12 @@ class Corpus:
 
     def rows(self, part, numbers):
         """(len(numbers), T): blocks of a part's token stream by number."""
-        # Mapped anew for each batch: the pages of an old map would stay, and memory would grow to
-        # the size of the corpus.
-        stream = np.memmap(self.folder / f"{part}.bin", dtype=self.info["dtype"], mode="r")
-        out, width = self.empty(len(numbers)), self.T - 1
-        for row, number in enumerate(numbers):
-            out[row, 1:] = stream[number * width:(number + 1) * width]
+        # Read, and not mapped into memory, which some file systems of a network cannot do.
+        out, width, dtype = self.empty(len(numbers)), self.T - 1, np.dtype(self.info["dtype"])
+        with open(self.folder / f"{part}.bin", "rb") as stream:
+            for row, number in enumerate(numbers):
+                stream.seek(int(number) * width * dtype.itemsize)
+                out[row, 1:] = np.frombuffer(stream.read(width * dtype.itemsize), dtype)
         return out
 
     def empty(self, n):

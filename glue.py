@@ -266,7 +266,7 @@ def score(settings, name, folder):
         cli.say(f"skipped: {line}")
     setting, h = open_model(settings, name)
     sha256 = weights.model_sha256(setting.source)
-    folder.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(folder)
     path = folder / "glue.json"
     with disk.locked(folder / "glue.lock", "scores the same model"):
         kept = gluejson.read(path)
@@ -360,6 +360,7 @@ def main():
     options.note_stories(settings.data)
     name = settings.model[0]
     folder = Path(settings.out or gluejson.folder_of(name))
+    disk.check_writable(folder)  # now, and not after the tasks and the model
     cli.say(tables.scores_table(score(settings, name, folder)))
     pairs = zero_shot(disk.fetch(name, disk.MODEL_FILES)) if settings.data == "stories" else {}
     if pairs:

@@ -265,7 +265,7 @@ class Bert(nn.Module):
     def save_pretrained(self, folder):
         """Writes `config.json` and `model.safetensors` into `folder`, each whole or not at all."""
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(folder)
         weights = huggingface.to_hugging_face(self.state_dict())
         disk.save_tensors(folder / "model.safetensors", weights)
         architecture = "BertForMaskedLM" if self.mlm_head is not None else "BertModel"

@@ -266,11 +266,10 @@ def draw(reference, own, title, path):
 def grade(folder, seconds, jobs, out):
     """Judges the files of a class, `jobs` at once, and writes a table with a row for each."""
     students = students_in(folder)
-    from plumbing import runs  # only here: it imports torch, which takes seconds
-    runs.check_writable(out.parent)
+    disk.check_writable(out.parent)
     if out.is_dir():
         raise UserError(f"--out {out} is a folder: name a file, like grades.csv")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(out.parent)
     pool, judgements = ThreadPoolExecutor(jobs), {}
     try:
         for student in students:

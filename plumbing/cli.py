@@ -170,12 +170,9 @@ class Stopped(BaseException):
 
 
 def stopping_signals():
-    """The signals that stop this program. `nohup` starts a program with SIGHUP ignored, and then
-    SIGHUP is not among them."""
-    signals = list(SIGNALS)
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        signals.remove(signal.SIGHUP)
-    return signals
+    """The signals that stop this program. One that it was started to ignore is not among them: with
+    `nohup` that is SIGHUP, and with `&` in a script SIGINT."""
+    return [signum for signum in SIGNALS if signal.getsignal(signum) != signal.SIG_IGN]
 
 
 class Signals:

@@ -6,6 +6,7 @@ run's `run.json` has the checksums of its other files. Whoever reads a file comp
 Damaged where the contents have changed.
 """
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -13,6 +14,7 @@ import os
 import re
 from pathlib import Path
 
+from plumbing import cli
 from plumbing.cli import UserError
 
 
@@ -50,18 +52,26 @@ def leftovers(names):
 
 
 def sync(path):
-    """Waits until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Waits until a file or folder is on the disk. Some network file systems refuse it for folders,
+    which they sync by themselves."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as failure:
+        refusals = errno.EINVAL, errno.EBADF, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP
+        if failure.errno not in refusals or not os.path.isdir(path):
+            raise
 
 
 def make_folder(path):
     """Makes a folder and those above it, so that they are still there after a power loss. A
-    folder's name is stored in the folder above it, which is therefore synced."""
-    if not path.exists():
+    folder's name is stored in the folder above it, which is therefore synced. Where `path` is a
+    link, the folder is made to which it leads."""
+    path = Path(os.path.realpath(path))
+    if not path.is_dir():
         make_folder(path.parent)
         path.mkdir(exist_ok=True)
         sync(path.parent)
@@ -240,13 +250,13 @@ def load_tensors(path):
 
 def parse_safetensors(path, file):
     """(tensors, metadata) as the safetensors library reads them. file: the open file."""
-    from safetensors import safe_open  # here: like torch, only files of tensors need it
-    # The library takes names in UTF-8 only. While a file is open it has another name, too.
-    is_utf8 = str(path).encode(errors="replace") == os.fsencode(path)
     try:
-        with safe_open(path if is_utf8 else f"/dev/fd/{file.fileno()}", framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}
+        try:
+            return mapped(path, file)
+        except Exception as failure:
+            if os.strerror(errno.ENODEV) not in str(failure):
+                raise
+            return unmapped(file)
     except MemoryError:
         raise
     except OSError as failure:
@@ -255,7 +265,25 @@ def parse_safetensors(path, file):
         if "allocate memory" in str(failure):
             raise
         raise Damaged(f"{path} is damaged: {failure}") from None
-    return tensors, metadata
+
+
+def mapped(path, file):
+    """(tensors, metadata) of an open file that is mapped into memory."""
+    from safetensors import safe_open  # here: like torch, only files of tensors need it
+    # The library takes names in UTF-8 only. While a file is open it has another name, too.
+    is_utf8 = str(path).encode(errors="replace") == os.fsencode(path)
+    with safe_open(path if is_utf8 else f"/dev/fd/{file.fileno()}", framework="pt") as opened:
+        metadata = opened.metadata() or {}
+        return {name: opened.get_tensor(name) for name in opened.keys()}, metadata
+
+
+def unmapped(file):
+    """The same by reading the file, where its file system maps none into memory."""
+    from safetensors.torch import load  # as above
+    contents = file.read()
+    tensors = load(contents)  # checks the header, too
+    header = json.loads(contents[8:8 + int.from_bytes(contents[:8], "little")])
+    return tensors, header.get("__metadata__", {})
 
 
 # --------------------------------------------------------------------------------------------------
@@ -274,6 +302,21 @@ def path_of(name):
                         "out") from None
 
 
+def check_writable(folder):
+    """Raises UserError where the folder cannot be written, or cannot be made."""
+    folder = Path(os.path.realpath(folder))  # a link may lead to a folder that is still to be made
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    problem = None
+    if existing.is_symlink():
+        problem = "a link that leads to itself"
+    elif not existing.is_dir():
+        problem = "a file"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        problem = "read-only for you"
+    if problem:
+        raise UserError(f"--out {folder} cannot be written: {existing} is {problem}")
+
+
 def cache_folder():
     """The folder for what can be computed again: `$ISOFLOP_CACHE`, or `isoflop` in the user's cache
     folder. It is never in the checkout. Raises UserError where it cannot be made or written."""
@@ -283,7 +326,7 @@ def cache_folder():
     problem = None
     try:
         folder = path_of(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         if not os.access(folder, os.W_OK | os.X_OK):
             problem = "it is read-only for you"
     except UserError:
@@ -297,18 +340,64 @@ def cache_folder():
 
 
 @contextlib.contextmanager
+def sharing_cache():
+    """Users may share a cache, and what one has made the others use. Where one may not read or
+    replace it, the UserError names ISOFLOP_CACHE."""
+    try:
+        yield
+    except PermissionError as failure:
+        folder, path = cache_folder().absolute(), failure.filename or ""
+        # What removes a folder gives the names in it without the folder.
+        if os.path.isabs(path) and folder not in Path(path).parents:
+            raise
+        raise UserError(f"the cache folder {folder} holds what another user made, and you may not "
+                        f"use or replace it ({failure.strerror}: {path}): set ISOFLOP_CACHE to a "
+                        "folder of your own") from None
+
+
+@contextlib.contextmanager
 def locked(path, what):
     """Holds a lock, and waits for it where another process holds it. `what` says in the message
     what that process does, like "tokenizes the same text".
 
     The kernel frees the lock when its holder dies, so no lock is ever stale."""
-    with open(path, "a") as lock:
+    with open_lock(path) as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"waiting for another process that {what} ...", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            take_lock(lock, fcntl.LOCK_EX)
         yield lock
+
+
+def open_lock(path):
+    """The file of a lock, open, and made where there is none. Another user's is opened for reading,
+    which is enough for a lock.
+
+    An existing file is opened without O_CREAT: in a folder like /tmp, Linux would refuse another
+    user's with it."""
+    refusal = None
+    for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        try:
+            return open(path, "rb", opener=lambda path, _, flags=flags: os.open(path, flags, 0o666))
+        except (FileNotFoundError, PermissionError) as failure:
+            # The last may say that there is no file, and the one before why none can be made.
+            refusal = failure if flags != os.O_RDONLY else refusal
+    raise refusal
+
+
+def take_lock(lock, flags):
+    """fcntl.flock of an open file. Raises UserError where the file system has no locks: some of a
+    network lack them, or lack those of files that are open for reading (EBADF)."""
+    try:
+        fcntl.flock(lock, flags)
+    except OSError as failure:
+        lacks = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF
+        if failure.errno not in lacks:
+            raise
+        raise UserError(f"{Path(lock.name).parent} lies on a file system that gives no lock "
+                        f"({failure.strerror}): choose a folder on a local disk, with --out, or "
+                        "for the cache with ISOFLOP_CACHE") from None
 
 
 # --------------------------------------------------------------------------------------------------
@@ -342,7 +431,43 @@ def fetch(name, files):
         return download(str(name), files)
     except Exception as failure:  # many classes: no network, no such id, no permission
         raise UserError(f"there is no folder {name}, and the hub did not give a model of that id "
-                        f"({type(failure).__name__}): check the name and the network") from None
+                        f"({type(failure).__name__}): {hub_advice(failure)}") from None
+
+
+LOG_IN = "log in (`hf auth login`, or HF_TOKEN)"
+UNKNOWN = "check the name and the network"
+BUSY = 429, 500, 502, 503, 504  # HTTP's numbers
+
+
+def hub_advice(failure, otherwise=UNKNOWN):
+    """What to do where the hub did not give a model or a data set. failure: the exception of its
+    client, which may hide the hub's answer in a cause. otherwise: where nothing is known of it."""
+    kinds, statuses, texts = set(), set(), ""
+    while failure:
+        if is_of_disk(failure):
+            return f"{cli.system_error(failure)} (HF_HOME names the folder of downloads)"
+        names = {kind.__name__ for kind in type(failure).__mro__}
+        if "EntryNotFoundError" not in names:  # a file that the client looks for and can do without
+            statuses.add(getattr(getattr(failure, "response", None), "status_code", None))
+        kinds |= names
+        texts += str(failure)
+        failure = failure.__cause__ or failure.__context__
+    is_missing = kinds & {"RepositoryNotFoundError", "DatasetNotFoundError"} or 404 in statuses
+    is_gated = "GatedRepoError" in kinds or "is a gated dataset" in texts
+    # The hub answers 401 for what is missing, too, since it may be private.
+    if is_gated or statuses & {401, 403} and not is_missing:
+        return f"it is gated: accept its conditions on its page of the hub, and {LOG_IN}"
+    if is_missing:
+        return f"check the name, and where it is private, {LOG_IN}"
+    if statuses & {*BUSY}:
+        return "the hub is busy: try again later"
+    return otherwise
+
+
+def is_of_disk(failure):
+    """Whether an exception of a download says that the disk refuses it, and not the network."""
+    number = getattr(failure, "errno", None)
+    return number in cli.ADVICE and (number != errno.EACCES or bool(failure.filename))
 
 
 def download(name, files):

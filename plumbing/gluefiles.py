@@ -166,12 +166,16 @@ def hub_splits(name, data):
     such task, and UserError where the hub cannot be reached."""
     try:
         return text.load_from_hub(data, name)
+    except UserError:
+        raise
     except Exception as failure:  # the hub's client and Arrow raise many kinds
+        advice = disk.hub_advice(failure)
         problem = (f"there is no folder {data}, and the hub's data set of that name has no {name} "
-                   f"that can be read ({type(failure).__name__}: {cli.one_line(failure)}): check "
-                   "the name and the network")
-        # Without a network each further task would be tried for half a minute.
-        raise (UserError if isinstance(failure, ConnectionError) else Missing)(problem) from None
+                   f"that can be read ({type(failure).__name__}: {cli.one_line(failure)}): "
+                   f"{advice}")
+        # Where the hub gives nothing, each further task would be tried for half a minute.
+        is_of_all = isinstance(failure, ConnectionError) or advice != disk.UNKNOWN
+        raise (UserError if is_of_all else Missing)(problem) from None
 
 
 def glue_task(name, parts):

@@ -28,13 +28,16 @@ from plumbing import cli
 from plumbing.cli import UserError
 from plumbing.disk import (
     Damaged,
+    check_writable,
     fingerprint,
     leftovers,
     load_tensors,
     make_folder,
+    open_lock,
     read_json,
     read_text,
     save_tensors,
+    take_lock,
     write_file,
     write_json,
 )
@@ -167,19 +170,6 @@ def check_out(out):
         refuse_foreign(out)
 
 
-def check_writable(folder):
-    """Raises UserError where the folder cannot be written, or cannot be made."""
-    folder = folder.absolute()
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
-    problem = None
-    if not existing.is_dir():
-        problem = "a file"
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        problem = "read-only for you"
-    if problem:
-        raise UserError(f"--out {folder} cannot be written: {existing} is {problem}")
-
-
 def refuse_foreign(folder):
     """Raises UserError where `folder` holds files and is not a run's folder: nothing is written
     among somebody's own files."""
@@ -276,8 +266,8 @@ class Run:
 
     def __enter__(self):
         refuse_foreign(self.folder)
-        make_folder(self.folder.absolute())
-        self.lock = open(self.folder / "lock", "a")
+        make_folder(self.folder)
+        self.lock = open_lock(self.folder / "lock")
         try:
             self.acquire_lock()
             self.load_record()
@@ -291,7 +281,7 @@ class Run:
 
     def acquire_lock(self):
         try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_lock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process is working in {self.folder}: wait for it, or choose "
                             "another --out") from None

@@ -79,10 +79,12 @@ class Source:
                             f"{len(SPECIAL)} special tokens: use 1000 or more")
         key = disk.fingerprint([MAKER, self.key, self.column, vocab_size])
         path = disk.cache_folder() / f"tokenizer-{key}.json"
-        with disk.locked(path.with_suffix(".lock"), "makes the same vocabulary"):
+        lock = path.with_suffix(".lock")
+        with disk.sharing_cache(), disk.locked(lock, "makes the same vocabulary"):
             # Where there is none yet, or it is damaged, it is made again.
             with contextlib.suppress(FileNotFoundError, UserError, KeyError):
                 return tokenizer_from(disk.read_json(path)["tokenizer"])
+            path.unlink(missing_ok=True)  # raises now, and not after the work, if it is another's
             print(f"making a vocabulary of {vocab_size:,} word pieces from {self.name} ...",
                   flush=True)
             tokenizer = train_wordpiece(self.training_texts, vocab_size)
@@ -240,19 +242,27 @@ class HubSource(Source):
         the hub does not give it."""
         if is_reader_of_files(self.path):
             raise UserError(f"no such file, folder or hub id: {self.path}")
-        try:
+        with self.asking_hub("check the id, the configuration and the network"):
             loaded = load_from_hub(self.path, self.configuration or None, streaming=True,
                                    split=self.split or None)
-        # The library raises many kinds: no network, no such id, a wrong split, damaged files.
-        except Exception as failure:
-            raise UserError(f"{self.name} cannot be loaded from the hub: check the id, the "
-                            f"configuration and the network ({type(failure).__name__}: "
-                            f"{one_line(failure)})") from None
         splits = loaded if isinstance(loaded, dict) else {"train": loaded}
         if "train" not in splits:
             raise UserError(f"{self.name} has the splits {', '.join(splits)}: say which is for "
                             f"training, as in {self.path}:{self.configuration}:SPLIT")
         return {part: splits[part] for part in ("train", "validation") if part in splits}
+
+    @contextlib.contextmanager
+    def asking_hub(self, otherwise):
+        """Turns whatever goes wrong at the hub into a UserError with what to do about it. The
+        library raises many kinds: no network, no such id, a wrong split, damaged files."""
+        try:
+            yield
+        except (UserError, MemoryError):
+            raise
+        except Exception as failure:
+            raise UserError(f"{self.name} cannot be loaded from the hub: "
+                            f"{disk.hub_advice(failure, otherwise)} ({type(failure).__name__}: "
+                            f"{one_line(failure)})") from None
 
     def texts(self, part):
         """The texts of a split."""
@@ -272,7 +282,7 @@ class HubSource(Source):
         """The data set's rows as Arrow tables. Raises UserError, with the name of the data, for
         whatever goes wrong inside the reader."""
         # Arrow tables skip the library's conversion of each row to a dict (docs/LOG.md).
-        with files.readable(self.name):
+        with self.asking_hub("check the network, and that its files are whole"):
             yield from dataset.with_format("arrow").iter(batch_size=256)
 
 
@@ -293,7 +303,8 @@ def load_from_hub(path, *words, **options):
     import datasets  # takes a second, and only the hub needs it
     datasets.disable_progress_bars()
     cache = str(disk.cache_folder() / "hub")
-    return datasets.load_dataset(path, *words, cache_dir=cache, **options)
+    with disk.sharing_cache():
+        return datasets.load_dataset(path, *words, cache_dir=cache, **options)
 
 
 def is_reader_of_files(name):

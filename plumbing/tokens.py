@@ -61,12 +61,14 @@ def cached(source, tokenizer):
     whole. Its name is a fingerprint of everything that the tokens depend on."""
     key = [3, source.key, getattr(source, "column", None), tokenizer.to_str()]
     folder = disk.cache_folder() / f"tokens-{disk.fingerprint(key)}"
-    with disk.locked(folder.with_suffix(".lock"), "tokenizes the same text"):
+    lock = folder.with_suffix(".lock")
+    with disk.sharing_cache(), disk.locked(lock, "tokenizes the same text"):
         if folder.exists() and is_whole(folder):
             return folder
         building = folder.with_suffix(".tmp")
         for leftover in (building, folder):  # the first of a process that died, the second damaged
-            shutil.rmtree(leftover, ignore_errors=True)
+            if leftover.exists():
+                shutil.rmtree(leftover)
         building.mkdir()
         try:
             build(source, tokenizer, building)
@@ -155,6 +157,8 @@ def is_whole(folder):
             if disk.file_sha256(folder / f"{part}.bin") != expected:
                 raise UserError("checksum")
         return True
+    except PermissionError:  # it is another user's, and may well be whole
+        raise
     except (UserError, OSError, KeyError, AttributeError):
         print(f"the cached tokens in {folder} are damaged: making them again", flush=True)
         return False

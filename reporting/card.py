@@ -37,7 +37,9 @@ def default_folder(setup):
         name += f"-by-{setup.teacher_size}-{teacher.sha256[:6]}"
     name += f"-{settings.batch_size}x{settings.seq_len}"
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
-    return Path("runs") / (safe[:120] + f"-seed{settings.seed}")
+    # A name has at most 255 bytes, and a letter up to four: none is cut in two.
+    safe = safe[:120].encode()[:240].decode(errors="ignore")
+    return Path("runs") / (safe + f"-seed{settings.seed}")
 
 
 # --------------------------------------------------------------------------------------------------

@@ -343,7 +343,8 @@ def stopping(running):
         yield
     finally:
         for process in running:
-            os.killpg(process.pid, signal.SIGINT)
+            # Not SIGINT: a script that starts a comparison with `&` lets all of it ignore that.
+            os.killpg(process.pid, signal.SIGTERM)
         for process in running:
             process.wait()
 
@@ -355,7 +356,7 @@ def run(cells, args, what):
     if not queue:
         return {}
     running, failed, number = {}, {}, len(queue)
-    (args.out / "logs").mkdir(parents=True, exist_ok=True)
+    disk.make_folder(args.out / "logs")
     left = remaining(queue, args)
     bar = progress.bar(left.total, None, what)
     with cli.Signals() as signals, stopping(running), bar:
@@ -407,6 +408,7 @@ def start(cell, args):
     threads = str(max(1, cores() // args.jobs))
     line = " && ".join(shlex.join([sys.executable, str(ROOT / program), *words])
                        for program, *words in cell.commands)
+    line = f"trap 'exit 143' TERM; {line}"  # else the shell would end before what it runs
     output = open(log_of(args, cell), "w")
     # In a session of its own: Ctrl-C reaches this program alone, which then stops its cells.
     process = subprocess.Popen(line, shell=True, stdout=output, stderr=subprocess.STDOUT,

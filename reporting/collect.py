@@ -35,7 +35,7 @@ CELL_NAME = re.compile(r"(?P<strategy>[a-z0-9-]+)-(?P<flops>[\d.e]+)-(?P<unique>
 EQUAL = ("model", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid", "tasks",
          "glue_seeds", "lr", "lr_grid", "train_options", "distil_options", "glue_options")
 # What a fine-tuning says of where it ran, and not of what was asked for.
-PLACE = ("model_sha256", "data", "dtype", "device")
+PLACE = ("model_sha256", "dtype", "device")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def write_pooled(args, folders):
         cli.say(handin.renamed(words, args.collect, folders))
     check_pool(outcomes)
     describe(args, outcomes)
-    args.out.mkdir(parents=True, exist_ok=True)
+    disk.make_folder(args.out)
     cli.say(f"{cli.counted(len(outcomes), 'student')} of "
             f"{cli.counted(len(args.collect), 'comparison')}, {cli.counted(args.seeds, 'seed')}")
     command = ["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]

@@ -3,6 +3,7 @@ as a user does."""
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 # Before huggingface_hub is imported, which reads it once: a test downloads nothing.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# A script that starts the suite with `&` lets it ignore SIGINT, and so would the tests' programs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser):

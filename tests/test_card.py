@@ -90,6 +90,14 @@ def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():
     assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
 
 
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\u4e2d", "\U0001d7d8"])  # of 1 to 4 bytes
+def test_the_name_of_a_folder_has_as_many_bytes_as_a_name_may_have(letter):
+    lines = ["--flops", "1e13", "--seed", str(2 ** 31 - 1), "--data", "x" + 100 * letter]
+    name = default_name(lines)
+    assert len(name.encode()) <= 255 and name.endswith("-seed2147483647")
+    assert name.startswith("scratch-2x128-1.00e13-x" + 50 * letter)
+
+
 def test_a_run_that_begins_with_other_weights_gets_a_folder_of_its_own():
     names = {default_name(["--flops", "1e13", "--start-from", "S"],
                           SimpleNamespace(sha256=letter * 64)) for letter in "ab"}

@@ -1,6 +1,7 @@
 """reporting/cells.py: a grid in which all but the strategy is equal; what a cell left behind is
 believed only where it is what the cell made."""
 import json
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -328,9 +329,15 @@ def test_a_cell_is_no_process_of_the_run_that_the_environment_speaks_of(tmp_path
     assert environment["OMP_NUM_THREADS"] == "3"  # the cores are shared out among the cells
 
 
-def test_what_ends_the_comparison_ends_its_cells(tmp_path):
-    process, output, log = start_program(
-        tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(60)\nprint('ended')")
+@pytest.mark.parametrize("at_start", [signal.default_int_handler,
+                                      signal.SIG_IGN])  # a script with `&` starts a program so
+def test_what_ends_the_comparison_ends_its_cells(tmp_path, at_start):
+    before = signal.signal(signal.SIGINT, at_start)
+    try:
+        process, output, log = start_program(
+            tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(60)\nprint('ended')")
+    finally:
+        signal.signal(signal.SIGINT, before)
     with output, pytest.raises(KeyboardInterrupt), cells.stopping([process]):
         while "begun" not in log.read_text() and process.poll() is None:
             time.sleep(0.05)

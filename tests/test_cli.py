@@ -246,14 +246,17 @@ def test_a_signal_ends_a_program_with_the_shells_status(python, signum, status):
     assert (done.returncode, done.stderr) == (status, "")
 
 
-@pytest.mark.parametrize("at_start, status, printed", [
-    ("SIG_DFL", 129, ""),             # the terminal is closed
-    ("SIG_IGN", 0, "it went on\n")])  # `nohup` starts a program so
-def test_a_closed_terminal_stops_a_program_but_not_under_nohup(python, at_start, status, printed):
-    # A process inherits whether SIGHUP is ignored, so each program sets it itself: the tests may
+@pytest.mark.parametrize("signum, at_start, status, printed", [
+    (signal.SIGHUP, "SIG_DFL", 129, ""),             # the terminal is closed
+    (signal.SIGHUP, "SIG_IGN", 0, "it went on\n"),   # `nohup` starts a program so
+    (signal.SIGINT, "SIG_DFL", 130, ""),             # Ctrl-C
+    (signal.SIGINT, "SIG_IGN", 0, "it went on\n")])  # a script starts a program with `&` so
+def test_a_signal_stops_a_program_that_was_not_started_to_ignore_it(python, signum, at_start,
+                                                                    status, printed):
+    # A process inherits whether a signal is ignored, so each program sets it itself: the tests may
     # run under nohup, too.
-    before = f"signal.signal(signal.SIGHUP, signal.{at_start})"
-    done = python("-c", program(f"{kill(signal.SIGHUP)}\nprint('it went on')", before))
+    before = f"signal.signal(signal.{signum.name}, signal.{at_start})"
+    done = python("-c", program(f"{kill(signum)}\nprint('it went on')", before))
     assert (done.returncode, done.stdout) == (status, printed)
 
 

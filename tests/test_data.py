@@ -1,5 +1,8 @@
 """data.py: blocks, order and masks are what BERT's are, and functions of (seed, step) alone."""
 import contextlib
+import errno
+import mmap
+import os
 
 from plumbing import wordpiece
 from plumbing.cli import UserError
@@ -125,6 +128,16 @@ def test_blocks_begin_with_cls_and_hold_the_text_in_its_order(book):
     assert lines[0] == wanted[0] and len(lines) > 1900
     # In order, and without the held-out ones. The last one is cut.
     assert [line for line in wanted if line in set(lines)] == lines[:-1]
+
+
+def test_a_text_is_read_where_files_cannot_be_mapped_into_memory(book, monkeypatch):
+    def refused(*_, **__):
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+    monkeypatch.setattr(mmap, "mmap", refused)
+    corpus = data.open_corpus(data.Text(book, vocab_size=500), 16, 0)
+    stream = np.fromfile(corpus.folder / "train.bin", corpus.info["dtype"])
+    rows = corpus.rows("train", [3, 0])
+    assert rows[:, 1:].tolist() == [stream[45:60].tolist(), stream[:15].tolist()]
 
 
 def test_validation_text_is_held_out_by_document(book):

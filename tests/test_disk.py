@@ -1,16 +1,22 @@
 """disk.py: a file is whole or absent, and damage is noticed."""
+import errno
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 from plumbing import disk
 from plumbing.cli import UserError
 
 import pytest
+import safetensors
 import torch
 from conftest import ROOT
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub import errors
 from safetensors.torch import load_file
 
 # --------------------------------------------------------------------------------------------------
@@ -230,6 +236,174 @@ def test_a_cache_without_a_home_folder_says_which_variable_to_set(monkeypatch):
     monkeypatch.setattr(Path, "expanduser", unknown)
     with pytest.raises(UserError, match="~/.cache/isoflop cannot be written .*: set ISOFLOP_CACHE"):
         disk.cache_folder()
+
+
+def test_a_link_to_nowhere_becomes_a_link_to_a_folder(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "new" / "folder")
+    disk.check_writable(tmp_path / "link" / "run")
+    assert os.listdir(tmp_path) == ["link"]
+    disk.make_folder(tmp_path / "link" / "run")
+    assert (tmp_path / "new" / "folder" / "run").is_dir()
+
+
+def test_a_link_to_itself_is_named_before_anything_is_made(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "link")
+    with pytest.raises(UserError, match="cannot be written: .*link is a link that leads to itself"):
+        disk.check_writable(tmp_path / "link")
+
+
+# --------------------------------------------------------------------------------------------------
+# File systems of a network
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.EACCES])
+def test_a_folder_that_cannot_be_synced_is_no_failure_and_a_file_is(tmp_path, monkeypatch, number):
+    def fsync(descriptor):
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if os.path.isdir(path) == refuses_folders:
+            raise OSError(number, os.strerror(number))
+    monkeypatch.setattr(os, "fsync", fsync)
+    refuses_folders = True
+    disk.make_folder(tmp_path / "a" / "b")
+    disk.write_file(tmp_path / "a" / "b" / "file", "text")
+    assert (tmp_path / "a" / "b" / "file").read_text() == "text"
+    refuses_folders = False
+    with pytest.raises(OSError):
+        disk.write_file(tmp_path / "a" / "b" / "other", "text")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_with_what_to_do(tmp_path, monkeypatch, number):
+    def flock(*_):
+        raise OSError(number, os.strerror(number))
+    monkeypatch.setattr(disk.fcntl, "flock", flock)
+    with pytest.raises(UserError, match=f"^{tmp_path} lies .* local disk, .*--out.*ISOFLOP_CACHE"):
+        with disk.locked(tmp_path / "lock", "does the same"):
+            pass
+
+
+@pytest.mark.parametrize("failure", [
+    OSError("No such device (os error 19)"),  # as the library says it, and as torch does
+    RuntimeError("unable to mmap 64 bytes from file </x>: No such device (19)")])
+def test_tensors_that_cannot_be_mapped_are_read(tmp_path, monkeypatch, failure):
+    disk.save_tensors(tmp_path / "x", {"a": torch.arange(5.0), "b": torch.tensor(7)}, step=3)
+    expected = disk.load_tensors(tmp_path / "x")
+
+    def refused(*_, **__):
+        raise failure
+    monkeypatch.setattr(safetensors, "safe_open", refused)
+    tensors, metadata = disk.load_tensors(tmp_path / "x")
+    assert metadata == expected[1] and metadata["step"] == "3"
+    assert torch.equal(tensors["a"], torch.arange(5.0)) and tensors["b"].item() == 7
+    whole = (tmp_path / "x").read_bytes()
+    for contents in (whole[:5], whole[:20], whole[:-1], b"\x11" + whole[1:]):
+        (tmp_path / "x").write_bytes(contents)
+        with pytest.raises(disk.Damaged):
+            disk.load_tensors(tmp_path / "x")
+
+
+# --------------------------------------------------------------------------------------------------
+# Two users, one cache
+
+
+@pytest.mark.parametrize("refused", [
+    os.O_CREAT,              # Linux in a folder like /tmp, for another user's file
+    os.O_CREAT | os.O_RDWR,  # where another user's file is read-only, too
+])
+def test_the_lock_file_of_another_user_is_locked(tmp_path, monkeypatch, refused):
+    (tmp_path / "lock").touch()
+    system_open, opened = os.open, []
+
+    def another_users(path, flags, *mode):
+        if flags & refused:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        opened.append(flags)
+        return system_open(path, flags, *mode)
+    monkeypatch.setattr(os, "open", another_users)
+    with disk.locked(tmp_path / "lock", "does the same"):
+        monkeypatch.undo()
+        with pytest.raises(BlockingIOError), open(tmp_path / "lock") as lock:
+            disk.take_lock(lock, disk.fcntl.LOCK_EX | disk.fcntl.LOCK_NB)
+    assert opened
+
+
+def test_a_lock_file_is_made_for_whomever_the_umask_lets_in(tmp_path):
+    before = os.umask(0o002)
+    try:
+        with disk.locked(tmp_path / "lock", "does the same"):
+            assert (tmp_path / "lock").stat().st_mode & 0o777 == 0o664
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize("name, is_told", [
+    ("{cache}/tokens/x.bin", True), ("x.bin", True), ("/elsewhere/x.bin", False)])
+def test_what_another_user_made_in_the_cache_is_told_with_the_variable(tmp_path, monkeypatch, name,
+                                                                       is_told):
+    monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path))
+    name = name.format(cache=tmp_path)
+    expected = UserError if is_told else PermissionError
+    with pytest.raises(expected) as raised, disk.sharing_cache():
+        raise PermissionError(errno.EPERM, "Operation not permitted", name)
+    assert ("set ISOFLOP_CACHE" in str(raised.value)) == is_told and name in str(raised.value)
+
+
+# --------------------------------------------------------------------------------------------------
+# The hub
+
+
+def answer(kind, status):
+    """An exception of the hub's client."""
+    response = SimpleNamespace(status_code=status, headers={}, request=None)
+    return kind("the hub says no", response=response)
+
+
+def caused(failure, cause):
+    failure.__cause__ = cause
+    return failure
+
+
+def hidden(failure, context):
+    """As after `raise failure from None`, with which the library `datasets` hides a cause."""
+    failure.__context__, failure.__suppress_context__ = context, True
+    return failure
+
+
+GATED, MISSING, HTTP = (errors.GatedRepoError, errors.RepositoryNotFoundError,
+                        errors.HfHubHTTPError)
+# Before its version 1 the client had one kind for what is neither at the hub nor on the disk.
+NO_FILE = getattr(errors, "RemoteEntryNotFoundError", errors.EntryNotFoundError)
+NOT_HERE = errors.LocalEntryNotFoundError("not on the disk")
+
+
+@pytest.mark.parametrize("failure, advice", [
+    (answer(GATED, 401), "accept its conditions .*`hf auth login`, or HF_TOKEN"),
+    (answer(GATED, 403), "accept its conditions"),
+    (hidden(DatasetNotFoundError("no"), answer(GATED, 403)), "accept its conditions"),
+    (DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."), "accept its conditions"),
+    (answer(HTTP, 403), "accept its conditions"),
+    (answer(HTTP, 429), "busy: try again later"),
+    (caused(errors.LocalEntryNotFoundError("x"), answer(HTTP, 503)), "busy: try again later"),
+    (answer(MISSING, 401), "^check the name, .* private"),  # which the hub does not tell apart
+    (answer(MISSING, 404), "^check the name, "),
+    (DatasetNotFoundError("Dataset 'a/b' doesn't exist on the Hub"), "^check the name, "),
+    (ConnectionError("Couldn't reach 'a/b' on the Hub"), "^check the name and the network$"),
+    (NOT_HERE, "^check the name and the network$"),
+    # The client looked for a README.md that is not there, and went on.
+    (hidden(ValueError("BuilderConfig not found"), answer(NO_FILE, 404)),
+     "^check the name and the network$"),
+    (OSError(errno.ENOSPC, "No space left on device"), "^No space left .* make room .*HF_HOME"),
+    (PermissionError(errno.EACCES, "Permission denied", "/hf/x"), "^Permission denied: /hf/x")])
+def test_the_hubs_refusal_is_told_with_what_to_do_about_it(failure, advice):
+    assert re.search(advice, disk.hub_advice(failure))
+
+
+def test_a_gated_model_is_told_so(monkeypatch):
+    def snapshot_download(*_, **__):
+        raise answer(GATED, 403)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(UserError, match="GatedRepoError.*: it is gated: accept its conditions"):
+        disk.fetch("some/model", ["config.json"])
 
 
 # --------------------------------------------------------------------------------------------------

@@ -308,6 +308,20 @@ def test_what_the_hub_gives_is_read_and_kept_in_a_folder_of_our_own(tmp_path, mo
         load_tasks("nyu-mll/glue", "mrpc")
 
 
+def test_a_gated_data_set_is_asked_for_once_and_told_so(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    asked = []
+
+    def load_dataset(data, name, cache_dir):
+        asked.append(name)
+        raise datasets.exceptions.DatasetNotFoundError(f"Dataset '{data}' is a gated dataset on "
+                                                       "the Hub.")
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(UserError, match="it is gated: accept its conditions"):
+        load_tasks("some/glue", "all")
+    assert asked == ["cola"]
+
+
 def test_a_hub_id_is_never_answered_by_a_folder_that_the_library_once_loaded(tmp_path, monkeypatch,
                                                                              capfd):
     datasets = pytest.importorskip("datasets")

@@ -21,6 +21,14 @@ def test_what_was_written_is_read_again(tmp_path):
     assert gluejson.find(gluejson.read(path), CELL) == FINISHED
 
 
+def test_the_same_examples_at_another_place_are_the_same_fine_tuning():
+    kept = {"cells": [{**FINISHED, "data": "glue_data", "examples_sha256": "a"}]}
+    moved = {**CELL, "data": "/home/ann/glue_data/", "examples_sha256": "a"}
+    edited = {**CELL, "data": "glue_data", "examples_sha256": "b"}
+    assert gluejson.find(kept, moved) == kept["cells"][0]
+    assert gluejson.find(kept, edited) is None
+
+
 @pytest.mark.parametrize("other", [{"lr": 2e-4}, {"seed": 1}, {"task": "cola"}, {"pool": "mean"}])
 def test_a_cell_that_differs_in_any_entry_is_not_finished(other):
     assert gluejson.find({"cells": [FINISHED]}, {**CELL, **other}) is None

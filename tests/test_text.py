@@ -3,6 +3,8 @@ import bz2
 import gzip
 import json
 import lzma
+from pathlib import Path
+from types import SimpleNamespace
 
 from plumbing import files, text
 from plumbing.cli import UserError
@@ -10,6 +12,7 @@ from plumbing.wordpiece import SPECIAL
 
 import pytest
 import zstandard
+from huggingface_hub.errors import HfHubHTTPError
 
 DOCUMENTS = [f"Document number {i}: the quick brown fox jumps over lazy dog {i % 7}."
              for i in range(50)]
@@ -273,6 +276,22 @@ def test_a_reader_of_files_is_no_data_set_of_the_hub(tmp_path, monkeypatch, name
         read(name)
 
 
+def test_a_hub_that_is_busy_says_so_before_and_while_a_text_is_read(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    response = SimpleNamespace(status_code=429, headers={}, request=None)
+
+    def busy(*_, **__):
+        raise HfHubHTTPError("Too Many Requests", response=response)
+        yield
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: next(busy()))
+    with pytest.raises(UserError, match="some/data cannot .*: the hub is busy: try again later"):
+        read("some/data")
+    stream = datasets.IterableDataset.from_generator(busy, features=None)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
+    with pytest.raises(UserError, match="some/data cannot .*: the hub is busy: try again later"):
+        read("some/data")
+
+
 def test_an_id_that_the_hub_does_not_give_is_one_line():
     with pytest.raises(UserError, match="no-such/data-set cannot be loaded from the hub"):
         read("no-such/data-set")
@@ -312,6 +331,20 @@ def test_a_damaged_vocabulary_is_made_again(tmp_path, capsys):
     again = text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
     assert again.get_vocab_size() == before.get_vocab_size()
     assert capsys.readouterr().out.count("making a vocabulary") == 2
+
+
+def test_a_damaged_vocabulary_of_another_user_is_told_at_once(tmp_path, monkeypatch):
+    write(tmp_path / "a.txt")
+    text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
+    [path] = (tmp_path / "cache").glob("tokenizer-*.json")
+    path.write_text("{")
+
+    def refused(self, missing_ok=False):
+        raise PermissionError(1, "Operation not permitted", str(self))
+    monkeypatch.setattr(Path, "unlink", refused)
+    monkeypatch.setattr(text, "train_wordpiece", None)  # none is made first
+    with pytest.raises(UserError, match=f"not permitted: {path}.*: set ISOFLOP_CACHE"):
+        text.open_source([str(tmp_path / "a.txt")]).tokenizer(120)
 
 
 def test_a_file_that_changed_gets_another_vocabulary_and_other_tokens(tmp_path):

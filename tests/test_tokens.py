@@ -150,6 +150,21 @@ def test_a_process_killed_while_it_tokenizes_leaves_no_half_cache(book, cache, m
     assert tokens.cached(source, tokenizer).exists()
 
 
+@pytest.mark.parametrize("module, function", [("disk", "file_sha256"), ("shutil", "rmtree")])
+def test_tokens_of_another_user_that_cannot_be_used_are_told_at_once(book, cache, monkeypatch,
+                                                                     module, function):
+    folder = data.open_corpus(data.Text(book, vocab_size=500), 16, 0).folder
+    if module == "shutil":  # damaged, and not to be removed
+        (folder / "train.bin").write_bytes(b"")
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", "train.bin")
+    monkeypatch.setattr(getattr(tokens, module), function, refused)
+    monkeypatch.setattr(tokens, "build", None)  # nothing is tokenized first
+    with pytest.raises(UserError, match="Permission denied: train.bin.*: set ISOFLOP_CACHE"):
+        data.open_corpus(data.Text(book, vocab_size=500), 16, 0)
+
+
 def test_two_processes_tokenize_a_text_once(book, cache):
     program = (f"import data\ntext = data.Text({book!r}, vocab_size=500)\n"
                "print(data.open_corpus(text, 16, 0).blocks(0, 4).sum())")
