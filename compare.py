@@ -16,9 +16,10 @@ the others wait for it.
 """
 import sys
 
-from plumbing import cli, disk, limits, weights
+from files import checkpoints
+from files.teachers import fetch_model
+from plumbing import cli, disk, limits
 from plumbing.cli import UserError
-from plumbing.teacher import fetch
 from program import options
 
 import torch
@@ -38,10 +39,10 @@ def run(args, teacher, teacher_cell):
         if failed:
             raise UserError("the teacher failed, and there is nothing to learn from: "
                             f"{failed['teacher']}")
-    args.teacher_folder = fetch(teacher)
-    args.teacher_sha256 = weights.sha256(args.teacher_folder)
+    args.teacher_folder = fetch_model(teacher)
+    args.teacher_sha256 = checkpoints.weights_sha256(args.teacher_folder)
     if args.head_teacher:
-        args.head_sha256 = weights.sha256(fetch(args.head_teacher))
+        args.head_sha256 = checkpoints.weights_sha256(fetch_model(args.head_teacher))
     rates, tried = cells.chosen_rates(args, teacher, failed)
     grid = cells.grid(args, teacher, rates)
     scored = cells.scores_of_teacher(args, teacher)

@@ -12,10 +12,10 @@ import contextlib
 import re
 import zlib
 
+from files.vocabulary import MAKER, train_wordpiece
+from files.wordpiece import SPECIAL, tokenizer_from
 from plumbing import cli, disk, files, rows
 from plumbing.cli import UserError, one_line
-from plumbing.vocabulary import MAKER, train_wordpiece
-from plumbing.wordpiece import SPECIAL, tokenizer_from
 
 READER = 3  # the version of the rules by which files become documents
 

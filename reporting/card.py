@@ -6,9 +6,10 @@ import statistics
 from importlib.metadata import version
 from pathlib import Path
 
-from plumbing import cli, disk, wordpiece
+from files import wordpiece
+from files.teachers import flops_of
+from plumbing import cli, disk
 from plumbing.monitor import VALIDATIONS
-from plumbing.teacher import flops_of
 
 import torch
 

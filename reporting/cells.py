@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluefiles, gluejson, hardware, progress, runs, weights
+from files import checkpoints
+from plumbing import cli, disk, gluefiles, gluejson, hardware, progress, runs
 from plumbing.cli import UserError
 from plumbing.limits import cores
 from program.options import COPIED, place, words_of
@@ -260,7 +261,7 @@ def outcome(cell, args):
     Raises UserError where the folder is not what the cell made: it was edited, or its student had
     another teacher."""
     if cell.strategy == TEACHERS_SCORES:
-        results = results_of(cell, args, weights.model_sha256(args.teacher_folder))
+        results = results_of(cell, args, checkpoints.model_sha256(args.teacher_folder))
         record = disk.optional_json(args.teacher_folder / "run.json")
         return results and {"record": record, "results": results}
     path = cell.folder / "run.json"
@@ -277,7 +278,7 @@ def outcome(cell, args):
         return None
     if cell.strategy == "teacher":
         return {"record": record, "results": {}}
-    results = results_of(cell, args, weights.model_sha256(cell.folder))
+    results = results_of(cell, args, checkpoints.model_sha256(cell.folder))
     return results and {"record": record, "results": results}
 
 

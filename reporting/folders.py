@@ -7,7 +7,8 @@ import math
 import os
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluejson, runs, weights
+from files import checkpoints
+from plumbing import cli, disk, gluejson, runs
 from plumbing.cli import UserError
 from program.options import COPIED
 
@@ -139,7 +140,7 @@ def score_of(path):
     Raises UserError where the file is damaged."""
     cells = gluejson.read(path / "glue.json")["cells"]
     if cells and (path / "model.safetensors").exists():  # students.zip has no weights
-        sha256 = weights.model_sha256(path)[:16]
+        sha256 = checkpoints.model_sha256(path)[:16]
         cells = [cell for cell in cells if cell.get("model_sha256") == sha256]
     by_task = {}
     for cell in cells:

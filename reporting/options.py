@@ -167,7 +167,7 @@ def take_from_teacher(args):
         args.teacher_flops = str(spent.get("flops_spent", 0) + before)
     if args.teacher_model is None and config.exists():
         # These import torch, which --help does without.
-        from plumbing.huggingface import read_config
+        from files.checkpoints import read_config
 
         from model import BertConfig
         args.teacher_model = read_config(folder, BertConfig).size

@@ -2,10 +2,11 @@
 
 An hour later the same mistake would be found by a cell, and each of the others would have it, too.
 """
-from plumbing import cli, text, wordpiece
+from files import wordpiece
+from files.checkpoints import read_config
+from files.teachers import fetch_model
+from plumbing import cli, text
 from plumbing.cli import UserError
-from plumbing.huggingface import read_config
-from plumbing.teacher import fetch
 from program.options import COPIED
 
 import budget
@@ -57,7 +58,7 @@ def check_inputs(args, grid):
 
 def teacher_folder(option, name, size):
     """The folder of a teacher that should have this size, or any (None). option: what names it."""
-    folder = fetch(name, f"{option} ")
+    folder = fetch_model(name, f"{option} ")
     own = read_config(folder, BertConfig).size
     if size not in (None, own):
         raise UserError(f"{option} {name} is a BERT {own}, and the comparison takes it for one of "

@@ -4,7 +4,7 @@ import errno
 import mmap
 import os
 
-from plumbing import wordpiece
+from files import wordpiece
 from plumbing.cli import UserError
 
 import numpy as np

@@ -2,8 +2,8 @@
 import subprocess
 import sys
 
+from files.wordpiece import SPECIAL, save_tokenizer, wordpiece
 from plumbing.cli import UserError
-from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
 
 import pytest
 import torch

@@ -13,8 +13,8 @@ import time
 import zipfile
 from pathlib import Path
 
+from files.wordpiece import SPECIAL, save_tokenizer, wordpiece
 from plumbing import cli, gluefiles
-from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
 
 import numpy as np
 import pytest

@@ -4,8 +4,8 @@ import json
 import shutil
 import sys
 
+from files.wordpiece import SPECIAL, save_tokenizer, wordpiece
 from plumbing.cli import UserError
-from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
 
 import pytest
 import torch

@@ -1,5 +1,5 @@
 """reporting/preflight.py: what would stop every cell is said before anything is trained."""
-from plumbing import wordpiece
+from files import wordpiece
 from plumbing.cli import UserError
 
 import pytest

@@ -6,9 +6,9 @@ import lzma
 from pathlib import Path
 from types import SimpleNamespace
 
+from files.wordpiece import SPECIAL
 from plumbing import files, text
 from plumbing.cli import UserError
-from plumbing.wordpiece import SPECIAL
 
 import pytest
 import zstandard

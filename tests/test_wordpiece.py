@@ -1,7 +1,7 @@
 """plumbing/wordpiece.py: text is cut as transformers' BERT cuts it, and only its kind is taken."""
 import json
 
-from plumbing import wordpiece
+from files import wordpiece
 from plumbing.cli import UserError
 
 import pytest

@@ -13,9 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from plumbing import cli, disk, gluefiles, gluejson, wordpiece
+from files import wordpiece
+from files.checkpoints import read_config
+from plumbing import cli, disk, gluefiles, gluejson
 from plumbing.cli import UserError
-from plumbing.huggingface import read_config
 
 import torch
 

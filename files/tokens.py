@@ -11,7 +11,8 @@ import os
 import re
 import shutil
 
-from plumbing import disk, progress, wordpiece
+from files import wordpiece
+from plumbing import disk, progress
 from plumbing.cli import UserError
 
 import numpy as np
@@ -61,23 +62,31 @@ def cached(source, tokenizer):
     whole. Its name is a fingerprint of everything that the tokens depend on."""
     key = [3, source.key, getattr(source, "column", None), tokenizer.to_str()]
     folder = disk.cache_folder() / f"tokens-{disk.fingerprint(key)}"
-    lock = folder.with_suffix(".lock")
-    with disk.sharing_cache(), disk.locked(lock, "tokenizes the same text"):
-        if folder.exists() and is_whole(folder):
+    with disk.sharing_cache():
+        if is_whole(folder):
             return folder
-        building = folder.with_suffix(".tmp")
-        for leftover in (building, folder):  # the first of a process that died, the second damaged
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        building.mkdir()
-        try:
-            build(source, tokenizer, building)
-            os.rename(building, folder)
-            disk.sync(folder.parent)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
+        with disk.locked(folder.with_suffix(".lock"), "tokenizes the same text"):
+            if not is_whole(folder):  # another process may have made it meanwhile
+                make(source, tokenizer, folder)
     return folder
+
+
+def make(source, tokenizer, folder):
+    """Tokenizes the source into `folder`, which is whole or absent afterwards."""
+    building = folder.with_suffix(".tmp")
+    if folder.exists():
+        print(f"the cached tokens in {folder} are damaged: making them again", flush=True)
+    for leftover in (building, folder):  # the first is of a process that died
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    building.mkdir()
+    try:
+        build(source, tokenizer, building)
+        os.rename(building, folder)
+        disk.sync(folder.parent)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
 
 
 def build(source, tokenizer, folder):
@@ -150,15 +159,20 @@ def check_amounts(name, tokens, words, unknown):
 
 
 def is_whole(folder):
-    """Whether a cache folder still holds what was written into it, by its files' checksums."""
+    """Whether a folder of the cache holds what was written into it. Files of the right size that
+    are older than info.json, which is written last, are believed. Others may have been copied or
+    edited, and are compared with their checksums: those of a large text take minutes."""
     try:
-        sums = disk.read_json(folder / "info.json")["sha256"]
-        for part, expected in sums.items():
-            if disk.file_sha256(folder / f"{part}.bin") != expected:
-                raise UserError("checksum")
+        info, info_path = disk.read_json(folder / "info.json"), folder / "info.json"
+        for part, tokens in info["tokens"].items():
+            path = folder / f"{part}.bin"
+            if path.stat().st_size != tokens * np.dtype(info["dtype"]).itemsize:
+                return False
+            is_older = path.stat().st_mtime_ns <= info_path.stat().st_mtime_ns
+            if not is_older and disk.file_sha256(path) != info["sha256"][part]:
+                return False
         return True
     except PermissionError:  # it is another user's, and may well be whole
         raise
-    except (UserError, OSError, KeyError, AttributeError):
-        print(f"the cached tokens in {folder} are damaged: making them again", flush=True)
+    except (UserError, OSError, KeyError, AttributeError, TypeError):
         return False
