@@ -26,7 +26,6 @@ DISTIL_CONFIG = {"dim": "hidden_size", "n_layers": "num_hidden_layers",
                  "n_heads": "num_attention_heads", "hidden_dim": "intermediate_size",
                  "activation": "hidden_act", "dropout": "hidden_dropout_prob",
                  "attention_dropout": "attention_probs_dropout_prob"}
-NULLABLE = ("model_type", "pad_token_id")  # null means the same as no such entry
 
 
 def read_config(folder, BertConfig):
@@ -36,7 +35,7 @@ def read_config(folder, BertConfig):
     if not path.exists():
         raise UserError(f"{folder} has no config.json: it is not a model's folder")
     raw = {key: value for key, value in disk.read_json(path).items()
-           if value is not None or key not in NULLABLE}
+           if value is not None or key not in ("model_type", "pad_token_id")}
     if raw.get("model_type") == "distilbert":
         raw = {DISTIL_CONFIG.get(key, key): value for key, value in raw.items()}
         raw |= {"model_type": "bert", "type_vocab_size": 1}

@@ -5,7 +5,6 @@
 A source has a `name`, a `key` that differs from every other source's, and `documents()`, which
 gives (part, text) pairs. The part is "train" or "validation".
 """
-import hashlib
 import itertools
 import os
 import re
@@ -103,12 +102,10 @@ def build(source, tokenizer, folder):
     words = unknown = 0
     is_first = begins_words(tokenizer, vocabulary.size)
     files = {part: open(folder / f"{part}.bin", "wb") for part in tokens}
-    digests = {part: hashlib.sha256() for part in tokens}
     with progress.bar(None, " tokens", f"tokenizing {source.name}", unit_scale=True,
                       disable=source.name == "stories") as bar:
         for part, ids in tokenized(counted(source, documents), tokenizer, dtype):
             files[part].write(ids.tobytes())
-            digests[part].update(ids.tobytes())
             tokens[part] += len(ids)
             words += int(is_first[ids].sum())
             unknown += int((ids == vocabulary.unk).sum())
@@ -119,7 +116,7 @@ def build(source, tokenizer, folder):
         file.close()
     words -= sum(documents.values())  # the [SEP] at their ends
     check_amounts(source.name, tokens, words, unknown)
-    sha256 = {part: digest.hexdigest() for part, digest in digests.items()}
+    sha256 = {part: disk.file_sha256(folder / f"{part}.bin") for part in tokens}
     disk.write_json(folder / "info.json", {"source": source.name, "dtype": dtype, "tokens": tokens,
                                            "documents": documents, "words": words,
                                            "unknown": unknown, "sha256": sha256})

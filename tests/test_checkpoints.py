@@ -3,7 +3,6 @@ or is damaged, is refused by name, and no code runs."""
 import json
 import math
 import pickle
-import tarfile
 import time
 import warnings
 from collections import OrderedDict
@@ -68,27 +67,22 @@ def put_pickle(folder, write):
 # Our files, opened by transformers
 
 
+@pytest.mark.parametrize("auto, has_head", [(transformers.AutoModelForMaskedLM, True),
+                                            (transformers.AutoModel, False)])  # with a pooler
 @torch.no_grad()
-def test_transformers_opens_what_we_save_with_nothing_missing_and_nothing_left(tmp_path):
+def test_transformers_opens_what_we_save_with_nothing_missing_and_nothing_left(
+        tmp_path, auto, has_head):
     config = BertConfig.of(Size(3, 35, 5, 44), vocab_size=73, max_position_embeddings=16)
-    randomise(Bert(config)).save_pretrained(tmp_path)
-    theirs, report = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path,
-                                                                       output_loading_info=True)
-    assert type(theirs) is transformers.BertForMaskedLM
-    assert not any(report.values()), report  # missing, unexpected and mismatched keys, and errors
-    answers_like(tmp_path, theirs.eval())
-
-
-@torch.no_grad()
-def test_an_encoder_with_a_pooler_opens_in_transformers(tmp_path):
-    config = BertConfig.of(Size(2, 24, 3, 40), vocab_size=50)
-    ours = randomise(Bert(config, mlm_head=False, pooler=True))
+    ours = randomise(Bert(config, mlm_head=has_head, pooler=not has_head))
     ours.save_pretrained(tmp_path)
-    theirs, report = transformers.AutoModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert not any(report.values()), report
-    ids = torch.randint(50, (3, 12), generator=torch.Generator().manual_seed(0))
-    same(ours(ids).pooler_output, theirs.eval()(ids).pooler_output)
-    assert ours(ids).logits is None
+    theirs, report = auto.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values()), report  # missing, unexpected and mismatched keys, and errors
+    ids, mask, types = batch(config)
+    got, expected = ours(ids, mask, types), theirs.eval()(ids, mask, types)
+    if has_head:
+        same(got.logits[mask.bool()], expected.logits[mask.bool()])
+    else:
+        same(got.pooler_output, expected.pooler_output)
 
 
 def test_a_file_that_we_save_holds_the_tensors_of_transformers_file(folder, tmp_path_factory):
@@ -271,17 +265,14 @@ def shard(folder, suffix="safetensors"):
     return sorted(folder.glob(f"{stem}-*"))
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("suffix", ["safetensors", "bin", None])
 def test_several_files_are_read_as_one(folder, suffix):
-    shards = shard(folder, suffix)
-    assert checkpoints.weight_files(folder)[1:] == shards
+    if suffix is None:  # as transformers saves large models
+        (folder / "model.safetensors").unlink()
+        peer().save_pretrained(folder, max_shard_size="10KB")
+    shards = shard(folder, suffix) if suffix else sorted(folder.glob("model-*"))
+    assert len(shards) > 2 and checkpoints.weight_files(folder)[1:] == shards
     answers_like(folder, peer())
-
-
-def test_large_models_of_transformers_are_in_several_files(tmp_path):
-    peer().save_pretrained(tmp_path, max_shard_size="10KB")
-    assert (tmp_path / "model.safetensors.index.json").exists()
-    answers_like(tmp_path, peer())
 
 
 def test_of_a_shard_only_that_is_read_which_the_index_says_is_in_it(folder):
@@ -342,12 +333,6 @@ def test_nothing_in_a_pickle_runs(folder, write, tmp_path_factory):
     assert not mark.exists()
 
 
-def tar(path):
-    with tarfile.open(path, "w") as archive:
-        for name in ("sys_info", "pickle", "tensors", "storages"):
-            archive.addfile(tarfile.TarInfo(name))
-
-
 def circle(path):
     value = {}
     value["model"] = value
@@ -369,7 +354,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 +
     (lambda path: torch.save(torch.nn.Linear(2, 2), path), "torch.nn.modules.linear.Linear"),
     (lambda path: path.write_bytes(b""), "damaged"),
     (lambda path: path.write_bytes(b"no pickle"), "damaged"),
-    (lambda path: path.write_bytes(pickle.dumps({})), "damaged"), (tar, "damaged"),
+    (lambda path: path.write_bytes(pickle.dumps({})), "damaged"),
     *((short_pickle(kept, is_zip), "damaged") for kept in (0.1, 0.5, 0.99)
       for is_zip in (True, False)),
     (lambda path: torch.save({"a": torch.zeros(3, 3).to_sparse()}, path), "not an ordinary"),
@@ -465,7 +450,7 @@ def test_a_decoder_of_its_own_is_another_model(folder):
     more = copies(tensors)
     more["cls.predictions.decoder.weight"][3, 1] += 0.5
     rewrite(folder, {**tensors, **more})
-    assert "decoder.weight differs from bert.embeddings.word_embeddings.weight" in refusal_of(folder)
+    assert f"decoder.weight differs from {WORDS}" in refusal_of(folder)
 
 
 @pytest.mark.parametrize("kind, config", [
@@ -485,8 +470,7 @@ def test_another_model_is_known_by_its_names_where_its_config_does_not_say(tmp_p
 # config.json
 
 
-@pytest.mark.parametrize("text", [
-    "", "{", "null", "[]", "\"bert\"", "{'model_type': 'bert'}", "[" * 10 ** 5, "\xff\xfe{}"])
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"bert"', "[" * 10 ** 5, "\xff\xfe{}"])
 def test_a_config_that_is_no_json_object_is_refused(folder, text):
     (folder / "config.json").write_text(text, encoding="latin-1")
     assert "config.json is damaged: it is not" in refusal_of(folder)

@@ -1,5 +1,6 @@
 """files/teachers.py: who may teach. Any BERT with the student's words may. What cannot teach is
 refused before anything is trained."""
+import functools
 import hashlib
 import json
 import os
@@ -85,7 +86,7 @@ def test_a_teachers_weights_are_hashed_once(folder, monkeypatch):
     def counted(*files):
         read.extend(path.name for path, *_ in files)
         return contents_sha256(*files)
-    monkeypatch.setattr(disk, "contents_sha256", disk.functools.cache(counted))
+    monkeypatch.setattr(disk, "contents_sha256", functools.cache(counted))
     load_teacher(folder)
     Bert.from_pretrained(folder)
     assert checkpoints.weights_sha256(folder) == contents_sha256([folder / "model.safetensors"])
