@@ -24,11 +24,11 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from files import gluefiles
+from files import checkpoints, gluefiles, wordpiece
+from files.checkpoints import read_config
 from files.gluefiles import finished_cell
-from plumbing import disk, progress, weights, wordpiece
-from plumbing.huggingface import read_config
-from plumbing.teacher import fetch
+from files.teachers import fetch_model
+from plumbing import disk, progress
 from program import cli, machine, options
 from program.cli import UserError, whole
 from program.options import place
@@ -247,7 +247,7 @@ def open_model(settings, name):
     """(Setting, hidden size) of the model to score. Raises UserError for what is wrong with it,
     before any work is done."""
     device, dtype = machine.select(settings.device, settings.dtype)
-    source = fetch(name, option="")
+    source = fetch_model(name, option="")
     config = read_config(source, BertConfig)
     tokenizer = wordpiece.load_tokenizer(str(source))
     vocabulary = wordpiece.vocabulary_of(tokenizer)
@@ -268,7 +268,7 @@ def score(settings, name, folder):
     for line in skipped:
         cli.say(f"skipped: {line}")
     setting, h = open_model(settings, name)
-    sha256 = weights.model_sha256(setting.source)
+    sha256 = checkpoints.model_sha256(setting.source)
     disk.make_folder(folder)
     path = folder / "glue.json"
     with disk.locked(folder / "glue.lock", "scores the same model"):

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Optional
 
+from files import teachers as teachers
 from plumbing import runs
-from plumbing import teacher as teachers
 from plumbing.monitor import Monitor
 from program import cli, options
 from program.cli import number, real, whole
@@ -344,8 +344,8 @@ def open_corpus(settings, teacher, start, session):
     if teacher or start:
         config = (teacher or start).model.config
         size, lesson = lesson_of(settings, config.vocab_size, teacher and config.size)
-        teachers.check_head(teacher, lesson.teacher and lesson.teacher.logits)
-        teachers.check_head(start, trains_head(settings, lesson))
+        teachers.check_head_fits(teacher, lesson.teacher and lesson.teacher.logits)
+        teachers.check_head_fits(start, trains_head(settings, lesson))
     if teacher:
         teachers.check_pair(lesson, size, config.size, teacher.model.mlm_head is not None,
                             copies=settings.init == "teacher")
@@ -397,7 +397,7 @@ def build_model(settings, student, corpus, start):
 
 def set_up(settings, session):
     """The Setup of a run. Raises UserError for what is wrong with its teacher or its text."""
-    teacher, start = teachers.load(settings)
+    teacher, start = teachers.load_models(settings, Bert)
     if settings.start_from:
         settings = replace(settings, model=start.model.config.size)
     corpus = session.keep(open_corpus(settings, teacher, start, session))  # closed at the end

@@ -5,9 +5,10 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from plumbing import disk, wordpiece
+from files import wordpiece
+from files.teachers import flops_of
+from plumbing import disk
 from plumbing.monitor import VALIDATIONS
-from plumbing.teacher import flops_of
 from program import cli
 
 import torch

@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from files import gluefiles
-from plumbing import disk, progress, weights
-from plumbing.teacher import fetch
+from files import checkpoints, gluefiles
+from files.teachers import fetch_model
+from plumbing import disk, progress
 from program import cli, machine
 from program.cli import UserError
 from program.machine import cores
@@ -166,7 +166,7 @@ def tasks_of(data, names):
 @cache
 def sha256_of(name):
     """The SHA-256 of a teacher's weights, read from disk once."""
-    return weights.sha256(fetch(name))
+    return checkpoints.weights_sha256(fetch_model(name))
 
 
 def outcome(cell, study):
@@ -176,7 +176,7 @@ def outcome(cell, study):
     Raises UserError where the folder is not what the cell made: it was edited, or its student had
     another teacher."""
     if cell.strategy == SCORES:
-        model = fetch(cell.commands[-1][1])
+        model = fetch_model(cell.commands[-1][1])
         record = disk.optional_json(model / "run.json")
     else:
         model, path = cell.folder, cell.folder / "run.json"
@@ -188,7 +188,7 @@ def outcome(cell, study):
             return None
         if cell.strategy == "teacher":
             return {"record": record, "results": {}}
-    results = results_of(cell, study, weights.model_sha256(model))
+    results = results_of(cell, study, checkpoints.model_sha256(model))
     return results and {"record": record, "results": results}
 
 

@@ -6,8 +6,8 @@ import json
 import math
 from typing import NamedTuple, Optional
 
-from files import gluefiles
-from plumbing import disk, weights
+from files import checkpoints, gluefiles
+from plumbing import disk
 from program import cli
 from program.cli import UserError
 from program.options import COPIED
@@ -122,7 +122,7 @@ def score_in(path):
     Raises UserError where the file is damaged."""
     cells = gluefiles.read_glue_json(path / "glue.json")["cells"]
     if cells and (path / "model.safetensors").exists():  # students.zip has no weights
-        sha256 = weights.model_sha256(path)[:16]
+        sha256 = checkpoints.model_sha256(path)[:16]
         cells = [cell for cell in cells if cell.get("model_sha256") == sha256]
     by_task = {}
     for cell in cells:

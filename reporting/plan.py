@@ -5,10 +5,10 @@ trained. An hour later the same mistake would be found by a cell, and by each of
 
 study: the comparison's settings, a compare.Settings. students: its cells.
 """
-from files import text
-from plumbing import disk, wordpiece
-from plumbing.huggingface import read_config
-from plumbing.teacher import fetch
+from files import text, wordpiece
+from files.checkpoints import read_config
+from files.teachers import fetch_model
+from plumbing import disk
 from program import cli
 from program.cli import UserError
 from program.options import COPIED, words_of
@@ -99,7 +99,7 @@ def check_inputs(study, students):
     words = []
     for option, name in (("--teacher", study.teacher), ("--head-teacher", study.head_teacher)):
         if name:
-            folder = fetch(name, f"{option} ")
+            folder = fetch_model(name, f"{option} ")
             size = read_config(folder, BertConfig).size
             if size != study.teacher_model:
                 raise UserError(f"{option} {name} is a BERT {size}, and the comparison takes it "

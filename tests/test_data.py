@@ -4,7 +4,7 @@ import errno
 import mmap
 import os
 
-from plumbing import wordpiece
+from files import wordpiece
 from program.cli import UserError
 
 import numpy as np

@@ -163,6 +163,17 @@ def test_the_sha256_of_several_files_is_that_of_their_contents_in_a_row(tmp_path
     assert sha256 == hashlib.sha256(b"isoflop").hexdigest()
 
 
+def test_a_file_that_changes_is_hashed_again_and_one_that_keeps_size_and_time_is_not(tmp_path):
+    path = tmp_path / "x"
+    for contents, time, expected in [(b"abc", 100, b"abc"), (b"abd", 100, b"abc"),
+                                     (b"abd", 200, b"abd"), (b"abcd", 200, b"abcd"),
+                                     (b"abce", None, b"abce"), (b"abcf", None, b"abcf")]:
+        path.write_bytes(contents)
+        if time:  # else it was written just now, perhaps twice within a tick of the clock
+            os.utime(path, (time, time))
+        assert disk.file_sha256(path) == hashlib.sha256(expected).hexdigest()
+
+
 @pytest.fixture
 def model(tmp_path):
     """A folder that a run left, with the checksums of its files."""

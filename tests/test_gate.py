@@ -2,7 +2,7 @@
 import subprocess
 import sys
 
-from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
+from files.wordpiece import SPECIAL, save_tokenizer, wordpiece
 from program.cli import UserError
 
 import pytest

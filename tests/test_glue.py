@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 from files import gluefiles
-from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
+from files.wordpiece import SPECIAL, save_tokenizer, wordpiece
 from program import cli
 
 import numpy as np

@@ -1,6 +1,6 @@
 """reporting/plan.py: what a comparison would do and cost, in words; what would stop every cell is
 said before anything is trained."""
-from plumbing import wordpiece
+from files import wordpiece
 from program.cli import UserError
 
 import pytest

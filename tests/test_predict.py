@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 
-from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
+from files.wordpiece import SPECIAL, save_tokenizer, wordpiece
 from program.cli import UserError
 
 import pytest

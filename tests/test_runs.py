@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 
-from plumbing import runs, wordpiece
+from files import wordpiece
+from plumbing import runs
 from program.cli import UserError
 
 import pytest
@@ -105,7 +106,8 @@ def test_a_run_of_an_earlier_version_does_not_say_its_words_and_goes_on():
 def test_a_second_process_in_the_same_folder_is_refused_until_the_first_is_dead(tmp_path):
     text = """
 import sys, time
-from plumbing import runs, wordpiece
+from files import wordpiece
+from plumbing import runs
 with runs.Run(sys.argv[1], {}):
     print("locked", flush=True)
     time.sleep(60)
@@ -244,7 +246,8 @@ def test_a_checkpoint_that_cannot_be_read_is_not_given_up(tmp_path):
         run.save_checkpoint(10, {"w": torch.zeros(20_000_000)})
     text = """
 import resource, sys
-from plumbing import runs, wordpiece
+from files import wordpiece
+from plumbing import runs
 import safetensors, torch
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + 20_000_000

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from plumbing import wordpiece
+from files import wordpiece
 from program.cli import UserError
 
 import numpy as np

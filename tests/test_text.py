@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from files import text
-from plumbing.wordpiece import SPECIAL
+from files.wordpiece import SPECIAL
 from program.cli import UserError
 
 import datasets

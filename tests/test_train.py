@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+from files import teachers
 from plumbing import disk
-from plumbing.teacher import load_teacher, tokenizer_of
 from program.machine import Processes, Session
 
 import numpy as np
@@ -515,8 +515,8 @@ def test_a_distilled_student_survives_kills_bit_for_bit(finished, book, tmp_path
 
 def test_all_strategies_see_the_same_batches_whatever_they_are(finished, book):
     # The blocks and masks of a step depend on (seed, step) and the text. A strategy has no say.
-    teacher = load_teacher(finished[0], 16)
-    of_teacher = tokenizer_of(teacher.folder, teacher.model.config.vocab_size)
+    teacher = teachers.load_teacher(finished[0], 16, Bert)
+    of_teacher = teachers.tokenizer_of(teacher.folder, teacher.model.config.vocab_size)
     corpora = [data.open_corpus(data.Text([str(book)], tokenizer=tokenizer), 16, 0)
                for tokenizer in (str(finished[0]), of_teacher)]
     for step in (0, 7):

@@ -13,9 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from files import gluefiles
-from plumbing import disk, wordpiece
-from plumbing.huggingface import read_config
+from files import gluefiles, wordpiece
+from files.checkpoints import read_config
+from plumbing import disk
 from program import cli
 from program.cli import UserError
 

@@ -17,9 +17,9 @@ import sys
 import warnings
 from typing import NamedTuple
 
-from files import text
-from plumbing import disk, wordpiece
-from plumbing.teacher import fetch
+from files import text, wordpiece
+from files.teachers import fetch_model
+from plumbing import disk
 from program import cli
 from program.cli import UserError
 
@@ -82,7 +82,7 @@ class Predictor(NamedTuple):
 def open_predictor(name):
     """The Predictor in a folder or at a hub id. Raises UserError where there is none, or where the
     model has no head that predicts words."""
-    folder = fetch(name, option="")
+    folder = fetch_model(name, option="")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is no head: the error below says what to do
         bert = Bert.from_pretrained(folder)
