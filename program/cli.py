@@ -296,14 +296,19 @@ def exit_status(main):
             raise
         message = ("a library cannot open a file or folder whose name is not UTF-8: rename it "
                    f"({one_line(failure.object[-200:])})")
-    except (MemoryError, RuntimeError) as failure:  # torch's error has no class of its own
-        texts = "out of memory", "can't allocate memory", "not enough memory"
-        if not isinstance(failure, MemoryError) and not any(t in str(failure) for t in texts):
+    except (MemoryError, RuntimeError) as failure:
+        if not is_out_of_memory(failure):
             raise
         message = ("out of memory: lower --micro-batch (without --dropout the result stays the "
                    "same), --batch-size, --seq-len or --model")
     print(f"error: {message}", file=sys.stderr)
     return 2
+
+
+def is_out_of_memory(failure):
+    """Whether memory ran out. torch's error for it has no class of its own."""
+    texts = "out of memory", "can't allocate memory", "not enough memory"
+    return isinstance(failure, MemoryError) or any(text in str(failure) for text in texts)
 
 
 def system_error(failure):
