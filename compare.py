@@ -16,7 +16,8 @@ the others wait for it.
 """
 import sys
 
-from plumbing import cli, disk, limits, weights
+from files import disk
+from plumbing import cli, limits, weights
 from plumbing.cli import UserError
 from plumbing.teacher import fetch
 from program import options

@@ -12,8 +12,9 @@ Shapes: B sequences, T tokens, k masked tokens in each, N = B k.
 """
 from typing import NamedTuple, Optional, Sequence
 
-from plumbing import disk, tokens, wordpiece
+from files import disk
 from plumbing import text as texts
+from plumbing import tokens, wordpiece
 from plumbing.cli import UserError
 
 import numpy as np

@@ -24,11 +24,12 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from plumbing import cli, disk, gluefiles, gluejson, hardware, progress, weights, wordpiece
+from files import disk
+from plumbing import cli, gluefiles, gluejson, hardware, weights, wordpiece
 from plumbing.cli import UserError, whole
 from plumbing.huggingface import read_config
 from plumbing.teacher import fetch
-from program import options
+from program import options, progress
 from program.options import place
 from program.settings import option, parsed
 

@@ -16,7 +16,8 @@ import math
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import disk, huggingface
+from files import disk
+from plumbing import huggingface
 from plumbing.cli import UserError
 
 import torch

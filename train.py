@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, runs
+from plumbing import cli
 from plumbing import teacher as teachers
 from plumbing.cli import number, real, whole
-from plumbing.monitor import Monitor
 from plumbing.parallel import forward_backward, values_in_mean
 from plumbing.session import Session
-from program import options
+from program import options, runfolder
+from program.monitor import Monitor
 from program.options import place
 from program.settings import option, parsed
 
@@ -427,11 +427,11 @@ def validation_of(corpus, device):
 def main():
     settings = read_settings()
     options.note_stories(settings.data)
-    runs.check_out(settings.out)
+    runfolder.check_out(settings.out)
     with Session(settings.device, settings.dtype) as session:
         setup = set_up(settings, session)
         folder = Path(settings.out or card.default_folder(setup))
-        with session.open_run(folder, runs.identity(setup), settings.dry_run) as run:
+        with session.open_run(folder, runfolder.identity(setup), settings.dry_run) as run:
             if run.finished:
                 if session.processes.first:
                     card.print_finished_before(run)

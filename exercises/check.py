@@ -25,8 +25,10 @@ from typing import NamedTuple, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from plumbing import cli, disk, limits, progress
+from files import disk
+from plumbing import cli, limits
 from plumbing.cli import UserError
+from program import progress
 
 from reporting import figures
 

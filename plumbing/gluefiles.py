@@ -13,7 +13,8 @@ import re
 import zipfile
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluelayouts, gluerows, text
+from files import disk
+from plumbing import cli, gluelayouts, gluerows, text
 from plumbing.cli import UserError
 from plumbing.files import File
 from plumbing.gluelayouts import Missing

@@ -1,7 +1,7 @@
 """glue.json: the fine-tunings of a model that are finished, so that none is done twice."""
 from pathlib import Path
 
-from plumbing import disk
+from files import disk
 from plumbing.cli import UserError
 
 

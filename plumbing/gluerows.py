@@ -10,7 +10,8 @@ score. A line or row that is wrong is an error that names it.
 import json
 import math
 
-from plumbing import cli, disk, rows
+from files import disk
+from plumbing import cli, rows
 from plumbing.cli import UserError
 from plumbing.files import readable
 

@@ -9,7 +9,8 @@ import dataclasses
 import re
 import warnings
 
-from plumbing import disk, weights
+from files import disk
+from plumbing import weights
 from plumbing.cli import UserError, say_once
 
 import torch

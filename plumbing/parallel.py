@@ -216,7 +216,7 @@ def failures_in_one_line(words="another process of this run has died or hangs: i
 class Follower:
     """The folder of a run, for a process that writes nothing: all but the first, and a dry run.
 
-    It has the methods of runs.Run, and none of them does anything."""
+    It has the methods of runfolder.Run, and none of them does anything."""
 
     def __init__(self, folder):
         self.folder, self.record = folder, {}

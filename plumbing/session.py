@@ -12,7 +12,7 @@ import math
 from plumbing import hardware, limits
 from plumbing.cli import UserError
 from plumbing.parallel import Follower, Processes, micro_batch_that_fits
-from plumbing.runs import Run, refuse_foreign
+from program.runfolder import Run, refuse_foreign
 
 
 class Session:
@@ -67,7 +67,7 @@ class Session:
 
     @contextlib.contextmanager
     def open_run(self, folder, settings, dry_run=False):
-        """The run's folder, locked (runs.Run). In all processes but the first, and in a dry run, it
+        """The run's folder, locked (a Run). In all processes but the first, and in a dry run, it
         is a Follower, which writes nothing."""
         if dry_run:
             refuse_foreign(folder)  # as Run does; another process must not ask while it begins

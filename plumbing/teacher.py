@@ -7,7 +7,8 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import disk, huggingface, weights, wordpiece
+from files import disk
+from plumbing import huggingface, weights, wordpiece
 from plumbing.cli import UserError, say_once
 
 from model import Bert

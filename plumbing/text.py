@@ -12,7 +12,8 @@ import contextlib
 import re
 import zlib
 
-from plumbing import cli, disk, files, rows
+from files import disk
+from plumbing import cli, files, rows
 from plumbing.cli import UserError, one_line
 from plumbing.vocabulary import MAKER, train_wordpiece
 from plumbing.wordpiece import SPECIAL, tokenizer_from

@@ -11,8 +11,10 @@ import os
 import re
 import shutil
 
-from plumbing import disk, progress, wordpiece
+from files import disk
+from plumbing import wordpiece
 from plumbing.cli import UserError
+from program import progress
 
 import numpy as np
 

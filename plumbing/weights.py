@@ -13,7 +13,8 @@ import re
 import warnings
 import zipfile
 
-from plumbing import disk, wordpiece
+from files import disk
+from plumbing import wordpiece
 from plumbing.cli import UserError
 
 import torch
@@ -105,7 +106,7 @@ def read(folder):
 
 def read_file(path):
     """The tensors of one file."""
-    return read_pickle(path) if path.suffix == ".bin" else disk.load_tensors(path)[0]
+    return read_pickle(path) if path.suffix == ".bin" else disk.load_tensors(path)
 
 
 def read_pickle(path):

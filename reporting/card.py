@@ -6,9 +6,10 @@ import statistics
 from importlib.metadata import version
 from pathlib import Path
 
-from plumbing import cli, disk, wordpiece
-from plumbing.monitor import VALIDATIONS
+from files import disk
+from plumbing import cli, wordpiece
 from plumbing.teacher import flops_of
+from program.monitor import VALIDATIONS
 
 import torch
 

@@ -14,9 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluefiles, gluejson, hardware, progress, runs, weights
+from files import disk
+from plumbing import cli, gluefiles, gluejson, hardware, weights
 from plumbing.cli import UserError
 from plumbing.limits import cores
+from program import progress, runfolder
 from program.options import COPIED, place, words_of
 
 import distill
@@ -37,8 +39,6 @@ FIXED = ("model", "teacher", "teacher_model", "teacher_flops", "data", "glue_dat
 LATER = {"glue_options": "", "head_teacher": "None"}
 # Of a comparison whose cells ran elsewhere.
 FILES = ("teacher", handin.SCORES, "cells", "logs", "lock")
-# Charged for both passes whole (distill.Lesson). Students of an earlier version were not.
-RELEASED_WHOLE = ("tinybert-released", "minilm-released")
 
 
 TEACHERS_SCORES = "teacher's scores"
@@ -269,7 +269,7 @@ def outcome(cell, args):
     try:
         record = disk.read_json(path)
     except disk.Damaged:
-        if runs.checkpoints(cell.folder):
+        if runfolder.checkpoints(cell.folder):
             return None  # its own command takes run.json from the checkpoint
         raise
     check_settings(cell, args, record.get("settings", {}))
@@ -310,8 +310,6 @@ def check_settings(cell, args, settings):
         expected["teacher_sha256"] = args.head_sha256 if is_headed else args.teacher_sha256
     if cell.strategy.endswith(COPIED):
         expected["init"] = "teacher"
-    if cell.strategy in RELEASED_WHOLE:
-        expected["charged"] = runs.WHOLE
     wrong = [key for key, value in expected.items() if settings.get(key) != value]
     if wrong:
         raise UserError(f"{cell.folder} is not what its name says ({', '.join(wrong)}): it was "

@@ -13,7 +13,8 @@ import re
 import shlex
 from pathlib import Path
 
-from plumbing import cli, disk, gluejson, runs
+from files import disk
+from plumbing import cli, gluejson
 from plumbing.cli import UserError
 
 import budget
@@ -21,7 +22,6 @@ import glue
 from measure import scores
 from reporting import handin, options, report
 from reporting.cells import (
-    RELEASED_WHOLE,
     Cell,
     cell_of,
     kept_settings,
@@ -75,9 +75,6 @@ def students_of(folder):
         named = (cell.strategy.removesuffix(options.COPIED), *cell[1:4])
         if tuple(settings.get(key) for key in keys) != named:
             raise UserError(f"{path} is not what its name says: it was edited, or renamed")
-        if cell.strategy in RELEASED_WHOLE and settings.get("charged") != runs.WHOLE:
-            raise UserError(f"{path} was trained by an earlier version, with another loss and at "
-                            "another price: remove it, and its comparison makes it again")
         if record.get("finished"):
             students[cell] = record, kept
     return students

@@ -8,7 +8,7 @@ in measure/statistics.py).
 import json
 import statistics
 
-from plumbing import disk
+from files import disk
 from plumbing.cli import UserError
 from program.options import COPIED
 

@@ -7,8 +7,10 @@ import math
 import os
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, gluejson, runs, weights
+from files import disk
+from plumbing import cli, gluejson, weights
 from plumbing.cli import UserError
+from program import runfolder
 from program.options import COPIED
 
 import budget
@@ -52,7 +54,7 @@ def is_number(value):
 
 
 def is_run(path):
-    return (path / "run.json").exists() or bool(runs.checkpoints(path))
+    return (path / "run.json").exists() or bool(runfolder.checkpoints(path))
 
 
 def find(folder):
@@ -102,12 +104,12 @@ def is_ours(settings):
 def contents(path):
     """(run.json, the text of log.jsonl). Where one is missing, both are those that the newest
     checkpoint holds."""
-    newest = runs.checkpoints(path)[:1]
+    newest = runfolder.checkpoints(path)[:1]
     if newest and not all((path / name).exists() for name in ("run.json", "log.jsonl")):
-        saved = runs.read_checkpoint(newest[0])
+        saved = runfolder.read_checkpoint(newest[0])
         if saved is None:
             raise UserError("run.json or log.jsonl is missing, and its checkpoint is damaged")
-        return saved.record, saved.log
+        return saved["record"], saved["log"]
     log = path / "log.jsonl"
     return disk.read_json(path / "run.json"), disk.read_text(log) if log.exists() else ""
 

@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from plumbing import disk
+from files import disk
 from plumbing.cli import UserError, one_line
 
 NAME = "students.zip"

@@ -5,7 +5,8 @@ What is wrong with them raises UserError.
 """
 from pathlib import Path
 
-from plumbing import cli, disk
+from files import disk
+from plumbing import cli
 from plumbing.cli import UserError
 from program.options import COPIED, place, words_of
 

@@ -2,7 +2,8 @@
 
     plan.describe(args, grid)    # lines; the last one names what is not on this disk
 """
-from plumbing import cli, disk
+from files import disk
+from plumbing import cli
 from program.options import words_of
 
 from reporting import cells, price

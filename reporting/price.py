@@ -19,8 +19,8 @@ import statistics
 from pathlib import Path
 from typing import NamedTuple
 
-from plumbing import disk
-from plumbing.monitor import VALIDATIONS
+from files import disk
+from program.monitor import VALIDATIONS
 from program.options import COPIED, words_of
 
 import budget

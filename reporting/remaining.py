@@ -21,7 +21,7 @@ def fine_tuned(path):
     None where it has not printed any."""
     try:
         with open(path, "rb") as printed:
-            steps = re.findall(rb"(\d+) of (\d+) step", tail(printed))
+            steps = re.findall(rb"(\d+)/(\d+) \[[^]]*(?:step/s|s/step)", tail(printed))
     except OSError:
         return None
     return int(steps[-1][0]) / int(steps[-1][1]) if steps else None

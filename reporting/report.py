@@ -8,7 +8,8 @@ import io
 import shlex
 import statistics
 
-from plumbing import cli, disk
+from files import disk
+from plumbing import cli
 from program.options import COPIED
 
 from measure import skills

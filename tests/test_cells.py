@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from plumbing import disk, runs
+from files import disk
 from plumbing.cli import UserError
+from program import runfolder
 
 import pytest
 import torch
@@ -360,4 +361,4 @@ def test_a_released_student_of_an_earlier_version_is_not_taken_for_a_new_one(tmp
                 "strategy": "minilm-released", "teacher_sha256": "0" * 64}
     with pytest.raises(UserError, match="charged"):
         cells.check_settings(cell, args, settings)
-    cells.check_settings(cell, args, {**settings, "charged": runs.WHOLE})
+    cells.check_settings(cell, args, {**settings, "charged": runfolder.WHOLE})

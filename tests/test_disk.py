@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from plumbing import disk
+from files import disk
 from plumbing.cli import UserError
 
 import pytest
@@ -80,7 +80,7 @@ def test_files_without_tensors_are_written_and_read_without_importing_torch(tmp_
     text = f"""
 import sys
 from pathlib import Path
-from plumbing import disk
+from files import disk
 path = Path({str(tmp_path / 'x.json')!r})
 disk.write_json(path, {{"a": 1}})
 print(disk.read_json(path), "torch" in sys.modules)

@@ -2,7 +2,8 @@
 import json
 import os
 
-from plumbing import disk, runs
+from files import disk
+from program import runfolder
 
 import pytest
 import torch
@@ -54,7 +55,7 @@ def test_how_far_a_run_is_stands_in_the_last_whole_line_of_its_log(tmp_path):
 
 @pytest.mark.parametrize("missing", ["log.jsonl", "run.json"])
 def test_what_is_missing_comes_from_the_newest_checkpoint(tmp_path, missing):
-    with runs.Run(tmp_path / "run", SETTINGS) as run:
+    with runfolder.Run(tmp_path / "run", SETTINGS) as run:
         run.write_record(flops_before=7)
         for step in (100, 200):
             run.log(**validation(step))
@@ -124,7 +125,7 @@ def no_scores(folder):
 
 def damaged_checkpoint(folder):
     (folder / "run.json").unlink()
-    (folder / runs.checkpoint_name(7)).write_text("x")
+    (folder / runfolder.checkpoint_name(7)).write_text("x")
 
 
 @pytest.mark.parametrize("damage, words", [

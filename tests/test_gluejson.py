@@ -1,7 +1,8 @@
 """gluejson.py: the fine-tunings that are finished, so that none is done twice."""
 import json
 
-from plumbing import disk, gluejson
+from files import disk
+from plumbing import gluejson
 from plumbing.cli import UserError
 
 import pytest

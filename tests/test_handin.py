@@ -5,7 +5,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from plumbing import disk
+from files import disk
 from plumbing.cli import UserError
 
 import pytest

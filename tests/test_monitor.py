@@ -4,8 +4,9 @@ import os
 import signal
 from types import SimpleNamespace
 
-from plumbing import cli, monitor
+from plumbing import cli
 from plumbing.cli import UserError
+from program import monitor
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ class Clock:
 
 
 class Folder:
-    """What a Monitor asks of a runs.Run. A save takes `save_takes` seconds of the clock."""
+    """What a Monitor asks of a runfolder.Run. A save takes `save_takes` seconds of the clock."""
 
     def __init__(self, clock, save_takes):
         self.clock, self.save_takes, self.folder = clock, save_takes, "runs/x"

@@ -1,5 +1,6 @@
 """plumbing/options.py: defaults, presets, and contradictions that are said before anything runs."""
-from plumbing import disk, gluefiles
+from files import disk
+from plumbing import gluefiles
 from plumbing.cli import UserError
 from program import options
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import termios
 
-from plumbing import progress
+from program import progress
 
 import pytest
 from conftest import ROOT
@@ -160,7 +160,7 @@ def test_lines_on_stdout_stay_whole(clock, capsys):
 # A real stderr
 
 PROGRAM = """
-from plumbing import progress
+from program import progress
 with progress.bar(4, "step", "steps") as bar:
     for _ in range(4):
         bar.update()

@@ -2,7 +2,7 @@
 import json
 from types import SimpleNamespace
 
-from plumbing import progress
+from program import progress
 
 import pytest
 

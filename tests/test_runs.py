@@ -6,8 +6,9 @@ import shutil
 import subprocess
 import sys
 
-from plumbing import runs, wordpiece
+from plumbing import wordpiece
 from plumbing.cli import UserError
+from program import runfolder
 
 import pytest
 import torch
@@ -20,10 +21,10 @@ from torch import nn
 
 
 def test_other_settings_are_refused_and_named(tmp_path):
-    with runs.Run(tmp_path / "run", {"lr": 0.1, "seed": 0}) as run:
+    with runfolder.Run(tmp_path / "run", {"lr": 0.1, "seed": 0}) as run:
         run.write_record()
     with pytest.raises(UserError, match=r"lr was 0.1 and is now 0.2"):
-        with runs.Run(tmp_path / "run", {"lr": 0.2, "seed": 0}):
+        with runfolder.Run(tmp_path / "run", {"lr": 0.2, "seed": 0}):
             pass
 
 
@@ -38,26 +39,26 @@ def test_the_error_says_what_differs(new, message):
     old = {"seed": 0, "text_sha256": "a", "words_sha256": "a", "teacher_sha256": "a",
            "teacher_model": "2x128"}
     with pytest.raises(UserError, match=message):
-        runs.check_same_settings("runs/x", old, {**old, **new})
-    runs.check_same_settings("runs/x", old, dict(old))
+        runfolder.check_same_settings("runs/x", old, {**old, **new})
+    runfolder.check_same_settings("runs/x", old, dict(old))
 
 
 @pytest.mark.parametrize("more", [{}, {"model": "4x128", "lr": 0.2, "initializer_range": 0.1}])
 def test_a_larger_budget_is_told_why_the_run_cannot_go_on_and_what_can(tmp_path, more):
     old = {"flops_budget": 10 ** 10, "model": "2x128", "lr": 0.1, "initializer_range": 0.2}
-    with runs.Run(tmp_path / "run", old) as run:
+    with runfolder.Run(tmp_path / "run", old) as run:
         run.write_record()
     new = {**old, "flops_budget": 3 * 10 ** 10, **more}
     with pytest.raises(UserError, match="cannot go on to 3.00e10: finish it with its own --flops"):
-        runs.Run(tmp_path / "run", new).__enter__()
-    with runs.Run(tmp_path / "run", old) as run:
+        runfolder.Run(tmp_path / "run", new).__enter__()
+    with runfolder.Run(tmp_path / "run", old) as run:
         run.write_record(finished=True)
     with pytest.raises(UserError, match=f"learning rate .* --start-from {tmp_path}/run and anothe"):
-        runs.Run(tmp_path / "run", new).__enter__()
+        runfolder.Run(tmp_path / "run", new).__enter__()
     # A smaller budget, or another setting beside it, is no longer run.
     for other in ({"flops_budget": 10 ** 9}, {"seed": 1}):
         with pytest.raises(UserError, match="give the same settings"):
-            runs.Run(tmp_path / "run", {**new, **other}).__enter__()
+            runfolder.Run(tmp_path / "run", {**new, **other}).__enter__()
 
 
 def test_a_run_with_another_start_is_another_run():
@@ -67,20 +68,20 @@ def test_a_run_with_another_start_is_another_run():
     first, second = ({**started, "start_sha256": letter} for letter in "ab")
     for old, new in ((plain, first), (first, second), (second, plain)):
         with pytest.raises(UserError, match="began with other weights"):
-            runs.check_same_settings("runs/x", old, new)
-        runs.check_same_settings("runs/x", old, dict(old))
+            runfolder.check_same_settings("runs/x", old, new)
+        runfolder.check_same_settings("runs/x", old, dict(old))
 
 
 def test_the_same_text_at_another_place_is_the_same_run(tmp_path, capsys):
     old = {"text_sha256": "a", "data": ["a.txt"], "tokenizer": "teacher", "text_column": None}
     new = {"text_sha256": "a", "data": ["/b/a.txt"], "tokenizer": "./teacher", "text_column": "x"}
-    with runs.Run(tmp_path / "run", old) as run:
+    with runfolder.Run(tmp_path / "run", old) as run:
         run.write_record()
         run.save_checkpoint(10, {"w": torch.zeros(1)})
-    with runs.Run(tmp_path / "run", new) as run:
+    with runfolder.Run(tmp_path / "run", new) as run:
         assert run.load_checkpoint()[0] == 10
     with pytest.raises(UserError, match="data was .*a.txt.* and is now .*text_sha256 was a"):
-        runs.check_same_settings("runs/x", old, {**new, "text_sha256": "b"})
+        runfolder.check_same_settings("runs/x", old, {**new, "text_sha256": "b"})
 
 
 def test_tokenizers_that_differ_in_a_word_or_in_how_they_spell_have_other_fingerprints():
@@ -89,13 +90,13 @@ def test_tokenizers_that_differ_in_a_word_or_in_how_they_spell_have_other_finger
     swapped = wordpiece.wordpiece({**words, "[MASK]": words["b"], "b": words["[MASK]"]})
     cased = wordpiece.wordpiece(words)
     cased.normalizer = normalizers.BertNormalizer(lowercase=False)
-    assert len({runs.words_sha256(tokenizer) for tokenizer in (first, swapped, cased)}) == 3
-    assert runs.words_sha256(wordpiece.wordpiece(dict(reversed(words.items())))) == \
-        runs.words_sha256(first)
+    assert len({runfolder.words_sha256(tokenizer) for tokenizer in (first, swapped, cased)}) == 3
+    assert runfolder.words_sha256(wordpiece.wordpiece(dict(reversed(words.items())))) == \
+        runfolder.words_sha256(first)
 
 
 def test_a_run_of_an_earlier_version_does_not_say_its_words_and_goes_on():
-    assert runs.differences({"seed": 0}, {"seed": 0, "words_sha256": "a"}) == set()
+    assert runfolder.differences({"seed": 0}, {"seed": 0, "words_sha256": "a"}) == set()
 
 
 # --------------------------------------------------------------------------------------------------
@@ -105,8 +106,9 @@ def test_a_run_of_an_earlier_version_does_not_say_its_words_and_goes_on():
 def test_a_second_process_in_the_same_folder_is_refused_until_the_first_is_dead(tmp_path):
     text = """
 import sys, time
-from plumbing import runs, wordpiece
-with runs.Run(sys.argv[1], {}):
+from program import runfolder
+from plumbing import wordpiece
+with runfolder.Run(sys.argv[1], {}):
     print("locked", flush=True)
     time.sleep(60)
 """
@@ -115,9 +117,9 @@ with runs.Run(sys.argv[1], {}):
     with holder:
         assert holder.stdout.readline() == "locked\n"
         with pytest.raises(UserError, match="another process"):
-            runs.Run(tmp_path / "run", {}).__enter__()
+            runfolder.Run(tmp_path / "run", {}).__enter__()
         holder.kill()  # SIGKILL: it cannot tidy up, and yet the lock must not stay
-    with runs.Run(tmp_path / "run", {}):
+    with runfolder.Run(tmp_path / "run", {}):
         pass
 
 
@@ -125,28 +127,28 @@ def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     (tmp_path / ".precious.tmp").write_text("more")
     with pytest.raises(UserError, match="thesis.tex"):
-        runs.Run(tmp_path, {}).__enter__()
+        runfolder.Run(tmp_path, {}).__enter__()
     assert sorted(os.listdir(tmp_path)) == [".precious.tmp", "thesis.tex"]  # none gone, none new
 
 
 def test_what_a_process_left_that_died_while_it_wrote_is_removed(tmp_path):
     (tmp_path / ".run.json.123.tmp").write_text("{")
-    with runs.Run(tmp_path, {}):
+    with runfolder.Run(tmp_path, {}):
         assert os.listdir(tmp_path) == ["lock"]
 
 
 def test_a_run_that_fails_before_its_first_step_leaves_no_settings_behind(tmp_path):
     # Its error may ask for a smaller batch: the same folder takes it.
-    with pytest.raises(MemoryError), runs.Run(tmp_path / "run", {"batch_size": 32}):
+    with pytest.raises(MemoryError), runfolder.Run(tmp_path / "run", {"batch_size": 32}):
         raise MemoryError
-    with runs.Run(tmp_path / "run", {"batch_size": 16}) as run:
+    with runfolder.Run(tmp_path / "run", {"batch_size": 16}) as run:
         assert not run.finished and run.settings == {"batch_size": 16}
 
 
 def test_nothing_is_written_into_a_folder_that_was_made_again(tmp_path):
-    with runs.Run(tmp_path / "run", {}) as old:
+    with runfolder.Run(tmp_path / "run", {}) as old:
         shutil.rmtree(tmp_path / "run")
-        with runs.Run(tmp_path / "run", {}) as new:
+        with runfolder.Run(tmp_path / "run", {}) as new:
             with pytest.raises(UserError, match="removed or replaced"):
                 old.save_checkpoint(10, {"w": torch.zeros(1)})
             assert new.checkpoints() == []
@@ -155,8 +157,8 @@ def test_nothing_is_written_into_a_folder_that_was_made_again(tmp_path):
 def test_an_out_that_is_a_file_is_refused_before_anything_is_made(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written: .*file is a file"):
-        runs.check_out(tmp_path / "file" / "run")
-    runs.check_out(tmp_path / "new" / "run")
+        runfolder.check_out(tmp_path / "file" / "run")
+    runfolder.check_out(tmp_path / "new" / "run")
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -169,21 +171,21 @@ def test_a_damaged_record_is_one_clear_line(tmp_path):
     for text in ("", "{", "[1]", "null", '{"settings": 3}', json.dumps({"finished": True})):
         (tmp_path / "run" / "run.json").write_text(text)
         with pytest.raises(UserError, match="run.json is damaged"):
-            runs.Run(tmp_path / "run", {}).__enter__()
+            runfolder.Run(tmp_path / "run", {}).__enter__()
 
 
 def test_a_run_under_way_gets_its_damaged_record_back_from_a_checkpoint(tmp_path):
-    with runs.Run(tmp_path / "run", {"seed": 1}) as run:
+    with runfolder.Run(tmp_path / "run", {"seed": 1}) as run:
         run.write_record(micro_batch=7)
         run.save_checkpoint(2, {"w": torch.zeros(1)})
     (tmp_path / "run" / "run.json").write_text("{")
-    with runs.Run(tmp_path / "run", {"seed": 1}) as run:
+    with runfolder.Run(tmp_path / "run", {"seed": 1}) as run:
         assert run.record == {"finished": False, "settings": {"seed": 1}, "micro_batch": 7}
 
 
 @pytest.mark.parametrize("loss", ["damaged", "missing"])
 def test_a_record_from_a_checkpoint_is_announced_and_its_settings_count(tmp_path, capsys, loss):
-    with runs.Run(tmp_path / "run", {"lr": 0.1}) as run:
+    with runfolder.Run(tmp_path / "run", {"lr": 0.1}) as run:
         run.write_record(processes=3)
         run.save_checkpoint(10, {"w": torch.zeros(1)})
     path = tmp_path / "run" / "run.json"
@@ -191,12 +193,12 @@ def test_a_record_from_a_checkpoint_is_announced_and_its_settings_count(tmp_path
         path.write_text(path.read_text().replace("3", "4"))
     else:
         path.unlink()
-    with runs.Run(tmp_path / "run", {"lr": 0.1}) as run:
+    with runfolder.Run(tmp_path / "run", {"lr": 0.1}) as run:
         assert run.record["processes"] == 3
         assert f"run.json is {loss}: taken from the checkpoint" in capsys.readouterr().out
     path.unlink()
     with pytest.raises(UserError, match="lr was 0.1 and is now 0.2"):
-        runs.Run(tmp_path / "run", {"lr": 0.2}).__enter__()
+        runfolder.Run(tmp_path / "run", {"lr": 0.2}).__enter__()
     assert (tmp_path / "run" / "checkpoint-000000000010.safetensors").exists()
 
 
@@ -209,7 +211,7 @@ def names(paths):
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
-    with runs.Run(tmp_path / "run", {}) as run:
+    with runfolder.Run(tmp_path / "run", {}) as run:
         for step in (10, 20, 30):
             run.save_checkpoint(step, {"w": torch.full((8,), float(step))})
         assert names(run.checkpoints()) == ["checkpoint-000000000030.safetensors",
@@ -222,7 +224,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, capsys):
 
 
 def test_a_checkpoint_under_the_name_of_another_step_is_damaged(tmp_path, capsys):
-    with runs.Run(tmp_path / "run", {}) as run:
+    with runfolder.Run(tmp_path / "run", {}) as run:
         run.save_checkpoint(10, {"w": torch.zeros(1)})
         run.checkpoints()[0].rename(run.folder / "checkpoint-000000000020.safetensors")
         assert run.load_checkpoint() == (0, None)
@@ -230,7 +232,7 @@ def test_a_checkpoint_under_the_name_of_another_step_is_damaged(tmp_path, capsys
 
 
 def test_a_checkpoint_of_another_run_is_set_aside(tmp_path, capsys):
-    with runs.Run(tmp_path / "run", {"lr": 0.1}) as run:
+    with runfolder.Run(tmp_path / "run", {"lr": 0.1}) as run:
         run.save_checkpoint(10, {"w": torch.zeros(1)})
         run.settings = {"lr": 0.2}
         assert run.load_checkpoint() == (0, None)
@@ -240,16 +242,17 @@ def test_a_checkpoint_of_another_run_is_set_aside(tmp_path, capsys):
 
 def test_a_checkpoint_that_cannot_be_read_is_not_given_up(tmp_path):
     # Too little memory is not damage: the same command continues when there is more.
-    with runs.Run(tmp_path / "run", {}) as run:
+    with runfolder.Run(tmp_path / "run", {}) as run:
         run.save_checkpoint(10, {"w": torch.zeros(20_000_000)})
     text = """
 import resource, sys
-from plumbing import runs, wordpiece
+from program import runfolder
+from plumbing import wordpiece
 import safetensors, torch
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + 20_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-with runs.Run(sys.argv[1], {}) as run:
+with runfolder.Run(sys.argv[1], {}) as run:
     run.load_checkpoint()
 """
     done = subprocess.run([sys.executable, "-c", text, str(tmp_path / "run")], cwd=ROOT,
@@ -261,7 +264,7 @@ with runs.Run(sys.argv[1], {}) as run:
 
 def test_a_users_own_file_is_not_a_checkpoint(tmp_path):
     own = ["checkpoint-best.safetensors", "checkpoint-last.safetensors"]
-    with runs.Run(tmp_path / "run", {}) as run:
+    with runfolder.Run(tmp_path / "run", {}) as run:
         for name in own:
             (run.folder / name).write_text("mine")
         for step in (1, 2, 3):
@@ -290,13 +293,13 @@ def test_a_restored_learner_takes_the_same_next_step_bit_for_bit(tmp_path):
     learner = Small(seed=0)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=0.1)
     learner.step(optimizer)
-    state = runs.checkpoint(learner, optimizer, 1.5, torch.tensor([2.0, 3.0]), 4)
-    with runs.Run(tmp_path / "run", {}) as run:
+    state = runfolder.checkpoint(learner, optimizer, 1.5, torch.tensor([2.0, 3.0]), 4)
+    with runfolder.Run(tmp_path / "run", {}) as run:
         run.save_checkpoint(1, state)
         loaded = run.load_checkpoint()
     restored = Small(seed=1)
     its_optimizer = torch.optim.AdamW(restored.parameters(), lr=0.1)
-    step, seconds, sums, logged = runs.restore(loaded, restored, its_optimizer)
+    step, seconds, sums, logged = runfolder.restore(loaded, restored, its_optimizer)
     assert (step, seconds, sums.tolist(), logged) == (1, 1.5, [2.0, 3.0], 4)
     learner.step(optimizer)
     restored.step(its_optimizer)
@@ -308,7 +311,7 @@ def test_without_a_checkpoint_a_learner_stays_as_it_is():
     learner = Small(seed=0)
     before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
     optimizer = torch.optim.AdamW(learner.parameters())
-    step, seconds, sums, logged = runs.restore((0, None), learner, optimizer)
+    step, seconds, sums, logged = runfolder.restore((0, None), learner, optimizer)
     assert (step, seconds, sums.tolist(), logged) == (0, 0.0, [], 0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in learner.state_dict().items())
 
@@ -318,7 +321,7 @@ def test_without_a_checkpoint_a_learner_stays_as_it_is():
 
 
 def test_the_log_is_rewound_to_the_checkpoint_whatever_became_of_it(tmp_path):
-    with runs.Run(tmp_path / "run", {}) as run:
+    with runfolder.Run(tmp_path / "run", {}) as run:
         for step in (1, 2, 3):
             run.log(step=step, loss=1.0)
             if step == 2:
@@ -328,7 +331,7 @@ def test_the_log_is_rewound_to_the_checkpoint_whatever_became_of_it(tmp_path):
     torn = whole + '{"step": 4, "lo'
     for text in (whole, torn, whole.replace("1.0", "1.5"), "", "\0" * 100):
         path.write_text(text)
-        with runs.Run(tmp_path / "run", {}) as run:
+        with runfolder.Run(tmp_path / "run", {}) as run:
             run.load_checkpoint()
             run.rewind_log()
             assert run.read_log() == [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 1.0}]

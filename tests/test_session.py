@@ -3,9 +3,10 @@ micro-batch."""
 
 from types import SimpleNamespace
 
-from plumbing import hardware, runs
+from plumbing import hardware
 from plumbing.cli import UserError
 from plumbing.session import Session
+from program import runfolder
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ def test_a_run_has_its_folder_and_nobody_else_has_it(session, tmp_path):
     with session.open_run(folder, {"seed": 0}) as run:
         assert run.record == {"finished": False, "settings": {"seed": 0}}
         with pytest.raises(UserError, match="another process"):
-            runs.Run(folder, {"seed": 0}).__enter__()
+            runfolder.Run(folder, {"seed": 0}).__enter__()
 
 
 def test_the_run_of_a_dry_run_writes_nothing(session, tmp_path):

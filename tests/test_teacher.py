@@ -2,7 +2,8 @@
 before anything is trained."""
 import json
 
-from plumbing import disk, teacher, wordpiece
+from files import disk
+from plumbing import teacher, wordpiece
 from plumbing.cli import UserError
 from plumbing.teacher import check_pair, load_teacher, shared_tokenizer, tokenizer_of
 

@@ -4,7 +4,8 @@ import subprocess
 import sys
 import unicodedata
 
-from plumbing import disk, text, tokens, wordpiece
+from files import disk
+from plumbing import text, tokens, wordpiece
 from plumbing.cli import UserError
 
 import numpy as np

@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from plumbing import disk, hardware
+from files import disk
+from plumbing import hardware
 from plumbing.parallel import Processes
 from plumbing.session import Session
 from plumbing.teacher import load_teacher, tokenizer_of
@@ -776,10 +777,10 @@ def kill_in_the_loop(process, seconds):
 DIES = """
 import math, os, signal
 import train
-from plumbing import monitor, runs
+from program import monitor, runfolder
 
 monitor.SAVING_SHARE = math.inf
-real_save, real_batch = runs.Run.save_checkpoint, train.masked_batch
+real_save, real_batch = runfolder.Run.save_checkpoint, train.masked_batch
 saves, batches = [], []
 
 def save(*arguments):
@@ -793,7 +794,7 @@ def masked_batch(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return real_batch(*arguments)
 
-runs.Run.save_checkpoint, train.masked_batch = save, masked_batch
+runfolder.Run.save_checkpoint, train.masked_batch = save, masked_batch
 train.main()
 """
 

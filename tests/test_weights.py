@@ -5,7 +5,8 @@ import tarfile
 import zipfile
 from collections import OrderedDict
 
-from plumbing import disk, weights, wordpiece
+from files import disk
+from plumbing import weights, wordpiece
 from plumbing.cli import UserError
 
 import huggingface_hub

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 
-from plumbing import disk
+from files import disk
 from plumbing.cli import UserError
 
 from children import Child

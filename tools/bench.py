@@ -23,7 +23,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-from plumbing import cli, disk, gluefiles, hardware
+from files import disk
+from plumbing import cli, gluefiles, hardware
 from plumbing.cli import UserError
 from plumbing.parallel import forward_backward
 from plumbing.session import Session

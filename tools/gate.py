@@ -13,7 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from plumbing import cli, disk, gluefiles, gluejson, wordpiece
+from files import disk
+from plumbing import cli, gluefiles, gluejson, wordpiece
 from plumbing.cli import UserError
 from plumbing.huggingface import read_config
 

@@ -10,7 +10,8 @@ figure where that one ended.
 """
 from pathlib import Path
 
-from plumbing import cli, disk
+from files import disk
+from plumbing import cli
 from plumbing.cli import UserError
 
 from reporting import curves, folders

@@ -17,7 +17,8 @@ import sys
 import warnings
 from typing import NamedTuple
 
-from plumbing import cli, disk, text, wordpiece
+from files import disk
+from plumbing import cli, text, wordpiece
 from plumbing.cli import UserError
 from plumbing.teacher import fetch
 
