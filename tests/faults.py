@@ -16,6 +16,7 @@ Linux only (fork, /proc). The kinds that mount a small disk need root; the table
 not possible.
 """
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -34,6 +35,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from files import disk
+from program import runfolder
 
 import children
 import inputs
@@ -50,6 +52,13 @@ def some_operation(lane, job):
     return lane.random.randint(1, 12 if job == "glue" else 60)
 
 
+def must_be_clear(child, *, unless=False):
+    """Waits for a child. Raises Wrong where its end is not clear. unless: it may be so."""
+    child.wait()
+    if child.complaint and not unless and not child.killed:
+        raise Wrong(f"{child.line}: {child.complaint}")
+
+
 def kill(lane):
     """SIGKILL at random moments and at random operations on files. Every third run tokenizes anew.
     """
@@ -63,9 +72,7 @@ def kill(lane):
             child = lane.start(job, out, environment=environment)
             time.sleep(draw.uniform(0, 0.5))
             child.send(signal.SIGKILL)
-        child.wait()
-        if not child.killed and child.complaint:
-            raise Wrong(f"{child.line}: {child.complaint}")
+        must_be_clear(child)
         kills += child.killed
     lane.must_end_alike(job, out, environment=environment)
     return kills
@@ -88,8 +95,8 @@ def kill_compare(lane):
     if child.wait(900) or child.complaint:
         raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}{child.out[-500:]}")
     for folder in (out / "cells").iterdir():
-        job = folder.name.split("-")[0]
-        if "weights" in lane.differences(job, folder):
+        wanted = lane.base / folder.name.split("-")[0]
+        if len({(path / "model.safetensors").read_bytes() for path in (folder, wanted)}) > 1:
             raise Lost(f"{child.line}: {folder.name} ended with other weights")
     shutil.rmtree(out)
     return 1
@@ -117,10 +124,7 @@ def power(lane):
     for _ in range(cuts):
         inside = PowerLoss(some_operation(lane, job), draw.random() < 0.5, [out, cache],
                            draw.random())
-        child = lane.start(job, out, inside=inside, environment=environment)
-        child.wait()
-        if not child.killed and child.complaint:
-            raise Wrong(f"{child.line}: {child.complaint}")
+        must_be_clear(lane.start(job, out, inside=inside, environment=environment))
     lane.must_end_alike(job, out, environment=environment)
     return cuts
 
@@ -130,45 +134,27 @@ def power(lane):
 
 
 def spoil(draw, path):
-    """Damages a file at random. Returns what was done to it."""
-    data = bytearray(path.read_bytes())
+    """Damages a file at random. Returns what was done to it.
+
+    A file of JSON is damaged as disks do it, by whole sectors: another digit in it would be a
+    number like any other, and no program can notice it."""
+    data = path.read_bytes()
     at = draw.randrange(len(data)) if data else 0
-    kind = draw.choice(["bit", "bytes", "zeros", "cut", "grown", "empty", "noise"])
     n = min(draw.randint(1, 64), len(data) - at)
-    if kind == "bit" and data:
-        data[at] ^= 1 << draw.randrange(8)
-    elif kind == "bytes":
-        data[at:at + n] = draw.randbytes(n)
-    elif kind == "zeros":
-        data[at:at + n] = bytes(n)
-    elif kind == "cut":
-        del data[at:]
-    elif kind == "empty":
-        del data[:]
-    elif kind == "noise":
-        data = bytearray(draw.randbytes(draw.randint(1, 5000)))
-    else:
-        data += draw.randbytes(draw.randint(1, 100))
-    path.write_bytes(data)
+    kinds = {"zeros": data[:at] + bytes(n) + data[at + n:], "cut": data[:at], "empty": b"",
+             "noise": draw.randbytes(draw.randint(1, 5000)),
+             "grown": data + draw.randbytes(draw.randint(1, 100))}
+    if path.suffix != ".json":
+        flipped = bytes([byte ^ 1 << draw.randrange(8) for byte in data[at:at + 1]])
+        kinds |= {"bit": data[:at] + flipped + data[at + 1:],
+                  "bytes": data[:at] + draw.randbytes(n) + data[at + n:]}
+    kind = draw.choice(sorted(kinds))
+    path.write_bytes(kinds[kind])
     return f"{kind} at {at} of {path.name}"
 
 
 DAMAGED = {"cache": ["scratch"], "teacher": ["kd", "minilm", "glue"], "scores": ["glue"],
            "under way": ["scratch", "kd", "minilm"], "finished": ["scratch", "kd", "minilm"]}
-
-
-def victim_of(lane, kind, job, out):
-    """The folder in which a file is damaged: a copy of the cache or of the teacher, or `out`, in
-    which a run has been killed, or has finished."""
-    if kind == "cache":
-        return Path(shutil.copytree(lane.base / "cache", lane.new("cache")))
-    if kind == "teacher":
-        return Path(shutil.copytree(lane.teacher, lane.new("teacher")))
-    if kind == "under way":
-        lane.start(job, out, inside=Kill(lane.random.randint(12, 40))).wait()
-    else:
-        shutil.copytree(lane.base / job, out)
-    return out
 
 
 def damage(lane):
@@ -177,22 +163,22 @@ def damage(lane):
     draw, out = lane.random, lane.new()
     kind = draw.choice(list(DAMAGED))
     job = draw.choice(DAMAGED[kind])
-    victim = victim_of(lane, kind, job, out)
-    if kind == "under way" and json.loads((out / "run.json").read_text())["finished"]:
-        kind = "finished"
+    victim = lane.new("victim") if kind in ("cache", "teacher") else out
+    if kind == "under way":
+        lane.start(job, out, inside=Kill(draw.randint(12, 40))).wait()
+        if disk.read_json(out / "run.json").get("finished"):
+            kind = "finished"
+    else:
+        shutil.copytree(lane.base / (kind if victim != out else job), victim)
     file = draw.choice(sorted(path for path in victim.rglob("*") if path.is_file()))
     what = f"{spoil(draw, file)} ({kind})"
     step = undisturbed.saved(job, out) if kind == "under way" else 0
     line = lane.line_with(job, victim) if kind == "teacher" else lane.lines[job]
     environment = {"ISOFLOP_CACHE": str(victim)} if kind == "cache" else {}
     child = Child(*line, "--out", out, environment=environment)
-    child.wait()
-    if child.complaint:
-        raise Wrong(f"{what}: {child.line}: {child.complaint}")
-    if child.status and kind == "cache":
-        raise Lost(f"{what}: {child.line}: {child.err[-300:]}, though the text is there")
-    if child.status and step:
-        raise Lost(f"{what}: {child.line}: {child.err[-300:]}, though step {step} is saved")
+    must_be_clear(child)
+    if child.status and (kind == "cache" or step):
+        raise Lost(f"{what}: {child.line}: {child.err[-300:]}, though all is there (step {step})")
     if kind == "finished":
         finished_must_be_checked(lane, job, out, child, file, what)
     elif child.status == 0:
@@ -211,9 +197,7 @@ def finished_must_be_checked(lane, job, out, child, file, what):
     if child.status == 0 and prints != wanted:
         raise Lost(f"{what}: prints {prints}\ninstead of {wanted}")
     user = Child("glue.py", out, *lane.lines["glue"][2:], "--out", lane.new())
-    user.wait()
-    if user.complaint:
-        raise Wrong(f"{what}: {user.line}: {user.complaint}")
+    must_be_clear(user)
     if user.status == 0 and file.name in ("model.safetensors", "config.json", "tokenizer.json"):
         raise Lost(f"{what}: {user.line}: scored a damaged model")
 
@@ -222,19 +206,16 @@ def finished_must_be_checked(lane, job, out, child, file, what):
 # Disks and folders
 
 
-class SmallDisk:
-    """`with SmallDisk(lane, size) as disk`: a folder on a disk of its own."""
-
-    def __init__(self, lane, kilobytes):
-        self.folder, self.kilobytes = lane.new("disk"), kilobytes
-
-    def __enter__(self):
-        self.folder.mkdir()
-        mount(self.folder, f"size={self.kilobytes}k")
-        return self.folder
-
-    def __exit__(self, *_):
-        subprocess.run(["umount", "-l", self.folder], check=True)
+@contextlib.contextmanager
+def small_disk(lane, kilobytes):
+    """A folder on a disk of its own."""
+    folder = lane.new("disk")
+    folder.mkdir()
+    mount(folder, f"size={kilobytes}k")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def mount(folder, options):
@@ -254,97 +235,68 @@ def can_mount():
 def full_disk(lane):
     """A disk that is too small, at whichever write; then there is room."""
     job = lane.any_job()
-    size = 4 * lane.random.randrange(1, 60 if job == "glue" else 300)
-    with SmallDisk(lane, size) as small:
+    with small_disk(lane, 4 * lane.random.randrange(1, 60 if job == "glue" else 300)) as small:
         in_cache = lane.random.random() < 0.5
         environment = {"ISOFLOP_CACHE": str(small / "cache")} if in_cache else {}
         child = lane.start(job, small / "run", environment=environment)
-        child.wait()
-        if child.complaint or child.status and "No space" not in child.err:
-            raise Wrong(f"{size} KB: {child.line}: {child.complaint or child.err[-500:]}")
+        must_be_clear(child)
+        if child.status and "No space" not in child.err:
+            raise Wrong(f"{child.line}: {child.err[-500:]}")
         mount(small, "remount,size=64m")
         lane.must_end_alike(job, small / "run", environment=environment)
     return 1
 
 
-# What happens to a run's folder, or to the teacher beside it, while the run is interrupted. Each
-# function takes (lane, job, out).
+# What happens to a run's folder, or to the teacher beside it, while the run is interrupted.
+ENDS = ("read-only", "a file", "a loop", "another run")  # no command may go on after these
+CHANGES = (*ENDS, "gone", "emptied", "no teacher", "another teacher", "a folder for a file")
 
 
-def read_only(lane, job, out):
-    mount(out.parent, "remount,ro")
-
-
-def gone(lane, job, out):
-    shutil.rmtree(out)
-
-
-def emptied(lane, job, out):
-    shutil.rmtree(out)
-    out.mkdir()
-
-
-def a_file(lane, job, out):
-    shutil.rmtree(out)
-    out.write_text("not a folder")
-
-
-def a_loop(lane, job, out):
-    shutil.rmtree(out)
-    out.symlink_to(out)
-
-
-def another_run(lane, job, out):
-    shutil.rmtree(out)
-    shutil.copytree(lane.base / ("kd" if job == "scratch" else "scratch"), out)
-
-
-def no_teacher(lane, job, out):
-    shutil.rmtree(out.parent / "teacher")
-
-
-def another_teacher(lane, job, out):
-    no_teacher(lane, job, out)
-    # Not scratch's model: that is the teacher itself, made by the same command.
-    shutil.copytree(lane.base / "kd", out.parent / "teacher")
-
-
-def folder_for_a_file(lane, job, out):
-    victim = lane.random.choice(sorted(out.iterdir()))
-    victim.unlink()
-    victim.mkdir()
-
-
-CHANGES = (read_only, gone, emptied, a_file, a_loop, another_run, no_teacher, another_teacher,
-           folder_for_a_file)
-FATAL = (read_only, a_file, a_loop, another_run)  # no command may go on after these
+def change_folder(lane, change, job, out):
+    """Makes one of the CHANGES to the folder `out` of an interrupted run of a job."""
+    teacher = out.parent / "teacher"
+    if change == "read-only":
+        mount(out.parent, "remount,ro")
+    elif change == "a folder for a file":
+        victim = lane.random.choice(sorted(out.iterdir()))
+        victim.unlink()
+        victim.mkdir()
+    else:
+        shutil.rmtree(teacher if "teacher" in change else out)
+    if change == "a file":
+        out.write_text("not a folder")
+    elif change == "a loop":
+        out.symlink_to(out)
+    elif change == "emptied":
+        out.mkdir()
+    elif change == "another run":
+        shutil.copytree(lane.base / ("kd" if job == "scratch" else "scratch"), out)
+    elif change == "another teacher":  # scratch's model is the teacher itself
+        shutil.copytree(lane.base / "kd", teacher)
 
 
 def folders(lane):
     """Between start and resume a folder becomes read-only, goes away, or is another one's."""
     job, change = lane.random.choice(["scratch", "kd"]), lane.random.choice(CHANGES)
-    with SmallDisk(lane, 2 ** 16) as small:
-        out, teacher = small / "run", small / "teacher"
-        shutil.copytree(lane.teacher, teacher)
-        line = [*lane.line_with(job, teacher), "--out", out]
+    with small_disk(lane, 2 ** 16) as small:
+        out = small / "run"
+        shutil.copytree(lane.teacher, small / "teacher")
+        line = [*lane.line_with(job, small / "teacher"), "--out", out]
         Child(*line, inside=Kill(lane.random.randint(6, 50))).wait()
         begun = (out / "run.json").exists()
-        change(lane, job, out)
+        change_folder(lane, change, job, out)
         child = Child(*line)
-        child.wait()
-        if child.complaint:
-            raise Wrong(f"{change.__name__}: {child.line}: {child.complaint}")
-        other_student = change is another_teacher and job == "kd" and begun
-        if child.status == 0 and (change in FATAL or other_student):
-            raise Wrong(f"{change.__name__}: {child.line}: it did not notice")
-        if child.status == 0 and change is not another_teacher:
-            lane.must_equal(job, out, f"{change.__name__}: {child.line}")
-        if change is read_only:
+        must_be_clear(child)
+        other_student = change == "another teacher" and job == "kd" and begun
+        if child.status == 0 and (change in ENDS or other_student):
+            raise Wrong(f"{change}: {child.line}: it did not notice")
+        if change == "read-only":
             mount(small, "remount,rw")
-            again = Child(*line)
-            if again.wait():
-                raise Lost(f"{change.__name__}: {again.line}: {again.err[-500:]}")
-            lane.must_equal(job, out, f"{change.__name__}: {again.line}")
+            child = Child(*line)
+            if child.wait():
+                raise Lost(f"{change}: {child.line}: {child.err[-500:]}")
+        if child.status == 0 and change != "another teacher":
+            lane.must_equal(job, out, f"{change}: {child.line}")
     return 1
 
 
@@ -352,35 +304,29 @@ def folders(lane):
 # Numbers that are none
 
 
-class SpoilBackward:
-    """In a child: at the n-th backward pass, counted from 0, one gradient or one weight becomes
-    `value`."""
+def spoiled_backward(n, value, what):
+    """What a child does first so that at the n-th backward pass, counted from 0, one gradient or
+    one weight becomes `value`."""
+    train, passes = sys.modules["train"], iter(range(10 ** 9))
+    real = train.forward_backward
 
-    def __init__(self, n, value, what):
-        self.n, self.value, self.what, self.calls = n, value, what, 0
-
-    def __call__(self):
-        train = sys.modules["train"]
-        self.real, train.forward_backward = train.forward_backward, self.backward
-
-    def backward(self, learner, *rest):
-        terms = self.real(learner, *rest)
-        if self.calls == self.n:
+    def backward(learner, *rest):
+        terms = real(learner, *rest)
+        if next(passes) == n:
             trained = [p for p in learner.model.layers.parameters() if p.grad is not None]
-            parameter = random.Random(self.n).choice(trained)
-            tensor = parameter.data if self.what == "weights" else parameter.grad
-            tensor.view(-1)[0] = self.value
-        self.calls += 1
+            parameter = random.Random(n).choice(trained)
+            tensor = parameter.data if what == "weights" else parameter.grad
+            tensor.view(-1)[0] = value
         return terms
+    return lambda: setattr(train, "forward_backward", backward)
 
 
 def spoiled_teacher(lane, value):
     """A copy of the teacher with one weight of an encoder layer changed to `value`."""
-    teacher = lane.new("teacher")
-    shutil.copytree(lane.teacher, teacher)
+    teacher = Path(shutil.copytree(lane.teacher, lane.new("teacher")))
     (teacher / "run.json").unlink()
-    tensors, _ = disk.load_tensors(teacher / "model.safetensors")
-    name = lane.random.choice([name for name in tensors if "encoder" in name])
+    tensors = disk.load_tensors(teacher / "model.safetensors")
+    name = lane.random.choice(sorted(name for name in tensors if "encoder" in name))
     tensors[name].view(-1)[0] = value
     disk.save_tensors(teacher / "model.safetensors", tensors)
     return teacher
@@ -389,27 +335,24 @@ def spoiled_teacher(lane, value):
 def not_a_number(lane):
     """NaN and infinity in a gradient, in the weights, in the teacher."""
     draw, out = lane.random, lane.new()
-    place, job = draw.choice(["gradient", "weights", "teacher"]), some_training(lane)
+    place, job = draw.choice(["gradient", "weights", "teacher"]), lane.any_job(but="glue")
     value, n = float(draw.choice(["nan", "inf", "-inf"])), draw.randint(0, 12)
     line, inside = lane.lines[job], None
     if place == "teacher" and job != "scratch":
         line = lane.line_with(job, spoiled_teacher(lane, value))
     else:
-        inside = SpoilBackward(n, value, place)
+        inside = spoiled_backward(n, value, place)
     what = f"{place} {value} {n}"
     child = Child(*line, "--out", out, inside=inside)
     if child.wait() != 2 or child.complaint:
         raise Wrong(f"{what}: {child.line}: {child.complaint or 'it did not notice'}")
-    for path in out.glob("checkpoint*"):
-        if not all(tensor.isfinite().all() for tensor in disk.load_tensors(path)[0].values()):
+    for path in runfolder.checkpoints(out):
+        weights = runfolder.read_checkpoint(path)["learner"].values()
+        if not all(tensor.isfinite().all() for tensor in weights):
             raise Lost(f"{what}: {child.line}: {path.name} holds it")
     if inside:  # the next time nothing is spoiled: the last good checkpoint goes on
         lane.must_end_alike(job, out)
     return 1
-
-
-def some_training(lane):
-    return lane.random.choice(["scratch", "kd", "minilm"])
 
 
 # --------------------------------------------------------------------------------------------------
@@ -432,10 +375,10 @@ def two_at_once(lane):
         pair.append(lane.start(job, out, environment=environment))
         time.sleep(draw.choice([0, draw.uniform(0, 0.3)]))
     for child in pair:
-        child.wait()
+        must_be_clear(child)
         may_be_refused = kind != "cache" and "another process is working" in child.err
-        if child.complaint or child.status and not may_be_refused:
-            raise Wrong(f"{kind}: {child.line}: {child.complaint or child.err[-500:]}")
+        if child.status and not may_be_refused:
+            raise Wrong(f"{kind}: {child.line}: {child.err[-500:]}")
     if all(child.status for child in pair):
         raise Wrong(f"{kind}: {pair[0].line}: neither won")
     for out in sorted(set(outs)):
@@ -456,7 +399,7 @@ def start_ranks(line, **environment):
 
 def ranks(lane):
     """One of two processes of a run is killed, or stopped without dying."""
-    draw, out, job = lane.random, lane.new(), some_training(lane)
+    draw, out, job = lane.random, lane.new(), lane.any_job(but="glue")
     words = ["0" if word == "0.1" else word for word in lane.lines[job]]  # --dropout
     line = [*words, "--dtype", "fp32", "--out"]
     victim, signum = draw.randrange(2), draw.choice([signal.SIGKILL, signal.SIGSTOP])
@@ -471,8 +414,7 @@ def ranks(lane):
     pair[victim].send(signal.SIGKILL)
     pair[victim].wait()
     if other.complaint or other.status and "has died or hangs" not in other.err:
-        name = signal.Signals(signum).name
-        raise Wrong(f"{name}: {other.line}: {other.complaint or other.err[-500:]}")
+        raise Wrong(f"{signum.name}: {other.line}: {other.complaint or other.err[-500:]}")
     # Nobody is disturbed from here on: they get all the patience that a slow machine may need.
     again = start_ranks([*line, out]) if draw.random() < 0.5 else [Child(*line, out)]
     for child in again:
@@ -481,8 +423,7 @@ def ranks(lane):
     plain = lane.folder / f"{job}-plain"
     if not (plain / "README.md").exists():
         Child(*line, plain).wait()
-    weights, wanted = (disk.load_tensors(folder / "model.safetensors")[0]
-                       for folder in (out, plain))
+    weights, wanted = (disk.load_tensors(folder / "model.safetensors") for folder in (out, plain))
     if not all((weights[name] - wanted[name]).abs().max() < 1e-4 for name in wanted):
         raise Lost(f"{again[0].line}: ended with other weights than one process")
     shutil.rmtree(out)
@@ -541,17 +482,10 @@ def results_of(base, number):
 def fork_lane(*arguments):
     """The process id of a lane."""
     pid = os.fork()
-    if pid:
-        return pid
-    status = 1
-    try:
+    if pid == 0:
         children.die_with_parent()
-        run_lane(*arguments)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
+        os._exit(children.exit_code(lambda: run_lane(*arguments)))
+    return pid
 
 
 def print_table(lanes, kinds, possible):
@@ -587,8 +521,7 @@ def main():
         undisturbed.build(base)
         pids = [fork_lane(base, number, 60 * args.minutes, args.seed, possible)
                 for number in range(args.lanes)]
-        statuses = [os.waitpid(pid, 0)[1] for pid in pids]
-        if any(statuses):
+        if any([os.waitpid(pid, 0)[1] for pid in pids]):
             sys.exit("a lane of the campaign failed; it said why above")
         lanes = [json.loads(results_of(base, number).read_text()) for number in range(args.lanes)]
     sys.exit(int(print_table(lanes, args.only, possible)))
