@@ -7,9 +7,8 @@ It starts in milliseconds, so that a campaign can disturb thousands of them. Lin
     child = Child("train.py", "--flops", "1e9", "--out", folder, inside=Kill(at=7))
     child.wait()          # its exit status; child.out and child.err are what it printed
 
-Signals follow two rules. A signal goes to a child of this process that has not been waited for yet:
-until then the system gives its number to nobody else. And a child that was told to stop may end
-with 143, however slow the machine is; no other child may.
+A signal goes to a child of this process that has not been waited for yet: until then the system
+gives its number to nobody else.
 """
 import ctypes
 import importlib
@@ -46,23 +45,33 @@ def prepare():
     sys.modules["torch"].set_num_threads(1)
 
 
-def die_with_parent():
-    """Asks the system to kill this process when its parent ends, so that nothing of a campaign goes
-    on that was itself killed."""
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
-def exit_code(work):
-    """Does some work in a forked process, and returns its exit status, whatever it raises."""
+def fork(work, files=()):
+    """The number of a process that does some work, and ends when this one does: nothing goes on of
+    a campaign that was itself killed. files: what becomes its stdin, stdout and stderr."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
     try:
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+        for descriptor, file in enumerate(files):
+            os.dup2(file.fileno(), descriptor)
+        if files:
+            sys.stdout, sys.stderr = (open(descriptor, "w", errors="replace", closefd=False)
+                                      for descriptor in (1, 2))
         work()
-        return 0
+        status = 0
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
-        return 1
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
 
 
 class Child:
@@ -74,11 +83,9 @@ class Child:
     def __init__(self, program, *arguments, inside=None, environment=(), folder=ROOT):
         self.line = f"python {program} {' '.join(map(str, arguments))}"
         self.files = [tempfile.TemporaryFile("w+", errors="replace") for _ in range(2)]
-        self.status, self.out, self.err, self.memory = None, "", "", 0
-        self.told_to_stop = self.hangs = False
+        self.status, self.out, self.err, self.memory, self.hangs = None, "", "", 0, False
 
         def work():
-            die_with_parent()
             os.setsid()  # no signal to its group reaches another child
             os.environ.update(environment)
             os.chdir(folder)
@@ -92,24 +99,8 @@ class Child:
         # A signal waits until the child has forgotten the handlers of this process. One of them may
         # raise, and the child would go on as a second copy of this process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, cli.SIGNALS)
-        self.pid = os.fork()
-        if self.pid == 0:
-            self.run(work)
+        self.pid = fork(work, [open(os.devnull), *self.files])
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-    def run(self, work):
-        """What the child does: it has nothing to read, prints into `files`, and never returns."""
-        try:
-            for descriptor, file in enumerate((open(os.devnull), *self.files)):
-                os.dup2(file.fileno(), descriptor)
-            sys.stdout = open(1, "w", errors="replace", closefd=False)
-            sys.stderr = open(2, "w", errors="replace", closefd=False)
-            status = exit_code(work)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-        finally:
-            os._exit(1)
 
     def running(self):
         """Whether it has not ended yet. Once it has, it is waited for, and `status` is a number."""
@@ -137,21 +128,16 @@ class Child:
 
     def wait(self, seconds=300):
         """Its exit status, negative after a signal. One that takes longer hangs, and is killed."""
-        if not self.ends_within(seconds):
-            self.hangs = True
-            self.send(signal.SIGKILL)
-            self.ends_within(300)
+        self.hangs = not self.ends_within(seconds)
+        if self.hangs:
+            self.end()
         return self.status
 
-    def stop(self, seconds=120):
-        """Tells it to stop, and waits for its end. SIGTERM is sent again and again, since an import
-        may swallow one."""
-        self.told_to_stop = True
-        end = time.monotonic() + seconds
-        while self.running() and time.monotonic() < end:
-            self.send(signal.SIGTERM)
-            self.ends_within(min(3, seconds))
-        self.wait(0)
+    def end(self):
+        """Kills it, and what it has started."""
+        if self.running():
+            os.killpg(self.pid, signal.SIGKILL)
+            self.ends_within(300)
 
     @property
     def killed(self):
@@ -160,17 +146,14 @@ class Child:
 
     @property
     def complaint(self):
-        """Why its end is not a clear one, or None. Clear ends are status 0, status 2 after a line
-        `error: ...`, and SIGTERM's of a child that was told to stop."""
+        """Why its end is not a clear one, or None. Clear ends are status 0, and status 2 after a
+        line `error: ...`."""
         if self.hangs:
             return "it hangs"
-        last = (self.err.strip().splitlines() or [""])[-1]
-        # A program says 128 + SIGTERM. Before it has begun, the signal itself ends it.
-        stopped = self.told_to_stop and self.status in (128 + signal.SIGTERM, -signal.SIGTERM)
-        refused = self.status == 2 and last.startswith("error: ")
-        if "Traceback" in self.err + self.out or not (self.status == 0 or refused or stopped):
-            return f"status {self.status}: {self.err[-1500:]}"
-        return None
+        refused = self.status == 2 and self.err.strip().split("\n")[-1].startswith("error: ")
+        if (self.status == 0 or refused) and "Traceback" not in self.err + self.out:
+            return None
+        return f"status {self.status}: {self.err[-1500:]}"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -221,26 +204,23 @@ class PowerLoss(Kill):
         self.roots, self.random = roots, random.Random(seed)
         self.contents = {}  # {inode: what is surely on the disk of this file}
         self.names = {}     # {folder: {name: inode}, what is surely on the disk of this folder}
-        for folder, files in self.folders():
-            for path in (folder, *(os.path.join(folder, name) for name in files)):
+        for root in roots:
+            for path in (root, *root.rglob("*")):
                 self.synced(path)
-
-    def folders(self):
-        """[(folder, names of its files)] below the roots."""
-        return [(folder, files) for root in self.roots for folder, _, files in os.walk(root)]
 
     def synced(self, path):
         if os.path.isdir(path):
             files = [entry for entry in os.scandir(path) if entry.is_file()]
-            self.names[path] = {entry.name: entry.inode() for entry in files}
+            self.names[str(path)] = {entry.name: entry.inode() for entry in files}
         elif os.path.isfile(path):
             self.contents[os.stat(path).st_ino] = Path(path).read_bytes()
 
     def crash(self):
-        for folder, files in self.folders():
-            durable = self.names.get(folder, {})
-            for name in sorted(durable.keys() | set(files)):
-                self.cut(Path(folder, name), durable.get(name))
+        for root in self.roots:
+            for folder, _, files in list(os.walk(root)):
+                durable = self.names.get(folder, {})
+                for name in sorted(durable.keys() | set(files)):
+                    self.cut(Path(folder, name), durable.get(name))
         super().crash()
 
     def cut(self, path, durable_inode):

@@ -20,7 +20,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import shlex
 import shutil
 import signal
@@ -30,6 +29,7 @@ import sys
 import tempfile
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -52,11 +52,11 @@ def some_operation(lane, job):
     return lane.random.randint(1, 12 if job == "glue" else 60)
 
 
-def must_be_clear(child, *, unless=False):
-    """Waits for a child. Raises Wrong where its end is not clear. unless: it may be so."""
+def must_be_clear(child, what=""):
+    """Waits for a child. Raises Wrong where it ends neither clearly nor by SIGKILL."""
     child.wait()
-    if child.complaint and not unless and not child.killed:
-        raise Wrong(f"{child.line}: {child.complaint}")
+    if child.complaint and not child.killed:
+        raise Wrong(f"{what}{child.line}: {child.complaint}")
 
 
 def kill(lane):
@@ -176,30 +176,17 @@ def damage(lane):
     line = lane.line_with(job, victim) if kind == "teacher" else lane.lines[job]
     environment = {"ISOFLOP_CACHE": str(victim)} if kind == "cache" else {}
     child = Child(*line, "--out", out, environment=environment)
-    must_be_clear(child)
+    must_be_clear(child, f"{what}: ")
     if child.status and (kind == "cache" or step):
         raise Lost(f"{what}: {child.line}: {child.err[-300:]}, though all is there (step {step})")
-    if kind == "finished":
-        finished_must_be_checked(lane, job, out, child, file, what)
-    elif child.status == 0:
+    if child.status == 0:
         lane.must_equal(job, out, f"{what}: {child.line}")
+    if kind == "finished":  # its files are checked by those who use them, too
+        user = Child("glue.py", out, *lane.lines["glue"][2:], "--out", lane.new())
+        must_be_clear(user, f"{what}: ")
+        if user.status == 0 and file.name in ("model.safetensors", "config.json", "tokenizer.json"):
+            raise Lost(f"{what}: {user.line}: scored a damaged model")
     return 1
-
-
-def finished_must_be_checked(lane, job, out, child, file, what):
-    """The files of a finished run are read by those who use them: the same command, and glue.py.
-    `child` ran the command after `file` in `out` was damaged."""
-    # In a copy: other lanes run the same command in the folder that all share, which locks it.
-    whole = lane.start(job, Path(shutil.copytree(lane.base / job, lane.new())))
-    whole.wait()
-    changing = r"in [\d.]+ s|folder .*|waiting for .*\n"  # times and places
-    prints, wanted = (re.sub(changing, "", text) for text in (child.out, whole.out))
-    if child.status == 0 and prints != wanted:
-        raise Lost(f"{what}: prints {prints}\ninstead of {wanted}")
-    user = Child("glue.py", out, *lane.lines["glue"][2:], "--out", lane.new())
-    must_be_clear(user)
-    if user.status == 0 and file.name in ("model.safetensors", "config.json", "tokenizer.json"):
-        raise Lost(f"{what}: {user.line}: scored a damaged model")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -286,7 +273,7 @@ def folders(lane):
         begun = (out / "run.json").exists()
         change_folder(lane, change, job, out)
         child = Child(*line)
-        must_be_clear(child)
+        must_be_clear(child, f"{change}: ")
         other_student = change == "another teacher" and job == "kd" and begun
         if child.status == 0 and (change in ENDS or other_student):
             raise Wrong(f"{change}: {child.line}: it did not notice")
@@ -360,17 +347,11 @@ def not_a_number(lane):
 
 
 def two_at_once(lane):
-    """Two runs in one folder, or with one cold cache; or on the lock of a dead process of another
-    machine."""
+    """Two runs in one folder, or with one cold cache."""
     draw, job, first = lane.random, lane.any_job(), lane.new()
-    kind = draw.choice(["folder", "cache", "stale lock"])
+    kind = draw.choice(["folder", "cache"])
     environment = {"ISOFLOP_CACHE": str(lane.new("cache"))}
-    outs = [first, lane.new() if kind == "cache" else first]
-    if kind == "stale lock":
-        lane.start(job, first, inside=Kill(draw.randint(5, 50))).wait()
-        for lock in first.glob("*lock"):
-            lock.write_text("another-host 4711\n")
-    pair = []
+    outs, pair = [first, lane.new() if kind == "cache" else first], []
     for out in outs:
         pair.append(lane.start(job, out, environment=environment))
         time.sleep(draw.choice([0, draw.uniform(0, 0.3)]))
@@ -479,15 +460,6 @@ def results_of(base, number):
     return base / f"lane{number}.json"
 
 
-def fork_lane(*arguments):
-    """The process id of a lane."""
-    pid = os.fork()
-    if pid == 0:
-        children.die_with_parent()
-        os._exit(children.exit_code(lambda: run_lane(*arguments)))
-    return pid
-
-
 def print_table(lanes, kinds, possible):
     """Prints the sums over lanes, and returns whether anything was lost or wrong."""
     print(f"{time.strftime('%Y-%m-%d')}, python tests/faults.py {shlex.join(sys.argv[1:])}\n")
@@ -519,8 +491,8 @@ def main():
         os.environ["ISOFLOP_CACHE"] = str(base / "cache")
         children.prepare()
         undisturbed.build(base)
-        pids = [fork_lane(base, number, 60 * args.minutes, args.seed, possible)
-                for number in range(args.lanes)]
+        pids = [children.fork(partial(run_lane, base, number, 60 * args.minutes, args.seed,
+                                      possible)) for number in range(args.lanes)]
         if any([os.waitpid(pid, 0)[1] for pid in pids]):
             sys.exit("a lane of the campaign failed; it said why above")
         lanes = [json.loads(results_of(base, number).read_text()) for number in range(args.lanes)]

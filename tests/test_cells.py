@@ -8,13 +8,10 @@ from types import SimpleNamespace
 
 from files import disk
 from plumbing.cli import UserError
-from program import runfolder
 
 import pytest
 import torch
 
-import budget
-import distill
 import glue
 from reporting import cells, collect
 from reporting import options as comparison
@@ -135,7 +132,7 @@ def test_a_damaged_record_beside_a_checkpoint_is_a_cell_to_continue(comparison):
     (cell.folder / "run.json").write_text("{")
     with pytest.raises(disk.Damaged):
         cells.outcome(cell, args)
-    (cell.folder / "checkpoint-000000000010.safetensors").touch()
+    (cell.folder / "checkpoint-000000000010.pt").touch()
     assert cells.outcome(cell, args) is None
 
 
@@ -345,20 +342,3 @@ def test_what_ends_the_comparison_ends_its_cells(tmp_path, at_start):
         raise KeyboardInterrupt
     text = log.read_text()
     assert process.returncode and "begun" in text and "ended" not in text
-
-
-def test_the_strategies_that_are_charged_for_whole_passes_are_those_that_declare_it():
-    S, S_T = budget.size("2x128"), budget.size("4x128")
-    assert set(cells.RELEASED_WHOLE) == {name for name in distill.STRATEGIES
-                                         if distill.lesson(name, S, S_T).whole}
-
-
-def test_a_released_student_of_an_earlier_version_is_not_taken_for_a_new_one(tmp_path):
-    args = comparison.compare(["--strategies", "scratch,minilm-released", "--out", str(tmp_path)])
-    args.teacher_sha256 = "0" * 64
-    cell = cells.cell_of(args, "T", "minilm-released", 10 ** 12, None, 0, None)
-    settings = {"flops_budget": 10 ** 12, "seed": 0, "unique_tokens": None, "model": "2x128",
-                "strategy": "minilm-released", "teacher_sha256": "0" * 64}
-    with pytest.raises(UserError, match="charged"):
-        cells.check_settings(cell, args, settings)
-    cells.check_settings(cell, args, {**settings, "charged": runfolder.WHOLE})

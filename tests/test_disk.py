@@ -1,4 +1,4 @@
-"""disk.py: a file is whole or absent, and what cannot be read or written is told with what to do."""
+"""disk.py: a file is whole or absent, and of what cannot be read one hears what to do."""
 import errno
 import hashlib
 import json

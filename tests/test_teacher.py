@@ -200,7 +200,7 @@ def unfit(tmp_path_factory):
     config = BertConfig.of(size("2x64"), vocab_size=tokenizer.get_vocab_size(),
                            max_position_embeddings=16)
     Bert(config).save_pretrained(path)
-    tensors, _ = disk.load_tensors(path / "model.safetensors")
+    tensors = disk.load_tensors(path / "model.safetensors")
     tensors["cls.predictions.bias"] = tensors["cls.predictions.bias"][1:].clone()
     disk.save_tensors(path / "model.safetensors", tensors)
     wordpiece.save_tokenizer(tokenizer, path, 16)
