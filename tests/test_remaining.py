@@ -70,7 +70,7 @@ def test_what_is_left_becomes_less_with_each_program_and_each_step(left, cells, 
     pretrain(first, 990)                                    # a step more would be too much
     (first.folder / "model.safetensors").touch()
     assert done() == START + 120 + START / 2                # glue.py is on its way
-    (tmp_path / "0.txt").write_text("30%, 3 of 10 step\n")
+    (tmp_path / "0.txt").write_text("30%|###       | 3/10 [00:01<00:02, 3.00step/s]\n")
     assert done() == pytest.approx(START + 120 + START + 3)
     assert left.seconds_of([], [second]) == WHOLE and left.seconds_of([], []) == 0
 
