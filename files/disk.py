@@ -256,19 +256,27 @@ def sharing_cache():
                         "folder of your own") from None
 
 
-@contextlib.contextmanager
-def locked(path, what):
-    """Holds a lock, and waits for it where another process holds it. `what` says in the message
-    what that process does, like "tokenizes the same text".
+def locked(path, what=None):
+    """The file of a lock, open, which this process holds until it is closed: `with locked(...):`.
+    The kernel frees it when its holder dies, so no lock is ever stale.
 
-    The kernel frees the lock when its holder dies, so no lock is ever stale."""
-    with open_lock(path) as lock:
-        try:
-            take_lock(lock)
-        except BlockingIOError:
-            print(f"waiting for another process that {what} ...", flush=True)
-            take_lock(lock, waits=True)
-        yield lock
+    Where another process holds it, waits, and says in a line `what` that process does, like
+    "tokenizes the same text". Without `what` it raises BlockingIOError. Raises UserError where the
+    file system has no locks: some of a network lack them, or lack those of files that are open for
+    reading (EBADF)."""
+    lock = open_lock(path)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as failure:
+        if failure.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+            raise UserError(f"{Path(path).parent} lies on a file system that gives no lock "
+                            f"({failure.strerror}): choose a folder on a local disk, with --out, "
+                            "or for the cache with ISOFLOP_CACHE") from None
+        if what is None or not isinstance(failure, BlockingIOError):
+            raise
+        print(f"waiting for another process that {what} ...", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 def open_lock(path):
@@ -285,20 +293,6 @@ def open_lock(path):
             # The last may say that there is no file, and the one before why none can be made.
             refusal = failure if flags != os.O_RDONLY else refusal
     raise refusal
-
-
-def take_lock(lock, waits=False):
-    """Locks an open file. Raises BlockingIOError where another process holds the lock and this one
-    does not wait, and UserError where the file system has no locks: some of a network lack them, or
-    lack those of files that are open for reading (EBADF)."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as failure:
-        if failure.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
-            raise
-        raise UserError(f"{Path(lock.name).parent} lies on a file system that gives no lock "
-                        f"({failure.strerror}): choose a folder on a local disk, with --out, or "
-                        "for the cache with ISOFLOP_CACHE") from None
 
 
 # --------------------------------------------------------------------------------------------------

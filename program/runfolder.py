@@ -191,14 +191,13 @@ class Run:
     def __enter__(self):
         refuse_foreign(self.folder)
         disk.make_folder(self.folder)
-        self.lock = disk.open_lock(self.folder / "lock")
         try:
-            disk.take_lock(self.lock)
-            self.load_record()
+            self.lock = disk.locked(self.folder / "lock")
         except BlockingIOError:
-            self.lock.close()
             raise UserError(f"another process is working in {self.folder}: wait for it, or choose "
                             "another --out") from None
+        try:
+            self.load_record()
         except BaseException:
             self.lock.close()
             raise
@@ -249,9 +248,6 @@ class Run:
 
     # Checkpoints. Two are kept: where the newest is damaged, the run continues from the other one.
 
-    def checkpoints(self):
-        return checkpoints(self.folder)
-
     def save_checkpoint(self, step, state):
         """Writes a checkpoint, and removes all but the newest two. state: a dict of what the next
         step depends on."""
@@ -259,13 +255,13 @@ class Run:
         whole = {"step": step, "record": self.record, "log": self.log_text(), **state}
         disk.replace(self.folder / f"checkpoint-{step:012d}.pt",
                      lambda temporary: write_state(temporary, whole))
-        for old in self.checkpoints()[2:]:
+        for old in checkpoints(self.folder)[2:]:
             old.unlink()
 
     def newest_checkpoint(self, settings=None):
         """The state in the newest whole checkpoint of a run with these settings (None: with any),
         or None. Newer ones that are damaged, or are another run's, are set aside."""
-        for path in self.checkpoints():
+        for path in checkpoints(self.folder):
             state = read_checkpoint(path)
             if state and (settings is None
                           or not differences(state["record"]["settings"], settings)):
@@ -276,7 +272,7 @@ class Run:
 
     def load_checkpoint(self):
         """The state in this run's newest whole checkpoint, or None."""
-        had_any = bool(self.checkpoints())
+        had_any = bool(checkpoints(self.folder))
         state = self.newest_checkpoint(self.settings)
         if had_any and state is None:
             print("no whole checkpoint is left: starting again from the first step")

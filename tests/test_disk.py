@@ -256,8 +256,8 @@ def test_the_lock_file_of_another_user_is_locked(tmp_path, monkeypatch, refused)
     monkeypatch.setattr(os, "open", another_users)
     with disk.locked(tmp_path / "lock", "does the same"):
         monkeypatch.undo()
-        with pytest.raises(BlockingIOError), open(tmp_path / "lock") as lock:
-            disk.take_lock(lock)
+        with pytest.raises(BlockingIOError):
+            disk.locked(tmp_path / "lock")
     assert opened
 
 

@@ -43,11 +43,3 @@ def test_a_file_without_a_list_of_cells_is_damaged(tmp_path, contents):
     path.write_text(json.dumps(contents))
     with pytest.raises(UserError, match="glue.json is damaged: it holds no list of cells"):
         gluejson.read(path)
-
-
-def test_a_score_that_somebody_edited_is_noticed(tmp_path):
-    path = tmp_path / "glue.json"
-    disk.write_json(path, {"cells": [FINISHED]})
-    path.write_text(path.read_text().replace("0.75", "0.95"))
-    with pytest.raises(UserError, match="was edited"):
-        gluejson.read(path)

@@ -128,10 +128,10 @@ def test_a_run_that_fails_before_its_first_step_leaves_no_settings_behind(folder
 def test_nothing_is_written_into_a_folder_that_was_made_again(folder):
     with Run(folder, {}) as old:
         shutil.rmtree(folder)
-        with Run(folder, {}) as new:
+        with Run(folder, {}):
             with pytest.raises(UserError, match="removed or replaced"):
                 old.save_checkpoint(10, STATE)
-            assert new.checkpoints() == []
+            assert runfolder.checkpoints(folder) == []
 
 
 def test_an_out_that_is_a_file_is_refused_before_anything_is_made(tmp_path):
