@@ -41,7 +41,7 @@ import children
 import inputs
 import undisturbed
 from children import Child, Kill, PowerLoss
-from undisturbed import Lane, Lost, Wrong
+from undisturbed import Lane, Lost, Wrong, must_finish
 
 # --------------------------------------------------------------------------------------------------
 # Kills
@@ -91,13 +91,11 @@ def kill_compare(lane):
         time.sleep(lane.random.uniform(0, 15))
         child.send(signal.SIGKILL)
         child.wait()
-    child = Child(*line)
-    if child.wait(900) or child.complaint:
-        raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}{child.out[-500:]}")
+    must_finish(Child(*line))
     for folder in (out / "cells").iterdir():
         wanted = lane.base / folder.name.split("-")[0]
         if len({(path / "model.safetensors").read_bytes() for path in (folder, wanted)}) > 1:
-            raise Lost(f"{child.line}: {folder.name} ended with other weights")
+            raise Lost(f"compare.py: {folder.name} ended with other weights")
     shutil.rmtree(out)
     return 1
 
@@ -277,8 +275,7 @@ def folders(lane):
         if change == "read-only":
             mount(small, "remount,rw")
             child = Child(*line)
-            if child.wait():
-                raise Lost(f"{change}: {child.line}: {child.err[-500:]}")
+            must_finish(child)
         if child.status == 0 and change != "another teacher":
             lane.must_equal(job, out, f"{change}: {child.line}")
     return 1
@@ -395,12 +392,10 @@ def ranks(lane):
         raise Wrong(f"{signum.name}: {other.line}: {other.complaint or other.err[-500:]}")
     plain = lane.new("plain")
     for folder in (out, plain):  # one process goes on, which may be as slow as the machine is
-        child = Child(*line, folder)
-        if child.wait() or child.complaint:
-            raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}")
+        must_finish(Child(*line, folder))
     weights, wanted = (disk.load_tensors(folder / "model.safetensors") for folder in (out, plain))
     if not all((weights[name] - wanted[name]).abs().max() < 1e-4 for name in wanted):
-        raise Lost(f"{child.line}: two processes ended with other weights than one")
+        raise Lost(f"{other.line}: two processes ended with other weights than one")
     shutil.rmtree(out)
     return 1
 

@@ -7,7 +7,6 @@ import json
 import random
 import re
 import shutil
-import sys
 
 from files import disk
 from plumbing.cli import UserError
@@ -69,8 +68,7 @@ class Lane:
         that nobody disturbed, and do nothing again that was saved. Then its folder is removed."""
         before = saved(job, out)
         child = self.start(job, out, **options)
-        if child.wait() or child.complaint:
-            raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}")
+        must_finish(child)
         self.must_equal(job, out, child.line)
         if job == "glue":
             if seconds_of_cells(out)[:len(before)] != before:
@@ -88,6 +86,12 @@ class Lane:
         different = " and ".join(key for key in wanted if left[key] != wanted[key])
         if different:
             raise Lost(f"{line}: ended with other {different}")
+
+
+def must_finish(child):
+    """Waits for a child that nothing disturbs. Raises Lost where it does not do its work."""
+    if child.wait(900) or child.complaint:
+        raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}{child.out[-500:]}")
 
 
 def seconds_of_cells(folder):
@@ -147,13 +151,8 @@ def build(base):
         (folder / f"{part}.tsv").write_text("".join(table))
     table = [f"{i}\t{draw.choice(lines)}\n" for i in range(8)]
     (folder / "test.tsv").write_text("index\tsentence\n" + "".join(table))
-    must_end(Child("train.py", *TINY, "--vocab-size", 60, "--data", base / "book.txt",
-                   "--out", base / "teacher"))
+    must_finish(Child("train.py", *TINY, "--vocab-size", 60, "--data", base / "book.txt",
+                      "--out", base / "teacher"))
     lane = Lane(base, "-undisturbed")
     for child in [lane.start(job, base / job) for job in lane.lines]:
-        must_end(child)
-
-
-def must_end(child):
-    if child.wait() or child.complaint:
-        sys.exit(f"nobody disturbed it, and yet it failed: {child.line}\n{child.err[-3000:]}")
+        must_finish(child)
