@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import disk
+from files import disk
 from program import cli
 from program.cli import UserError, whole
 from program.options import COPIED, note_stories, place

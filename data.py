@@ -12,9 +12,8 @@ Shapes: B sequences, T tokens, k masked tokens in each, N = B k.
 """
 from typing import NamedTuple, Optional, Sequence
 
+from files import disk, tokens, wordpiece
 from files import text as texts
-from files import tokens, wordpiece
-from plumbing import disk
 from program.cli import UserError
 
 import numpy as np

@@ -24,12 +24,11 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from files import checkpoints, gluefiles, wordpiece
+from files import checkpoints, disk, gluefiles, wordpiece
 from files.checkpoints import read_config
 from files.gluefiles import finished_cell
 from files.teachers import fetch_model
-from plumbing import disk, progress
-from program import cli, machine, options
+from program import cli, machine, options, progress
 from program.cli import UserError, whole
 from program.options import place
 from program.settings import option, parsed

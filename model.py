@@ -16,8 +16,7 @@ import math
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from files import checkpoints
-from plumbing import disk
+from files import checkpoints, disk
 from program.cli import UserError
 
 import torch

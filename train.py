@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from files import teachers as teachers
-from plumbing import runs
-from plumbing.monitor import Monitor
-from program import cli, options
+from program import cli, options, runfolder
 from program.cli import number, real, whole
 from program.machine import Session, forward_backward, values_in_mean
+from program.monitor import Monitor
 from program.options import place
 from program.settings import option, parsed
 
@@ -426,11 +425,11 @@ def validation_of(corpus, device):
 def main():
     settings = read_settings()
     options.note_stories(settings.data)
-    runs.check_out(settings.out)
+    runfolder.check_out(settings.out)
     with Session(settings.device, settings.dtype) as session:
         setup = set_up(settings, session)
         folder = Path(settings.out or card.default_folder(setup))
-        with session.open_run(folder, runs.identity(setup), settings.dry_run) as run:
+        with session.open_run(folder, runfolder.identity(setup), settings.dry_run) as run:
             if run.finished:
                 if session.processes.first:
                     card.print_finished_before(run)

@@ -23,8 +23,8 @@ from typing import NamedTuple, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from plumbing import disk, progress
-from program import cli
+from files import disk
+from program import cli, progress
 from program.cli import UserError
 
 from reporting import figures

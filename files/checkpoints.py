@@ -9,8 +9,7 @@ import dataclasses
 import re
 import warnings
 
-from files import wordpiece
-from plumbing import disk
+from files import disk, wordpiece
 from program.cli import UserError, is_out_of_memory, one_line, say_once
 
 import torch

@@ -19,8 +19,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from files import text
-from plumbing import disk
+from files import disk, text
 from program import cli
 from program.cli import UserError
 

@@ -7,8 +7,7 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from files import checkpoints, wordpiece
-from plumbing import disk
+from files import checkpoints, disk, wordpiece
 from program.cli import UserError, say_once
 
 

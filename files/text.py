@@ -20,9 +20,9 @@ import re
 import zlib
 from pathlib import Path
 
+from files import disk
 from files.vocabulary import MAKER, train_wordpiece
 from files.wordpiece import SPECIAL, tokenizer_from
-from plumbing import disk
 from program import cli
 from program.cli import UserError, one_line
 

@@ -10,8 +10,8 @@ import os
 import re
 import shutil
 
-from files import wordpiece
-from plumbing import disk, progress
+from files import disk, wordpiece
+from program import progress
 from program.cli import UserError
 
 import numpy as np

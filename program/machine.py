@@ -33,9 +33,9 @@ import time
 from pathlib import Path
 from statistics import mean
 
-from plumbing.runs import Run, refuse_foreign
 from program import cli
 from program.cli import UserError
+from program.runfolder import Run, refuse_foreign
 
 import torch
 import torch.distributed as dist

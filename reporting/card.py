@@ -5,11 +5,10 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from files import wordpiece
+from files import disk, wordpiece
 from files.teachers import flops_of
-from plumbing import disk
-from plumbing.monitor import VALIDATIONS
 from program import cli
+from program.monitor import VALIDATIONS
 
 import torch
 

@@ -15,10 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from files import checkpoints, gluefiles
+from files import checkpoints, disk, gluefiles
 from files.teachers import fetch_model
-from plumbing import disk, progress
-from program import cli, machine
+from program import cli, machine, progress
 from program.cli import UserError
 from program.machine import cores
 from program.options import COPIED, words_of

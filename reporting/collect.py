@@ -13,7 +13,7 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from plumbing import disk
+from files import disk
 from program import cli
 from program.cli import UserError
 

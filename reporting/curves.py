@@ -2,7 +2,7 @@
 import math
 from typing import NamedTuple
 
-from plumbing import disk
+from files import disk
 
 from reporting import figures
 from reporting.words import power_of_ten

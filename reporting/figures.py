@@ -2,7 +2,7 @@
 import math
 from pathlib import Path
 
-from plumbing import disk
+from files import disk
 from program.options import COPIED
 
 import distill

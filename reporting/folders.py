@@ -6,8 +6,7 @@ import json
 import math
 from typing import NamedTuple, Optional
 
-from files import checkpoints, gluefiles
-from plumbing import disk
+from files import checkpoints, disk, gluefiles
 from program import cli
 from program.cli import UserError
 from program.options import COPIED

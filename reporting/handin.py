@@ -10,7 +10,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from plumbing import disk
+from files import disk
 from program.cli import UserError, one_line
 
 from reporting.cells import SCORES

@@ -5,10 +5,9 @@ trained. An hour later the same mistake would be found by a cell, and by each of
 
 study: the comparison's settings, a compare.Settings. students: its cells.
 """
-from files import text, wordpiece
+from files import disk, text, wordpiece
 from files.checkpoints import read_config
 from files.teachers import fetch_model
-from plumbing import disk
 from program import cli
 from program.cli import UserError
 from program.options import COPIED, words_of

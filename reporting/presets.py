@@ -8,8 +8,8 @@ import shlex
 from dataclasses import fields, replace
 from pathlib import Path
 
+from files import disk
 from files.checkpoints import read_config
-from plumbing import disk
 from program import cli
 from program.cli import UserError
 from program.machine import cores

@@ -3,7 +3,7 @@ data setting. compare.py makes the numbers, and hands them over as `Found`.
 """
 from typing import Any, NamedTuple, Optional
 
-from plumbing import disk
+from files import disk
 from program import cli
 from program.options import COPIED
 

@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from plumbing import disk
+from files import disk
 from program.cli import UserError
 
 import pytest

@@ -7,9 +7,8 @@ import time
 import warnings
 from collections import OrderedDict
 
-from files import checkpoints, wordpiece
+from files import checkpoints, disk, wordpiece
 from files.checkpoints import UnfitHead, to_hugging_face
-from plumbing import disk
 from program.cli import UserError
 
 import huggingface_hub

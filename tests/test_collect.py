@@ -3,7 +3,7 @@ belong together is refused."""
 import csv
 from pathlib import Path
 
-from plumbing import disk
+from files import disk
 from program.cli import UserError
 
 import pytest

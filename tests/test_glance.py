@@ -2,7 +2,7 @@
 silently."""
 import os
 
-from plumbing import disk
+from files import disk
 from program.cli import UserError
 
 import pytest

@@ -4,7 +4,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-from plumbing import disk
+from files import disk
 from program.cli import UserError
 
 import pytest

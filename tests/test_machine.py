@@ -661,7 +661,7 @@ def ranks_of(launcher):
 
 def wait_for_a_checkpoint(folder):
     end = time.monotonic() + 600
-    while not list(folder.glob("checkpoint-*.safetensors")):
+    while not list(folder.glob("checkpoint-*.pt")):
         assert time.monotonic() < end
         time.sleep(0.2)
 

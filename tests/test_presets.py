@@ -1,6 +1,5 @@
 """reporting/presets.py: presets, lists, and contradictions that are said before anything runs."""
-from files import gluefiles
-from plumbing import disk
+from files import disk, gluefiles
 from program.cli import UserError
 
 import pytest

@@ -5,9 +5,8 @@ import hashlib
 import json
 import os
 
-from files import checkpoints, teachers, wordpiece
+from files import checkpoints, disk, teachers, wordpiece
 from files.teachers import check_pair, shared_tokenizer, tokenizer_of
-from plumbing import disk
 from program.cli import UserError
 
 import pytest

@@ -4,8 +4,7 @@ import subprocess
 import sys
 import unicodedata
 
-from files import text, tokens, wordpiece
-from plumbing import disk
+from files import disk, text, tokens, wordpiece
 from program.cli import UserError
 
 import numpy as np

@@ -23,8 +23,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from files import gluefiles
-from plumbing import disk
+from files import disk, gluefiles
 from program import cli, machine
 from program.cli import UserError
 from program.machine import Session, forward_backward

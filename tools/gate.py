@@ -13,9 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from files import gluefiles, wordpiece
+from files import disk, gluefiles, wordpiece
 from files.checkpoints import read_config
-from plumbing import disk
 from program import cli
 from program.cli import UserError
 

@@ -10,7 +10,7 @@ figure where that one ended.
 """
 from pathlib import Path
 
-from plumbing import disk
+from files import disk
 from program import cli
 from program.cli import UserError
 

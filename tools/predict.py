@@ -17,9 +17,8 @@ import sys
 import warnings
 from typing import NamedTuple
 
-from files import text, wordpiece
+from files import disk, text, wordpiece
 from files.teachers import fetch_model
-from plumbing import disk
 from program import cli
 from program.cli import UserError
 
