@@ -23,8 +23,8 @@ from typing import NamedTuple, Optional
 from files import disk
 from program import cli
 from program.cli import UserError, whole
-from program.options import COPIED, note_stories, place
 from program.settings import option, parsed
+from running.options import COPIED, note_stories, place
 
 import pandas as pd
 

@@ -28,10 +28,11 @@ from files import checkpoints, disk, gluefiles, wordpiece
 from files.checkpoints import read_config
 from files.gluefiles import finished_cell
 from files.teachers import fetch_model
-from program import cli, machine, options, progress
+from program import cli, progress
 from program.cli import UserError, whole
-from program.options import place
 from program.settings import option, parsed
+from running import machine, options
+from running.options import place
 
 import numpy as np
 import torch

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from files import teachers as teachers
-from program import cli, options, runfolder
+from program import cli
 from program.cli import number, real, whole
-from program.machine import Session, forward_backward, values_in_mean
-from program.monitor import Monitor
-from program.options import place
 from program.settings import option, parsed
+from running import options, runfolder
+from running.machine import Session, forward_backward, values_in_mean
+from running.monitor import Monitor
+from running.options import place
 
 import torch
 from torch import nn

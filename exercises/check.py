@@ -155,7 +155,7 @@ def run_trainings(number, folders, arguments):
     """Trains with the functions of some files at once, {file: the run's folder}. The project's own
     function is the file "-"."""
     cli.say(f"training in {' and '.join(map(str, folders.values()))} ...")
-    from program.machine import cores  # only here: it imports torch, which takes seconds
+    from running.machine import cores  # only here: it imports torch, which takes seconds
     threads = str(max(1, cores() // len(folders)))
     processes = {
         folder: subprocess.Popen(

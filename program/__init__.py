@@ -1,4 +1,4 @@
-"""How a program runs: its command line, its settings, its run's folder, the machine."""
+"""How a program begins and ends: its command line, its settings, its errors, signals and bars."""
 import os
 
 # While torch's threads wait for each other, they spin for a while before they sleep. GNU OpenMP's

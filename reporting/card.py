@@ -8,7 +8,7 @@ from pathlib import Path
 from files import disk, wordpiece
 from files.teachers import flops_of
 from program import cli
-from program.monitor import VALIDATIONS
+from running.monitor import VALIDATIONS
 
 import torch
 

@@ -17,10 +17,11 @@ from typing import NamedTuple, Optional
 
 from files import checkpoints, disk, gluefiles
 from files.teachers import fetch_model
-from program import cli, machine, progress
+from program import cli, progress
 from program.cli import UserError
-from program.machine import cores
-from program.options import COPIED, words_of
+from running import machine
+from running.machine import cores
+from running.options import COPIED, words_of
 
 import distill
 import glue

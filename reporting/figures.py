@@ -3,7 +3,7 @@ import math
 from pathlib import Path
 
 from files import disk
-from program.options import COPIED
+from running.options import COPIED
 
 import distill
 from measure.statistics import MARGIN

@@ -9,7 +9,7 @@ from typing import NamedTuple, Optional
 from files import checkpoints, disk, gluefiles
 from program import cli
 from program.cli import UserError
-from program.options import COPIED
+from running.options import COPIED
 
 import budget
 import distill

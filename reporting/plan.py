@@ -10,7 +10,7 @@ from files.checkpoints import read_config
 from files.teachers import fetch_model
 from program import cli
 from program.cli import UserError
-from program.options import COPIED, words_of
+from running.options import COPIED, words_of
 
 import budget
 import distill

@@ -12,8 +12,8 @@ from files import disk
 from files.checkpoints import read_config
 from program import cli
 from program.cli import UserError
-from program.machine import cores
-from program.options import COPIED, with_defaults, words_of
+from running.machine import cores
+from running.options import COPIED, with_defaults, words_of
 
 import torch
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Optional
 
 from files import disk
 from program import cli
-from program.options import COPIED
+from running.options import COPIED
 
 from measure.scores import GATE, guessing_score, has_skill, headline, score_of
 from measure.statistics import MARGIN, break_even, wilson

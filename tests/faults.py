@@ -35,7 +35,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from files import disk
-from program import runfolder
+from running import runfolder
 
 import children
 import inputs

@@ -1,8 +1,8 @@
 """tools/bench.py: it compares like with like. No speed is asserted: a busy machine would decide."""
 import json
 
-from program import machine
 from program.cli import UserError
+from running import machine
 
 import pytest
 import torch

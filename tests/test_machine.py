@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from program import cli, machine
+from program import cli
 from program.cli import UserError
-from program.machine import Session
+from running import machine
+from running.machine import Session
 
 import pytest
 import torch
@@ -137,7 +138,7 @@ def test_torch_has_no_more_threads_than_the_quota_unless_the_user_says_so(python
                                                                          expected):
     kept = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     done = python("-c", f"""
-from program import machine
+from running import machine
 import torch
 before = torch.get_num_threads()
 machine.cores = lambda: {quota}
@@ -486,7 +487,8 @@ def start_rank(rank, port, program, patience=60):
     beginning = """if True:
         import sys, time
         import torch
-        from program import cli, machine
+        from program import cli
+        from running import machine
         cpu = torch.device("cpu")
         processes = machine.Processes()
 """

@@ -5,8 +5,9 @@ import os
 import signal
 from types import SimpleNamespace
 
-from program import cli, monitor
+from program import cli
 from program.cli import UserError
+from running import monitor
 
 import pytest
 import torch

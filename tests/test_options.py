@@ -1,6 +1,6 @@
 """program/options.py: defaults, and contradictions that are said before anything runs."""
-from program import options
 from program.cli import UserError
+from running import options
 
 import pytest
 

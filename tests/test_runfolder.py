@@ -7,9 +7,9 @@ import sys
 import zipfile
 
 from files import wordpiece
-from program import runfolder
 from program.cli import UserError
-from program.runfolder import Run
+from running import runfolder
+from running.runfolder import Run
 
 import pytest
 import torch
@@ -86,7 +86,7 @@ def test_tokenizers_that_differ_in_a_word_or_in_how_they_spell_have_other_finger
 def test_a_second_process_in_the_same_folder_is_refused_until_the_first_is_dead(folder):
     text = """
 import sys, time
-from program import runfolder
+from running import runfolder
 with runfolder.Run(sys.argv[1], {}):
     print("locked", flush=True)
     time.sleep(60)
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_another_run_is_set_aside(folder, capsys):
 
 LACKS = """
 import resource, sys
-from program import runfolder
+from running import runfolder
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + 20_000_000
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -240,7 +240,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_given_up(folder):
 
 FULL = """
 import resource, signal, sys
-from program import runfolder
+from running import runfolder
 import torch
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))

@@ -20,8 +20,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from files import disk, teachers
-from program import runfolder
-from program.machine import Processes, Session
+from running import runfolder
+from running.machine import Processes, Session
 
 import numpy as np
 import pytest
@@ -776,7 +776,7 @@ def kill_in_the_loop(process, seconds):
 DIES = """
 import math, os, signal
 import train
-from program import monitor, runfolder
+from running import monitor, runfolder
 
 monitor.SAVING_SHARE = math.inf
 real_save, real_batch = runfolder.Run.save_checkpoint, train.masked_batch

@@ -9,8 +9,8 @@ import re
 import shutil
 
 from files import disk
-from program import runfolder
 from program.cli import UserError
+from running import runfolder
 
 from children import Child
 

@@ -24,9 +24,10 @@ from functools import partial
 from pathlib import Path
 
 from files import disk, gluefiles
-from program import cli, machine
+from program import cli
 from program.cli import UserError
-from program.machine import Session, forward_backward
+from running import machine
+from running.machine import Session, forward_backward
 
 import numpy as np
 import torch

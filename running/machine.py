@@ -35,7 +35,7 @@ from statistics import mean
 
 from program import cli
 from program.cli import UserError
-from program.runfolder import Run, refuse_foreign
+from running.runfolder import Run, refuse_foreign
 
 import torch
 import torch.distributed as dist

@@ -1,1 +1,0 @@
-"""What the seven concepts stand on: files, tokens, tokenizers and models."""
