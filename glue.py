@@ -72,18 +72,15 @@ class Settings:
     data: str = option("stories", "stories (default), a folder with GLUE's files (the official "
                        "download's or the hub's), the folder of one task, or a hub id: "
                        "nyu-mll/glue", metavar="DATA")
-    tasks: str = option("all", "all (default), or some of "
-                        f"{', '.join(gluefiles.EMBEDDED)}; {', '.join(gluefiles.GLUE)}; case and "
-                        "punctuation do not count", metavar="A,B")
-    grid: str = option(None, "paper: 4 rates x 2 batch sizes, 5 epochs; quick: one cell, 2 epochs; "
-                       "stories: one cell, 10 epochs; stories-short: 8 (default: stories for the "
-                       "embedded tasks, else quick)", choices=list(GRIDS))
+    tasks: str = option("all", f"all (default), or some of {', '.join(gluefiles.EMBEDDED)}; "
+                        f"{', '.join(gluefiles.GLUE)}", metavar="A,B")
+    grid: str = option(None, "rates, batch sizes and epochs (default: stories for the embedded "
+                       "tasks, else quick)", choices=list(GRIDS))
     pool: str = option(None, "what is classified: [CLS], or the mean over tokens (default: mean "
                        "for the embedded tasks, else cls)", choices=["cls", "mean"])
     seeds: int = option(3, "fine-tunings of each cell (default: %(default)s)", whole(1, 1000), "n")
     seq_len: int = option(128, "longer texts are cut (default: %(default)s)", whole(8, 4096), "T")
-    dtype: str = option("auto", "auto: bf16 autocast where the hardware has it",
-                        choices=["auto", "fp32", "bf16"])
+    dtype: str = option("auto", "auto: bf16 where it is fast", choices=["auto", "fp32", "bf16"])
     device: str = option("auto", "auto (default), cpu, cuda, cuda:1, mps", metavar="D")
     out: str = option(None, "where glue.json goes (default: the model's folder)", place, "FOLDER")
     predict: bool = option(False, "also write the leaderboard's submission, glue-submission.zip")
