@@ -32,13 +32,12 @@ Symbols (the paper's, and ELECTRA's flops_computation.py, whose form this follow
 """
 import json
 import re
-import sys
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))  # python -P leaves it out
-from plumbing import cli
-from plumbing.cli import UserError, flops
+from program import cli
+from program.cli import UserError, flops
+from program.settings import option, parsed
 
 import distill
 from distill import MLM, Lesson
@@ -248,79 +247,79 @@ def choose(C, V, T):
 
 # ---- The strategies side by side, and the command line -------------------------------------------
 
-def strategies(size, C, V, T, B, teacher, teacher_flops=0, students=1):
+@dataclass(frozen=True)
+class Settings:
+    """What is asked of the bill: the options of the command line."""
+    model: Size = option(None, "size of the model (default: by the budget)", size, "LxH")
+    flops: int = option(10 ** 17, "budget (default: 1e17)", cli.number, "C")
+    vocab_size: int = option(30522, "default: %(default)s", cli.whole(6, 10 ** 7), "V")
+    seq_len: int = option(128, "tokens in a sequence (default: %(default)s)",
+                          cli.whole(4, 10 ** 6), "T")
+    batch_size: int = option(256, "sequences in a step (default: %(default)s)",
+                             cli.whole(1, 10 ** 9), "B")
+    rate: int = option(None, "a machine's FLOP/s, to say how long it takes", cli.number, "R")
+    teacher: Size = option(None, "size of a teacher: print the bill of every strategy", size, "LxH")
+    teacher_flops: int = option(0, "what its training cost, to be charged", cli.number, "C_T")
+    students: int = option(1, "students that share that cost (default: 1)",
+                           cli.whole(1, 10 ** 9), "n")
+    json: bool = option(False, "print one JSON object instead of the table")
+
+
+def read_settings(words=None):
+    """The Settings of a command line. Raises UserError where --teacher-flops has no --teacher."""
+    asked = parsed(Settings, "What a step costs in FLOPs, and what a budget buys.", words,
+                   "example:\n  python budget.py --model 6x768 --flops 1e17 --rate 3e14")
+    if asked.teacher_flops and not asked.teacher:
+        raise UserError("--teacher-flops needs a teacher: say its size with --teacher, "
+                        "like --teacher 12x768")
+    return replace(asked, model=asked.model or choose(asked.flops, asked.vocab_size, asked.seq_len))
+
+
+def strategies(asked):
     """({strategy: its row of the comparison}, {strategy: why this pair does not fit it})."""
+    size, C, V, T, B = asked.model, asked.flops, asked.vocab_size, asked.seq_len, asked.batch_size
     scratch = plan(C, step_flops(size, V, T, B), B, T)
     # Where the teacher's training is charged, scratch gets the student's share of it, too.
-    scratch_with_share = plan(C + teacher_flops // students, scratch.flops_per_step, B, T)
+    share = asked.teacher_flops // asked.students
+    scratch_with_share = plan(C + share, scratch.flops_per_step, B, T)
     rows, refused = {}, {}
     for name in distill.STRATEGIES:
         try:
-            lesson = distill.lesson(name, size, teacher)
-            bought = plan(C, step_flops(size, V, T, B, lesson, teacher), B, T)
+            lesson = distill.lesson(name, size, asked.teacher)
+            bought = plan(C, step_flops(size, V, T, B, lesson, asked.teacher), B, T)
         except UserError as failure:
             refused[name] = str(failure)
             continue
-        parts = bill(size, V, T, lesson, teacher)
+        parts = bill(size, V, T, lesson, asked.teacher)
         rows[name] = {**bought._asdict(), "flops_per_token": sum(parts.values()) / T,
                       **{f"{part}_per_token": cost / T for part, cost in parts.items()},
                       "share_of_scratch_tokens": scratch.flops_per_step / bought.flops_per_step}
-        if teacher_flops and name != "scratch":
+        if asked.teacher_flops and name != "scratch":
             rows[name]["share_with_teacher_training"] = bought.tokens / scratch_with_share.tokens
     return rows, refused
 
 
-def arguments(argv=None):
-    """The command line. Raises UserError where --teacher-flops stands without --teacher."""
-    parser = cli.Parser(
-        description="What a training step costs in FLOPs, and what a budget of them buys.",
-        epilog="example:\n  python budget.py --model 6x768 --flops 1e17 --rate 3e14")
-    add = parser.add_argument
-    add("--model", type=size, metavar="LxH", help="size of the model (default: by the budget)")
-    add("--flops", type=cli.number, default=10 ** 17, metavar="C", help="budget (default: 1e17)")
-    add("--vocab-size", type=cli.whole(6, 10 ** 7), default=30522, metavar="V",
-        help="default: %(default)s")
-    add("--seq-len", type=cli.whole(4, 10 ** 6), default=128, metavar="T",
-        help="tokens in a sequence (default: %(default)s)")
-    add("--batch-size", type=cli.whole(1, 10 ** 9), default=256, metavar="B",
-        help="sequences in a step (default: %(default)s)")
-    add("--rate", type=cli.number, metavar="R", help="a machine's FLOP/s, to say how long it takes")
-    add("--teacher", type=size, metavar="LxH",
-        help="size of a teacher: print the bill of every strategy, side by side")
-    add("--teacher-flops", type=cli.number, default=0, metavar="C_T",
-        help="what the teacher's own training cost, to be charged")
-    add("--students", type=cli.whole(1, 10 ** 9), default=1, metavar="n",
-        help="students that share that cost (default: 1)")
-    add("--json", action="store_true", help="print one JSON object instead of the table")
-    args = parser.parse_args(argv)
-    if args.teacher_flops and not args.teacher:
-        raise UserError("--teacher-flops needs a teacher: say its size with --teacher, "
-                        "like --teacher 12x768")
-    return args
-
-
 def main():
-    args = arguments()
-    C, V, T, B = args.flops, args.vocab_size, args.seq_len, args.batch_size
-    model = args.model or choose(C, V, T)
-    rows, refused = strategies(model, C, V, T, B, args.teacher, args.teacher_flops, args.students)
-    if not args.json:
-        bought = plan(C, step_flops(model, V, T, B), B, T)
-        forward = forward_flops(model, V, T)
-        print(bills.bill_table(args, model, masked_positions(T), forward, bought))
-        if args.teacher:
-            print("\n" + bills.comparison(rows, refused, args.teacher, args.teacher_flops,
-                                          args.students))
+    asked = read_settings()
+    size, V, T, B = asked.model, asked.vocab_size, asked.seq_len, asked.batch_size
+    rows, refused = strategies(asked)
+    forward = forward_flops(size, V, T)
+    if not asked.json:
+        bought = plan(asked.flops, step_flops(size, V, T, B), B, T)
+        print(bills.bill_table(asked, size, masked_positions(T), forward, bought))
+        if asked.teacher:
+            print("\n" + bills.comparison(rows, refused, asked.teacher, asked.teacher_flops,
+                                          asked.students))
         return
-    rows["scratch"]["components"] = {name: cost for name, _, cost in forward_flops(model, V, T)}
+    rows["scratch"]["components"] = {name: cost for name, _, cost in forward}
     for row in rows.values():
-        if args.rate:
-            row["seconds"] = row["flops_spent"] / args.rate
+        if asked.rate:
+            row["seconds"] = row["flops_spent"] / asked.rate
     print(json.dumps({
-        "model": str(model), "encoder_parameters": model.encoder_parameters, "vocab_size": V,
+        "model": str(size), "encoder_parameters": size.encoder_parameters, "vocab_size": V,
         "seq_len": T, "batch_size": B, "masked_positions": masked_positions(T),
-        "teacher": args.teacher and str(args.teacher), "teacher_flops": args.teacher_flops,
-        "students": args.students, "strategies": rows, "refused": refused}))
+        "teacher": asked.teacher and str(asked.teacher), "teacher_flops": asked.teacher_flops,
+        "students": asked.students, "strategies": rows, "refused": refused}))
 
 
 if __name__ == "__main__":

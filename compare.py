@@ -16,21 +16,109 @@ the others wait for it.
 """
 import math
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, disk, limits, weights
-from plumbing.cli import UserError
-from plumbing.teacher import fetch
-from program import options
-from program.options import COPIED
+from files import disk
+from program import cli
+from program.cli import UserError, whole
+from program.settings import option, parsed
+from running.options import COPIED, note_stories, place
 
 import pandas as pd
-import torch
 
+import budget
+import distill
+import glue
 from measure.scores import score_of
 from measure.statistics import LEVEL, MARGIN, compute_multiplier, holm, interval, p_values
-from reporting import cells, collect, handin, plan, preflight, report
-from reporting import options as comparison
+from reporting import cells, collect, handin, plan, presets, report
+
+# --------------------------------------------------------------------------------------------------
+# The settings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a comparison is asked for: the options of the command line. presets.completed puts
+    something in the place of each None, most of it from the preset."""
+    preset: str = option("demo", "what the options below are, where they are not given (default: "
+                         "demo)", choices=list(presets.PRESETS))
+    # Which students there are
+    strategies: tuple = option(None, "scratch must be among them; "
+                               f"{', '.join(distill.STRATEGIES)}; with {COPIED} behind it, as in "
+                               "scratch-copied, the student begins with layers copied from the "
+                               "teacher", presets.strategies, "A,B")
+    budgets: tuple = option(None, "FLOPs of a student, like 1e12,3e12,1e13", presets.budgets, "C,C")
+    unique_tokens: tuple = option(None, "distinct tokens of the text, like inf,1e4: inf is all "
+                                  "there are", presets.amounts, "N,N")
+    seeds: int = option(None, "students of each kind; differences are paired by seed",
+                        whole(1, 1000), "n")
+    first_seed: int = option(0, "their seeds count from here (default: 0): a class takes 0, 10, "
+                             "20, ...", whole(0, 2 ** 30), "n")
+    model: budget.Size = option(None, "the student: layers x width, and heads where they are not "
+                                "64 wide: 2x192h12", budget.size, "LxH")
+    teacher: str = option(None, "a teacher that exists: a run's folder, a BERT's folder or a hub "
+                          "id (default: one is trained)", place, "NAME")
+    head_teacher: str = option(None, "another teacher, of the same size, for the strategies that "
+                               "read predictions (kd): where --teacher is an encoder without a "
+                               "head for masked words", place, "NAME")
+    teacher_model: budget.Size = option(None, "size of a teacher to train", budget.size, "LxH")
+    teacher_flops: int = option(None, "its budget; of a teacher that exists: what its training "
+                                "cost, for the break-even", presets.teachers_price, "C")
+    data: str = option(None, "to train on, as in train.py (default: stories)", metavar="TEXT")
+    lr: str = option(None, "of every student, or one for each strategy: scratch=2e-3,kd=2e-3 "
+                     "(default: train.py's)", presets.rates, "R")
+    train_options: str = option(None, "more options of train.py, for the teacher and every "
+                                "student: '--seq-len 64'", metavar="'...'", verbatim=True)
+    distil_options: str = option("", "more options of train.py for the distilled ones: "
+                                 "'--mlm-finish 0.3'", metavar="'...'", verbatim=True)
+    # How they are scored
+    glue_data: str = option(None, "to score on, as in glue.py (default: stories)", metavar="DATA")
+    tasks: str = option(None, "as in glue.py", metavar="A,B")
+    glue_grid: str = option(None, "as in glue.py", choices=list(glue.GRIDS))
+    glue_seeds: int = option(None, "fine-tunings of a student on each task", whole(1, 100), "n")
+    glue_options: str = option("", f"more options of glue.py: {', '.join(presets.MORE_OF_GLUE)}",
+                               metavar="'...'", verbatim=True)
+    # What is done
+    jobs: int = option(None, "cells at once (default: one a core; one where there is a GPU)",
+                       whole(1, 1000), "N")
+    out: Path = option(None, "default: runs/compare-PRESET", disk.path_of, "FOLDER")
+    collect: tuple = option(None, "run nothing: one report from many comparisons' folders or "
+                            "students.zip, each with seeds of its own", place, "FOLDER", nargs="+")
+    list: bool = option(False, "print the cells as lines of shell, and stop")
+    dry_run: bool = option(False, "print the grid and its price, and stop")
+    # What follows: the seeds, and {strategy: its learning rate, or None for train.py's own}
+    seed_numbers: tuple = ()
+    rates: dict = None
+
+
+EXAMPLES = """examples:
+  python compare.py                                  the demonstration, about ten minutes
+  python compare.py --strategies scratch,kd,kd-released --budgets 1e12,3e12 --seeds 5 --out runs/kd
+  python compare.py --preset stories --list          the cells as lines of shell, teachers first
+  python compare.py --collect runs/class/* --out runs/class-report     one report from many people
+  python compare.py --preset paper --dry-run         what the paper's study costs"""
+
+
+def read_settings(words=None):
+    """The Settings that a command line asks for (train.read_settings)."""
+    title = "From scratch or distilled, at equal compute: grid, table, figure, report."
+    asked = parsed(Settings, title, words, EXAMPLES)
+    return presets.completed(asked, parsed(Settings, title, presets.words_of_preset(asked.preset)))
+
+
+# --------------------------------------------------------------------------------------------------
+# The grid
+
+
+def grid(study):
+    """The students, each a Cell. Those of one seed differ in their strategy alone."""
+    return [cells.student(study, strategy, flops, unique, seed)
+            for flops in study.budgets for unique in study.unique_tokens
+            for seed in study.seed_numbers for strategy in study.strategies]
+
 
 # --------------------------------------------------------------------------------------------------
 # What came out: a table of students, and their differences to scratch, in pairs of one seed
@@ -178,29 +266,22 @@ def controls(table):
 # The program
 
 
-def run(args, teacher, teacher_cell):
-    """Runs what is missing, and reports. Returns {cell's name: last line} of those that failed."""
-    cells.claim_folder(args)
-    failed = {}
-    if teacher_cell:
-        jobs, args.jobs = args.jobs, 1  # one process with all threads: everything waits for it
-        failed = cells.run([teacher_cell], args, "teacher")
-        args.jobs = jobs
+def run(study, lock):
+    """Runs what is missing, and reports. Returns {cell's name: last line} of those that failed.
+    lock: the open file that says that the folder is in use."""
+    threads = cells.claim_folder(study)
+    teacher, students = cells.teacher(study), grid(study)
+    scored = cells.scores_of_teacher(study, study.out)
+    if teacher:  # everything waits for it, so it alone has all processors
+        failed = cells.run([teacher], study, lock, cells.threads_of(1), "teacher")
         if failed:
             raise UserError("the teacher failed, and there is nothing to learn from: "
                             f"{failed['teacher']}")
-    args.teacher_folder = fetch(teacher)
-    args.teacher_sha256 = weights.sha256(args.teacher_folder)
-    if args.head_teacher:
-        args.head_sha256 = weights.sha256(fetch(args.head_teacher))
-    args.rates, _ = cells.chosen_rates(args, teacher, failed)
-    grid = cells.grid(args, teacher, args.rates)
-    scored = cells.scores_of_teacher(args, teacher)
-    failed |= cells.run([scored, *grid], args, "students")
-    outcomes = {cell: found for cell in grid if (found := cells.outcome(cell, args))}
-    cells.check_texts(outcomes, args)
-    disk.write_file(args.out / "cells.txt", plan.cells_text(teacher_cell, grid))
-    tell(args, outcomes, cells.outcome(scored, args), plan.command_of(args), len(grid), failed)
+    failed = cells.run([scored, *students], study, lock, threads, "students")
+    outcomes = {cell: found for cell in students if (found := cells.outcome(cell, study))}
+    cells.check_texts(outcomes, study)
+    tell(study, outcomes, cells.outcome(scored, study), presets.command_of(study), len(students),
+         failed)
     return failed
 
 
@@ -213,34 +294,32 @@ def tell(study, outcomes, teacher, command, planned, failed=()):
     handin.hand_in(study, outcomes, teacher)
 
 
-def collect_into(args):
+def collect_into(asked):
     """Writes one report of all comparisons in --collect into --out."""
-    with collect.gathered(args) as (outcomes, teacher, command):
-        tell(args, outcomes, teacher, command, len(outcomes))
+    with collect.gathered(asked) as (study, outcomes, teacher, command):
+        tell(study, outcomes, teacher, command, len(outcomes))
 
 
 def main():
-    args = comparison.compare()
-    if args.collect:
-        return collect_into(args)
-    if args.jobs is None:
-        args.jobs = 1 if torch.cuda.is_available() else limits.cores()
-    teacher, teacher_cell = cells.teacher_of(args)
-    grid = cells.grid(args, teacher, args.rates)
-    preflight.check_pairs(args, grid)
-    if args.list:
-        return cells.print_list(args, teacher_cell, grid)
-    options.note_stories(args.data)
-    cli.say(plan.describe(args, grid))
-    if args.dry_run:
+    study = read_settings()
+    if study.collect:
+        return collect_into(study)
+    students = grid(study)
+    plan.check_pairs(study, students)
+    if study.list:
+        for cell in filter(None, [cells.teacher(study), *students]):
+            cli.say(plan.line_of(cell))
         return
-    disk.check_writable(args.out)
-    cells.tasks_of(args)  # a task that is not there is said before anything runs
-    preflight.check_inputs(args, grid)
-    disk.make_folder(args.out)
-    cells.check_folder(args)
-    with disk.locked(args.out / "lock", "compares in the same folder") as args.lock:
-        failed = run(args, teacher, teacher_cell)
+    note_stories(study.data)
+    cli.say(plan.describe(study, students))
+    if study.dry_run:
+        return
+    disk.check_writable(study.out)
+    cells.tasks_of(study.glue_data, study.tasks)  # a missing one is said before anything runs
+    plan.check_inputs(study, students)
+    disk.make_folder(study.out)
+    with disk.locked(study.out / "lock", "compares in the same folder") as lock:
+        failed = run(study, lock)
     if failed:
         line = f"cells that failed: {len(failed)}; the same command tries them again"
         cli.say(line, lambda words: print(words, file=sys.stderr))

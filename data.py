@@ -5,16 +5,16 @@
     inputs, positions, labels = mask_tokens(blocks, generator(0, 7), corpus.vocabulary)
 
 Documents are joined by [SEP] and cut into blocks that begin with [CLS], so that pretraining needs
-no padding. A text is tokenized once, into a cache (plumbing/tokens.py). Stories are made while
+no padding. A text is tokenized once, into a cache (files/tokens.py). Stories are made while
 training runs, by processes of their own (world/source.py). Nothing here needs torch.
 
 Shapes: B sequences, T tokens, k masked tokens in each, N = B k.
 """
 from typing import NamedTuple, Optional, Sequence
 
+from files import disk, tokens, wordpiece
 from files import text as texts
-from plumbing import disk, tokens, wordpiece
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import numpy as np
 

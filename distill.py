@@ -29,8 +29,8 @@ declarations without it.
 import math
 from typing import Callable, NamedTuple, Optional
 
-from plumbing.cli import UserError
-from plumbing.pairs import relation_heads, same_heads, teacher_layer
+from program.cli import UserError
+from running.pairs import relation_heads, same_heads, teacher_layer
 
 # ---- Declarations: what a loss reads -------------------------------------------------------------
 

@@ -24,15 +24,15 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-from files import gluefiles
+from files import checkpoints, disk, gluefiles, wordpiece
+from files.checkpoints import read_config
 from files.gluefiles import finished_cell
-from plumbing import cli, disk, hardware, progress, weights, wordpiece
-from plumbing.cli import UserError, whole
-from plumbing.huggingface import read_config
-from plumbing.teacher import fetch
-from program import options
-from program.options import place
+from files.teachers import fetch_model
+from program import cli, progress
+from program.cli import UserError, whole
 from program.settings import option, parsed
+from running import machine, options
+from running.options import place
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from torch import nn
 
 from data import generator
 from distill import mlm_loss
+from measure import minimal_pairs
 from measure.scores import results_of, scores_of
 from model import Bert, BertConfig
 from reporting.words import scores_table
@@ -71,18 +72,15 @@ class Settings:
     data: str = option("stories", "stories (default), a folder with GLUE's files (the official "
                        "download's or the hub's), the folder of one task, or a hub id: "
                        "nyu-mll/glue", metavar="DATA")
-    tasks: str = option("all", "all (default), or some of "
-                        f"{', '.join(gluefiles.EMBEDDED)}; {', '.join(gluefiles.GLUE)}; case and "
-                        "punctuation do not count", metavar="A,B")
-    grid: str = option(None, "paper: 4 rates x 2 batch sizes, 5 epochs; quick: one cell, 2 epochs; "
-                       "stories: one cell, 10 epochs; stories-short: 8 (default: stories for the "
-                       "embedded tasks, else quick)", choices=list(GRIDS))
+    tasks: str = option("all", f"all (default), or some of {', '.join(gluefiles.EMBEDDED)}; "
+                        f"{', '.join(gluefiles.GLUE)}", metavar="A,B")
+    grid: str = option(None, "rates, batch sizes and epochs (default: stories for the embedded "
+                       "tasks, else quick)", choices=list(GRIDS))
     pool: str = option(None, "what is classified: [CLS], or the mean over tokens (default: mean "
                        "for the embedded tasks, else cls)", choices=["cls", "mean"])
     seeds: int = option(3, "fine-tunings of each cell (default: %(default)s)", whole(1, 1000), "n")
     seq_len: int = option(128, "longer texts are cut (default: %(default)s)", whole(8, 4096), "T")
-    dtype: str = option("auto", "auto: bf16 autocast where the hardware has it",
-                        choices=["auto", "fp32", "bf16"])
+    dtype: str = option("auto", "auto: bf16 where it is fast", choices=["auto", "fp32", "bf16"])
     device: str = option("auto", "auto (default), cpu, cuda, cuda:1, mps", metavar="D")
     out: str = option(None, "where glue.json goes (default: the model's folder)", place, "FOLDER")
     predict: bool = option(False, "also write the leaderboard's submission, glue-submission.zip")
@@ -196,7 +194,7 @@ def fine_tune(task, encoded, cell, setting, advance=lambda: None):
     steps = cell["epochs"] * math.ceil(len(texts) / cell["batch_size"])
     for epoch in range(cell["epochs"]):
         for chosen in batches_by_length(lengths, cell["batch_size"], generator(seed, epoch)):
-            with hardware.autocast(device, setting.dtype):
+            with machine.autocast(device, setting.dtype):
                 logits = model(*collate(texts, chosen, pad, device)).float()
             y = labels[torch.from_numpy(chosen).to(device)]
             if task.labels:
@@ -214,7 +212,7 @@ def fine_tune(task, encoded, cell, setting, advance=lambda: None):
     def predict(part):
         model.eval()
         out = torch.empty(len(encoded[part]))
-        with torch.no_grad(), hardware.autocast(device, setting.dtype):
+        with torch.no_grad(), machine.autocast(device, setting.dtype):
             for chosen in batches_by_length([len(ids) for ids, _ in encoded[part]], 128):
                 logits = model(*collate(encoded[part], chosen, pad, device)).float().cpu()
                 answers = logits.argmax(1).float() if task.labels else logits.squeeze(1)
@@ -245,8 +243,8 @@ def cells_of(settings, tasks, h, model_sha256, dtype, device):
 def open_model(settings, name):
     """(Setting, hidden size) of the model to score. Raises UserError for what is wrong with it,
     before any work is done."""
-    device, dtype = hardware.select(settings.device, settings.dtype)
-    source = fetch(name, option="")
+    device, dtype = machine.select(settings.device, settings.dtype)
+    source = fetch_model(name, option="")
     config = read_config(source, BertConfig)
     tokenizer = wordpiece.load_tokenizer(str(source))
     vocabulary = wordpiece.vocabulary_of(tokenizer)
@@ -267,7 +265,7 @@ def score(settings, name, folder):
     for line in skipped:
         cli.say(f"skipped: {line}")
     setting, h = open_model(settings, name)
-    sha256 = weights.model_sha256(setting.source)
+    sha256 = checkpoints.model_sha256(setting.source)
     disk.make_folder(folder)
     path = folder / "glue.json"
     with disk.locked(folder / "glue.lock", "scores the same model"):
@@ -332,29 +330,14 @@ def predict_test_sets(tasks, results, setting, folder):
 # ---- Without fine-tuning -------------------------------------------------------------------------
 
 def zero_shot(name):
-    """{kind of minimal pair: how often the right word is likelier at the [MASK] than the wrong one}
-    (as in BLiMP, Warstadt et al. 2020). {} where the model has no MLM head."""
+    """{kind of minimal pair: how often the model prefers the right word}. {} where it has no MLM
+    head."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is no head
         model, tokenizer = Bert.from_pretrained(name), wordpiece.load_tokenizer(str(name))
     if model.mlm_head is None:
         return {}
-    vocabulary, found = wordpiece.vocabulary_of(tokenizer), {}
-    for kind, pairs in world_tasks.minimal_pairs().items():
-        known = [(text, *map(tokenizer.token_to_id, words)) for text, *words in pairs]
-        known = [pair for pair in known if None not in pair]
-        if not known:  # another vocabulary cuts these words into pieces
-            continue
-        texts, right, wrong = zip(*known)
-        encoded, _ = encode([(text, None, None) for text in texts], tokenizer,
-                            model.config.max_position_embeddings)
-        ids, mask, types = collate(encoded, range(len(texts)), vocabulary.pad, "cpu")
-        positions = (ids == vocabulary.mask).flatten().nonzero()[:, 0]  # one in each text
-        with torch.no_grad():
-            z = model(ids, mask, types, positions=positions).logits     # (pairs, V)
-        rows = torch.arange(len(texts))
-        found[kind] = (z[rows, list(right)] > z[rows, list(wrong)]).float().mean().item()
-    return found
+    return minimal_pairs.shares_right(model, tokenizer, world_tasks.minimal_pairs())
 
 
 def main():

@@ -16,8 +16,8 @@ import math
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import disk, huggingface
-from plumbing.cli import UserError
+from files import checkpoints, disk
+from program.cli import UserError
 
 import torch
 import torch.nn.functional as F
@@ -260,14 +260,13 @@ class Bert(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     # ----------------------------------------------------------------------------------------------
-    # Files, in Hugging Face's format (plumbing/huggingface.py)
+    # Files, in Hugging Face's format (files/checkpoints.py)
 
     def save_pretrained(self, folder):
         """Writes `config.json` and `model.safetensors` into `folder`, each whole or not at all."""
         folder = Path(folder)
         disk.make_folder(folder)
-        weights = huggingface.to_hugging_face(self.state_dict())
-        disk.save_tensors(folder / "model.safetensors", weights)
+        checkpoints.save_weights(folder / "model.safetensors", self.state_dict())
         architecture = "BertForMaskedLM" if self.mlm_head is not None else "BertModel"
         config = {"architectures": [architecture], "model_type": "bert",
                   **dataclasses.asdict(self.config), "hidden_act": "gelu",
@@ -282,12 +281,11 @@ class Bert(nn.Module):
         leaves it out. Raises UserError for anything that is not a BERT, or whose sizes are not
         those of its config."""
         folder = disk.fetch(name, ["config.json", *disk.WEIGHT_FILES])
-        config = huggingface.read_config(folder, BertConfig)
-        tensors = huggingface.read_weights(folder, mlm_head)
-        has_head = huggingface.check_head(name, tensors, mlm_head)
-        huggingface.check_sizes(name, tensors, config)
+        config = checkpoints.read_config(folder, BertConfig)
+        tensors = checkpoints.read_weights(folder, config.num_hidden_layers, mlm_head)
+        has_head = checkpoints.check_head(name, tensors, mlm_head)
         with torch.device("meta"):  # shapes without memory
             model = cls(config, has_head, any(key.startswith("pooler.") for key in tensors))
-        huggingface.check_shapes(name, tensors, model.state_dict())
+        checkpoints.check_shapes(name, tensors, model.state_dict())
         model.load_state_dict(tensors, assign=True)
         return model.requires_grad_(True).eval()

@@ -13,15 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import cli, runs
-from plumbing import teacher as teachers
-from plumbing.cli import number, real, whole
-from plumbing.monitor import Monitor
-from plumbing.parallel import forward_backward, values_in_mean
-from plumbing.session import Session
-from program import options
-from program.options import place
+from files import teachers
+from program import cli
+from program.cli import number, real, whole
 from program.settings import option, parsed
+from running import options, runfolder
+from running.machine import Session, forward_backward, values_in_mean
+from running.monitor import Monitor
+from running.options import place
 
 import torch
 from torch import nn
@@ -42,71 +41,60 @@ class Settings:
     """What a run is asked for: the options of the command line. None stands for what its help calls
     the default, which `options.training` or `plan_student` puts in its place."""
     # What is trained
-    strategy: str = option("scratch", "how the student learns (default: %(default)s)",
-                           choices=list(distill.STRATEGIES))
-    teacher: str = option(None, "a run's folder, a BERT's folder or a hub id; the student takes "
-                          "its tokenizer", place, "NAME")
-    flops: int = option(None, "the budget, like 1e13 or 2.5e15; never exceeded", number, "C",
-                        required=True)
+    strategy: str = option("scratch", "how the student learns", choices=list(distill.STRATEGIES))
+    teacher: str = option(None, "a run's folder, a BERT's folder or a hub id", place, "NAME")
+    flops: int = option(None, "the budget, like 1e13 or 2.5e15", number, "C", required=True)
     model: budget.Size = option(None, "the student: 2x128, 6x768, 4x312h12f1200 (default: by the "
                                 "budget)", budget.size, "LxH")
     # What is read
     data: tuple = option(("stories",), "stories (default), files or folders, or a hub id with "
                          "optional configuration and split: wikimedia/wikipedia:20231101.en",
                          metavar="TEXT", nargs="+")
-    text_column: str = option(None, "the column that holds the text, where it is not 'text' or the "
-                              "only one", metavar="NAME")
+    text_column: str = option(None, "the column with the text (default: text, or the only one)",
+                              metavar="NAME")
     tokenizer: str = option(None, "a tokenizer.json or vocab.txt, a folder or a hub id (default: "
-                            "made from the text)", place, "NAME")
+                            "the teacher's, or one made from the text)", place, "NAME")
     vocab_size: int = option(None, "word pieces of a tokenizer made from the text (default: 8192)",
                              whole(6, 10 ** 6), "V")
-    unique_tokens: int = option(None, "train on N distinct tokens, repeated (default: all there "
-                                "are)", number, "N")
+    unique_tokens: int = option(None, "train on N distinct tokens, repeated (default: all)", number,
+                                "N")
     seq_len: int = option(None, "tokens in a block (default: 32, from 1e15 FLOPs on 128)",
                           whole(4, 2 ** 16), "T")
     batch_size: int = option(None, "blocks in a step (default: stories 32, text 64, from 1e15 "
                              "FLOPs on 256)", whole(1, 2 ** 24), "B")
     # How the weights begin, and how they are trained
-    lr: float = option(None, "peak learning rate (default: 2e-3 sqrt(128 / h))", real(1e-9, 10),
-                       "R")
-    betas: tuple = option((0.9, 0.98), "AdamW's betas (default: the paper's 0.9 0.98)",
-                          real(0, 1 - 1e-9), "b", nargs=2)
-    weight_decay: float = option(0.01, "of all weights but biases and LayerNorm (default: "
-                                 "%(default)s)", real(0, 10), "w")
-    warmup: float = option(None, "share of the steps in which the rate rises (default: 0.06)",
-                           real(0, 1), "w")
+    lr: float = option(None, "peak rate (default: 2e-3 sqrt(128 / h))", real(1e-9, 10), "R")
+    betas: tuple = option((0.9, 0.98), "AdamW's (default: 0.9 0.98)", real(0, 1 - 1e-9), "b",
+                          nargs=2)
+    weight_decay: float = option(0.01, "of matrices (default: %(default)s)", real(0, 10), "w")
+    warmup: float = option(None, "share of the steps (default: 0.06)", real(0, 1), "w")
     dropout: float = option(None, "default: 0", real(0, 0.9), "p")
     start_from: str = option(None, "begin with the weights of a finished run, a BERT's folder or a "
-                             "hub id; the student takes its size and its tokenizer, and the "
-                             "schedule begins anew", place, "NAME")
+                             "hub id, with its size and its tokenizer", place, "NAME")
     init_range: float = option(None, "standard deviation of the first weights (default: 0.02 "
                                "sqrt(768 / h))", real(1e-9, 10), "s")
     paper: bool = option(False, "the paper's setting where nothing else is given: --seq-len 128 "
                          "--batch-size 1024 --dropout 0.1 --init-range 0.02 --warmup 0.06, and "
                          "--lr 1e-3 for scratch, 5e-4 for a distilled student")
-    seed: int = option(0, "decides weights, order, masks, stories (default: %(default)s)",
-                       whole(0, 2 ** 31 - 1), "n")
+    seed: int = option(0, "of weights, order, masks, stories", whole(0, 2 ** 31 - 1), "n")
     # What only some strategies use
-    init: str = option("random", "teacher: begin with every n-th of its layers, also from scratch: "
-                       "the control that tells distillation from the copied layers",
+    init: str = option("random", "teacher: begin with every n-th of its layers, also from scratch",
                        choices=["random", "teacher"])
     mlm_finish: float = option(0.0, "the last share of the budget that goes to plain masked "
                                "language modelling (default: 0)", real(0, 0.9), "s")
-    temperature: float = option(1.0, "kd's temperature (default: %(default)s)", real(0.01, 1000),
-                                "t")
+    temperature: float = option(1.0, "kd's (default: %(default)s)", real(0.01, 1000), "t")
     relation_heads: int = option(None, "minilm's relation heads (default: 16 wide in the teacher, "
                                  "where the widths allow)", whole(1, 10 ** 4), "R")
     teacher_layer: int = option(None, "that minilm learns from (default: the last; above 12 layers "
                                 "7/8 of the way up)", whole(1, 1000), "l")
     # Where it computes, and where it writes
-    dtype: str = option("auto", "auto: bf16 autocast where the hardware has it",
-                        choices=["auto", "fp32", "bf16"])
+    dtype: str = option("auto", "auto: bf16 where it is fast", choices=["auto", "fp32", "bf16"])
     device: str = option("auto", "auto (default), cpu, cuda, cuda:1, mps", metavar="D")
     micro_batch: int = option(None, "blocks that a pass computes at once (default: what fits into "
                               "memory)", whole(1, 2 ** 24), "n")
     compile: str = option("auto", "torch.compile of the layers; auto: on a GPU, for runs beyond "
                           "ten minutes", choices=["auto", "on", "off"])
-    out: str = option(None, "default: runs/ and a name made of the settings", place, "FOLDER")
+    out: str = option(None, "default: runs/ and a name of the settings", place, "FOLDER")
     dry_run: bool = option(False, "print the plan and stop")
 
 
@@ -345,8 +333,8 @@ def open_corpus(settings, teacher, start, session):
     if teacher or start:
         config = (teacher or start).model.config
         size, lesson = lesson_of(settings, config.vocab_size, teacher and config.size)
-        teachers.check_head(teacher, lesson.teacher and lesson.teacher.logits)
-        teachers.check_head(start, trains_head(settings, lesson))
+        teachers.check_head_fits(teacher, lesson.teacher and lesson.teacher.logits)
+        teachers.check_head_fits(start, trains_head(settings, lesson))
     if teacher:
         teachers.check_pair(lesson, size, config.size, teacher.model.mlm_head is not None,
                             copies=settings.init == "teacher")
@@ -398,7 +386,7 @@ def build_model(settings, student, corpus, start):
 
 def set_up(settings, session):
     """The Setup of a run. Raises UserError for what is wrong with its teacher or its text."""
-    teacher, start = teachers.load(settings)
+    teacher, start = teachers.load_models(settings, Bert)
     if settings.start_from:
         settings = replace(settings, model=start.model.config.size)
     corpus = session.keep(open_corpus(settings, teacher, start, session))  # closed at the end
@@ -427,11 +415,11 @@ def validation_of(corpus, device):
 def main():
     settings = read_settings()
     options.note_stories(settings.data)
-    runs.check_out(settings.out)
+    runfolder.check_out(settings.out)
     with Session(settings.device, settings.dtype) as session:
         setup = set_up(settings, session)
         folder = Path(settings.out or card.default_folder(setup))
-        with session.open_run(folder, runs.identity(setup), settings.dry_run) as run:
+        with session.open_run(folder, runfolder.identity(setup), settings.dry_run) as run:
             if run.finished:
                 if session.processes.first:
                     card.print_finished_before(run)

@@ -1,7 +1,7 @@
 """Exercise 3. Which words does BERT hide? (40 minutes)
 
 Read first: Devlin et al. 2018, section 3.1, "Task #1"; `masked_positions` in budget.py;
-`Vocabulary` in plumbing/wordpiece.py.
+`Vocabulary` in files/wordpiece.py.
 
 In each block of T tokens, k = int(0.15 T + 0.5) positions are chosen at random. There are always k
 of them, so that all steps cost the same. A special token ([CLS], [SEP], ...) is never chosen. What

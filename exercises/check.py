@@ -23,8 +23,9 @@ from typing import NamedTuple, Optional
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from plumbing import cli, disk, limits, progress
-from plumbing.cli import UserError
+from files import disk
+from program import cli, progress
+from program.cli import UserError
 
 from reporting import figures
 
@@ -154,7 +155,8 @@ def run_trainings(number, folders, arguments):
     """Trains with the functions of some files at once, {file: the run's folder}. The project's own
     function is the file "-"."""
     cli.say(f"training in {' and '.join(map(str, folders.values()))} ...")
-    threads = str(max(1, limits.cores() // len(folders)))
+    from running.machine import cores  # only here: it imports torch, which takes seconds
+    threads = str(max(1, cores() // len(folders)))
     processes = {
         folder: subprocess.Popen(
             [sys.executable, str(HERE / "judge.py"), str(number), file, "--train", "--out",

@@ -6,7 +6,7 @@ import math
 import operator
 import traceback
 
-from plumbing import cli
+from program import cli
 
 import torch
 

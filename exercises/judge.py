@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # PYTHONSAFEPATH leaves it out
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from plumbing import cli
+from program import cli
 
 from answers import EXERCISES
 from diagnosis import diagnose, in_words

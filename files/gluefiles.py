@@ -19,9 +19,9 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from files import text
-from plumbing import cli, disk
-from plumbing.cli import UserError
+from files import disk, text
+from program import cli
+from program.cli import UserError
 
 from measure import metrics
 

@@ -20,10 +20,11 @@ import re
 import zlib
 from pathlib import Path
 
-from plumbing import cli, disk
-from plumbing.cli import UserError, one_line
-from plumbing.vocabulary import MAKER, train_wordpiece
-from plumbing.wordpiece import SPECIAL, tokenizer_from
+from files import disk
+from files.vocabulary import MAKER, train_wordpiece
+from files.wordpiece import SPECIAL, tokenizer_from
+from program import cli
+from program.cli import UserError, one_line
 
 READER = 4  # the version of the rules by which files become documents
 KINDS = {".txt": "text", ".md": "text", ".jsonl": "json", ".json": "json", ".csv": "csv",

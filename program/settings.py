@@ -13,7 +13,7 @@ new ones.
 """
 import dataclasses
 
-from plumbing import cli
+from program import cli
 
 
 def option(default, help, type=str, metavar=None, **more):
@@ -28,10 +28,11 @@ def parsed(settings, description, argv=None, examples=""):
     """The settings, an instance of the dataclass `settings`, from the words of a command line
     (None: those of the running program). A field named a_b is the option --a-b. A field of the type
     bool is a flag without a value, one that is `positional` has no dashes, and the value of one
-    that is `verbatim` may begin with dashes. Several values of one option become a tuple.
+    that is `verbatim` may begin with dashes. Several values of one option become a tuple. A field
+    that is no `option` keeps its default: it follows from the others.
 
     Raises UserError where the words are wrong."""
-    fields = dataclasses.fields(settings)
+    fields = [field for field in dataclasses.fields(settings) if field.metadata]
     flags = {field.name: "--" + field.name.replace("_", "-") for field in fields}
     verbatim = [flags[field.name] for field in fields if field.metadata.get("verbatim")]
     parser = cli.Parser(verbatim, description=description, epilog=examples)

@@ -1,6 +1,6 @@
 """What budget.py prints: the bill of a step, and the strategies' bills side by side."""
-from plumbing import cli
-from plumbing.cli import flops
+from program import cli
+from program.cli import flops
 
 
 def bill_table(args, size, k, rows, bought):

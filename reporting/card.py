@@ -5,9 +5,10 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from plumbing import cli, disk, wordpiece
-from plumbing.monitor import VALIDATIONS
-from plumbing.teacher import flops_of
+from files import disk, wordpiece
+from files.teachers import flops_of
+from program import cli
+from running.monitor import VALIDATIONS
 
 import torch
 

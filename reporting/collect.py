@@ -1,233 +1,137 @@
-"""Many people's comparisons as one. Each person runs the same grid with seeds of their own, and one
-report pools all their students.
+"""One report from many comparisons: each person of a class runs one, with seeds of its own.
 
-    python compare.py --preset demo --first-seed 10 --out runs/class/ann
-    python compare.py --preset demo --first-seed 20 --out runs/class/ben
-    python compare.py --collect runs/class/ann runs/class/ben --out runs/class-report
+    python compare.py --first-seed 0  --out runs/class/ann
+    python compare.py --first-seed 10 --out runs/class/ben
+    python compare.py --collect runs/class/* --out runs/class-report
 
-Of each student run.json, glue.json and log.jsonl are read, and no weights. So what is handed in may
-be the students.zip that lies in the folder (handin.py). Scores may come from different machines.
-What must be equal is what the comparison is about: EQUAL.
+Of each student run.json and glue.json are read, and no weights. So what is handed in may be the
+students.zip that lies in the folder (handin.py). Scores may come from different machines. What must
+be equal is what the comparison is about: all of presets.FIXED but the teachers' names.
 """
 import contextlib
-import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
-from files import gluefiles
-from plumbing import cli, disk, runs
-from plumbing.cli import UserError
+from files import disk
+from program import cli
+from program.cli import UserError
 
-import budget
-import glue
 from measure import scores
-from reporting import handin, options
-from reporting.cells import (
-    RELEASED_WHOLE,
-    Cell,
-    cell_of,
-    kept_settings,
-    scores_of_teacher,
-    tasks_of,
-)
+from reporting import cells, handin
+from reporting.presets import FIXED, STUDENTS, read_texts
 
-# The name of a cell's folder, as cells.cell_name writes it.
-CELL_NAME = re.compile(r"(?P<strategy>[a-z0-9-]+)-(?P<flops>[\d.e]+)-(?P<unique>all|[\d.e]+)"
-                       r"-seed(?P<seed>\d+)(?:-lr(?P<lr>[\d.e-]+))?")
-EQUAL = ("model", "teacher_model", "teacher_flops", "data", "glue_data", "glue_grid", "tasks",
-         "glue_seeds", "lr", "lr_grid", "train_options", "distil_options", "glue_options")
-# What a fine-tuning says of where it ran, and not of what was asked for.
-PLACE = ("model_sha256", "dtype", "device")
-
-
-# --------------------------------------------------------------------------------------------------
-# One comparison's folder
-
-
-def settings_of(folder):
-    """The settings of the comparison in a folder. Raises UserError where it is no comparison, or
-    one that cannot be pooled."""
-    path = folder / "compare.json"
-    if not path.exists():
-        raise UserError(f"--collect {folder} is no comparison's folder: it has no compare.json")
-    settings = kept_settings(path)
-    missing = [key for key in EQUAL if key not in settings]
-    if missing:
-        raise UserError(f"{path} does not say {missing[0]}: it is of another version; the "
-                        "comparison's own command writes it anew in another --out")
-    if settings["lr_grid"] != "None":
-        raise UserError(f"{folder} chose its rates with --lr-grid, on a seed of its own: "
-                        "comparisons that are put together need one rate, --lr")
-    return settings
-
-
-def students_of(folder):
-    """{Cell: (run.json, glue.json)} of a comparison's finished students. Raises UserError where a
-    cell is not what its name says."""
-    students = {}
-    for path in sorted((folder / "cells").glob("*")):
-        match = CELL_NAME.fullmatch(path.name)
-        has_files = (path / "glue.json").exists() and (path / "run.json").exists()
-        if match is None or not has_files:
-            continue
-        record = disk.read_json(path / "run.json")
-        kept = gluefiles.read_glue_json(path / "glue.json")
-        cell = cell_from(match, path)
-        settings = record.get("settings", {})
-        keys = ("strategy", "flops_budget", "unique_tokens", "seed")
-        named = (cell.strategy.removesuffix(options.COPIED), *cell[1:4])
-        if tuple(settings.get(key) for key in keys) != named:
-            raise UserError(f"{path} is not what its name says: it was edited, or renamed")
-        if cell.strategy in RELEASED_WHOLE and settings.get("charged") != runs.WHOLE:
-            raise UserError(f"{path} was trained by an earlier version, with another loss and at "
-                            "another price: remove it, and its comparison makes it again")
-        if record.get("finished"):
-            students[cell] = record, kept
-    return students
-
-
-def cell_from(match, folder):
-    """The Cell that a folder's name describes. It has no commands."""
-    unique = None if match["unique"] == "all" else cli.number(match["unique"])
-    lr = float(match["lr"]) if match["lr"] else None
-    return Cell(match["strategy"], cli.number(match["flops"]), unique, int(match["seed"]), lr,
-                folder, ())
-
-
-def results_of(command, h, kept, args):
-    """{task: summary} from the fine-tunings that the comparison asked for, on whatever machine they
-    ran. None while one of them is missing. command: the line of glue.py that makes them; h: the
-    model's width."""
-    scoring = glue.read_settings(command[1:])
-    tasks, fine_tunings = tasks_of(args), []
-    for task, settings in glue.cells_of(scoring, tasks, h, "", "", ""):
-        asked = {key: value for key, value in settings.items() if key not in PLACE}
-        fine_tunings.append((task, gluefiles.finished_cell(kept, asked)))
-    return scores.results_of(tasks, fine_tunings)
-
-
-# --------------------------------------------------------------------------------------------------
-# All of them
+EQUAL = [name for name in FIXED if name not in ("teacher", "head_teacher")]
 
 
 @contextlib.contextmanager
-def gathered(args):
-    """(outcomes of all comparisons in --collect, the teacher's outcome, the line that gathers
-    them), for as long as what was unpacked is there. It makes their common settings those of
-    `args`. Raises UserError where they do not belong together."""
-    if (args.out / "compare.json").exists():
-        raise UserError(f"--out {args.out} is a comparison of its own, with a report of its own: "
+def gathered(asked):
+    """(the settings of all comparisons in --collect as one, their students' outcomes, the teacher's
+    outcome, the line that gathers them), for as long as what was unpacked is there. A line is
+    printed for each student that is left out. Raises UserError where they do not belong together.
+
+    asked: a compare.Settings, of which only --collect and --out count."""
+    if (asked.out / "compare.json").exists():
+        raise UserError(f"--out {asked.out} is a comparison of its own, with a report of its own: "
                         "choose another folder")
-    if (args.out / handin.NAME).resolve() in [Path(path).resolve() for path in args.collect]:
-        raise UserError(f"--out {args.out} would write over {args.out / handin.NAME}, which is "
+    if (asked.out / handin.NAME).resolve() in [Path(path).resolve() for path in asked.collect]:
+        raise UserError(f"--out {asked.out} would write over {asked.out / handin.NAME}, which is "
                         "collected: choose another folder")
-    with handin.opened(args.collect) as folders:
-        take_settings(args, folders)
-        outcomes, unscored = pool(args, folders)
-        for folder in unscored:
-            words = f"not scored on all tasks, left out: {folder}"
-            cli.say(handin.renamed(words, args.collect, folders))
-        check_pool(outcomes)
-        describe(args, outcomes)
-        disk.make_folder(args.out)
+    with handin.opened(asked.collect) as folders:
+        study, outcomes = common_settings(asked, folders), {}
+        for folder in folders:
+            for cell, found in students_of(study, folder):
+                if isinstance(found, str):
+                    line = f"left out: {cell.folder}: {found}"
+                    cli.say(handin.renamed(line, asked.collect, folders))
+                else:
+                    add_student(outcomes, cell, found)
+        study = filled(study, outcomes)
+        disk.make_folder(asked.out)
         cli.say(f"{cli.counted(len(outcomes), 'student')} of "
-                f"{cli.counted(len(args.collect), 'comparison')}, "
-                f"{cli.counted(args.seeds, 'seed')}")
-        command = ["python", "compare.py", "--collect", *args.collect, "--out", str(args.out)]
-        yield outcomes, scored_teacher(args, folders), shlex.join(command)
+                f"{cli.counted(len(folders), 'comparison')}, "
+                f"{cli.counted(len(study.seed_numbers), 'seed')}")
+        command = ["python", "compare.py", "--collect", *asked.collect, "--out", str(asked.out)]
+        yield study, outcomes, scored_teacher(study, folders), shlex.join(command)
 
 
-def take_settings(args, folders):
-    """Makes the comparisons' common settings those of `args`. Raises UserError where two of them
+def common_settings(asked, folders):
+    """The settings that the comparisons in these folders share. Raises UserError where two of them
     are about something else."""
-    settings = [settings_of(folder) for folder in folders]
-    for name, own in zip(args.collect, settings):
-        check_equal(args.collect[0], settings[0], name, own)
-    adopt(args, settings[0])
-    teachers = {own.get("teacher", "None") for own in settings}
-    args.teacher = teacher_words({None if name == "None" else name for name in teachers})
-    args.settings = {**settings[0], "teacher": str(args.teacher)}
-
-
-def pool(args, folders):
-    """({Cell: outcome} of all the comparisons' students, folders of those that are not scored on
-    all tasks). Raises UserError where two of them are the same student."""
-    outcomes, owners, unscored = {}, {}, []
+    settings = []
     for folder in folders:
-        for cell, (record, kept) in students_of(folder).items():
-            student = cell[:5]  # all but its place
-            if student in owners:
-                raise UserError(f"{cell.folder} and {owners[student]} are the same student: give "
-                                "each comparison a --first-seed of its own")
-            command = cell_of(args, "", *student).commands[1]
-            results = results_of(command, args.model.h, kept, args)
-            if results is None:
-                unscored.append(cell.folder)
-                continue
-            owners[student] = cell.folder
-            outcomes[cell] = {"record": record, "results": results}
-    return outcomes, unscored
+        path = folder / "compare.json"
+        if not path.exists():
+            raise UserError(f"--collect {folder} is no comparison's folder: it has no compare.json")
+        settings.append(read_texts(path, type(asked)))
+        for name in EQUAL:
+            if settings[-1][name] != settings[0][name]:
+                raise UserError(f"{folder} holds another comparison than {folders[0]}: {name} is "
+                                f"{settings[-1][name]} here and {settings[0][name]} there")
+    teachers = {own["teacher"] for own in settings}
+    if teachers != {None}:  # a comparison that trained its own has None
+        teachers = {", ".join(sorted(name or "one of each comparison's own" for name in teachers))}
+    return replace(asked, **{**settings[0], "teacher": teachers.pop()})
 
 
-def scored_teacher(args, folders):
-    """The teacher's outcome, as cells.outcome gives it, and the folder of its scores. None where no
-    comparison scored its teacher, or several scored different ones: a figure has one line for
-    it."""
-    found, command = {}, scores_of_teacher(args, "teacher").commands[0]
-    for folder in folders:
-        scores_folder = folder / handin.SCORES
-        records = [path for path in (scores_folder / "run.json", folder / "teacher" / "run.json")
-                   if path.exists()]
-        kept = gluefiles.read_glue_json(scores_folder / "glue.json")
-        results = results_of(command, args.teacher_model.h, kept, args)
-        if results:
-            record = disk.read_json(records[0]) if records else {}
-            score = scores.score_of(results)
-            found[score] = {"record": record, "results": results, "folder": scores_folder}
-    return found.popitem()[1] if len(found) == 1 else None
+def students_of(study, folder):
+    """Yields (Cell, its outcome) for each student in a comparison's folder, or (Cell, why it is
+    left out). Raises UserError where a student is not what its name says."""
+    for path in sorted(path for path in (folder / "cells").glob("*") if path.is_dir()):
+        cell = cells.named(path)
+        if cell is None:
+            yield cells.Cell("", 0, None, 0, None, path, ()), "its name is not one of a student"
+            continue
+        record = disk.optional_json(path / "run.json")
+        if not record.get("finished"):
+            yield cell, "it is not finished"
+            continue
+        cells.check_record(cell, study, record)
+        results = cells.results_of(
+            cell._replace(commands=(cells.scoring(study, path),)), study)
+        yield cell, results and {"record": record, "results": results} or (
+            "it is not scored on all tasks")
 
 
-def check_equal(first_folder, first, folder, settings):
-    """Raises UserError where a comparison is about something else than the first one."""
-    for key in EQUAL:
-        if settings[key] != first[key]:
-            raise UserError(f"{folder} holds another comparison than {first_folder}: {key} is "
-                            f"{settings[key]} here and {first[key]} there")
+def add_student(outcomes, cell, found):
+    """Adds a student's outcome. Raises UserError where it is there already."""
+    for other in outcomes:
+        if other[:4] == cell[:4]:  # its strategy, budget, data and seed
+            raise UserError(f"{cell.folder} and {other.folder} are the same student: give each "
+                            "comparison a --first-seed of its own")
+    outcomes[cell] = found
 
 
-def adopt(args, settings):
-    """Makes a comparison's settings, which are texts, those of `args`."""
-    for key in EQUAL:
-        setattr(args, key, settings[key])
-    args.model, args.teacher_model = budget.size(args.model), budget.size(args.teacher_model)
-    args.teacher_flops, args.glue_seeds = int(args.teacher_flops), int(args.glue_seeds)
-
-
-def teacher_words(teachers):
-    """The teachers' names in one line. A comparison that trained its own has None; where all did,
-    so has the report."""
-    if teachers == {None}:
-        return None
-    return ", ".join(sorted(name or "one of each comparison's own" for name in teachers))
-
-
-def check_pool(outcomes):
-    """Raises UserError where there is nothing to compare."""
+def filled(study, outcomes):
+    """The settings with the grid that the students fill. Raises UserError where there is nothing
+    to compare."""
     if not outcomes:
         raise UserError("--collect: no student of these comparisons is finished and scored")
     if not any(cell.strategy == "scratch" for cell in outcomes):
         raise UserError("--collect: no student from scratch is among them, and there is nothing to "
                         "compare with")
-
-
-def describe(args, outcomes):
-    """Makes the grid of `args` the one that the students fill."""
-    strategies = {cell.strategy for cell in outcomes}
-    args.strategies = [name for name in options.STUDENTS if name in strategies]
-    args.budgets = sorted({cell.flops for cell in outcomes})
+    rates = {cell.strategy: cell.lr for cell in outcomes}
     amounts = {cell.unique_tokens for cell in outcomes}
-    args.unique_tokens = [None] if None in amounts else []  # unlimited data stands first
-    args.unique_tokens += sorted(amounts - {None})
-    args.seed_numbers = sorted({cell.seed for cell in outcomes})
-    args.seeds, args.lr_grid = len(args.seed_numbers), None
-    args.rates = {cell.strategy: cell.lr for cell in outcomes}
+    return replace(
+        study, strategies=tuple(name for name in STUDENTS if name in rates), rates=rates,
+        budgets=tuple(sorted({cell.flops for cell in outcomes})),
+        # Unlimited data, which is None, stands first.
+        unique_tokens=tuple(sorted(amounts, key=lambda unique: unique or 0)),
+        seed_numbers=tuple(sorted({cell.seed for cell in outcomes})))
+
+
+def scored_teacher(study, folders):
+    """The teacher's outcome, as cells.outcome gives it, and the folder of its scores. None where no
+    comparison scored its teacher, or several scored different ones: a figure has one line for
+    it."""
+    found = {}
+    for folder in folders:
+        cell = cells.scores_of_teacher(study, folder)
+        results = cells.results_of(cell, study)
+        if results:
+            records = [path for path in (cell.folder / "run.json", folder / "teacher" / "run.json")
+                       if path.exists()]
+            record = disk.read_json(records[0]) if records else {}
+            found[scores.score_of(results)] = {"record": record, "results": results,
+                                               "folder": cell.folder}
+    return found.popitem()[1] if len(found) == 1 else None

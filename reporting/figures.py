@@ -2,8 +2,8 @@
 import math
 from pathlib import Path
 
-from plumbing import disk
-from program.options import COPIED
+from files import disk
+from running.options import COPIED
 
 import distill
 from measure.statistics import MARGIN

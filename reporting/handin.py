@@ -10,50 +10,36 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from plumbing import disk
-from plumbing.cli import UserError, one_line
+from files import disk
+from program.cli import UserError, one_line
+
+from reporting.cells import SCORES
+from reporting.presets import texts
 
 NAME = "students.zip"
-SCORES = "teacher-scores"  # the folder with the teacher's glue.json, and in the zip its run.json
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the date of every file in the zip
 
 
-def hand_in(args, outcomes, teacher):
-    """Writes students.zip."""
-    students = {cell.folder: outcome["record"] for cell, outcome in outcomes.items()}
-    scored = None
+def hand_in(study, outcomes, teacher):
+    """Writes students.zip. outcomes, teacher: as cells.outcome gives them; the teacher's may name
+    the "folder" with its glue.json."""
+    contents = {"compare.json": disk.json_text(texts(study))}
+    records = {f"cells/{cell.folder.name}": (found["record"], cell.folder)
+               for cell, found in sorted(outcomes.items(), key=lambda item: item[0].folder)}
     if teacher:
-        scored = teacher["record"], teacher.get("folder", args.out / SCORES)
-    pack(args.out, args.settings, students, scored)
-
-
-def pack(folder, settings, students, teacher=None):
-    """Writes students.zip into a folder.
-
-    settings: of the comparison, as compare.json has them; students: {folder of a cell: its
-    record}; teacher: (its record, the folder with its glue.json), where it was scored."""
-    contents = {"compare.json": disk.json_text(settings)}
-    for student, record in sorted(students.items()):
-        contents[f"cells/{student.name}/run.json"] = disk.json_text(without_place(record))
-        scores = student / "glue.json"
-        if scores.exists():
-            contents[f"cells/{student.name}/glue.json"] = disk.read_text(scores)
-    if teacher:
-        record, folder_of_scores = teacher
-        contents[f"{SCORES}/run.json"] = disk.json_text(without_place(record))
-        contents[f"{SCORES}/glue.json"] = disk.read_text(folder_of_scores / "glue.json")
+        records[SCORES] = teacher["record"], teacher.get("folder", study.out / SCORES)
+    for name, (record, folder) in records.items():
+        # Without the folder in which the teacher lay: it names its owner's home, and compare.json
+        # says what the teacher was called.
+        record = {key: value for key, value in record.items() if key != "teacher"}
+        contents[f"{name}/run.json"] = disk.json_text(record)
+        contents[f"{name}/glue.json"] = disk.read_text(folder / "glue.json")
 
     def write(path):
         with zipfile.ZipFile(path, "w") as archive:
             for name, text in contents.items():
                 archive.writestr(zipfile.ZipInfo(name, LONG_AGO), text, zipfile.ZIP_DEFLATED)
-    disk.replace(folder / NAME, write)
-
-
-def without_place(record):
-    """A record without the folder in which its teacher lay: that names the owner's home, and
-    compare.json says what the teacher was called."""
-    return {key: value for key, value in record.items() if key != "teacher"}
+    disk.replace(study.out / NAME, write)
 
 
 @contextlib.contextmanager

@@ -1,125 +1,111 @@
-"""What a comparison would do and cost, in words: what `compare.py --dry-run` prints.
+"""What a comparison would do and cost, and whether all that it needs is there, before anything is
+trained. An hour later the same mistake would be found by a cell, and by each of the others, too.
 
-    plan.describe(args, grid)    # lines; the last one names what is not on this disk
+    plan.describe(study, students)    # lines: what `compare.py --dry-run` prints
+
+study: the comparison's settings, a compare.Settings. students: its cells.
 """
-import shlex
+from files import disk, text, wordpiece
+from files.checkpoints import read_config
+from files.teachers import fetch_model
+from program import cli
+from program.cli import UserError
+from running.options import COPIED, words_of
 
-from plumbing import cli, disk
-from program.options import words_of
-
-from reporting import cells, price
-from reporting.price import FINE_TUNING_SPEED, LAPTOP_CORES, LAPTOP_RATE, START
+import budget
+import distill
+import glue
+import train
+from model import BertConfig
 from reporting.words import data_setting, listed, spell
 
-H100_RATE = 3e14  # FLOP/s in pretraining
+SMALLEST_V = 201  # the vocabulary of stories; a larger one makes a step dearer
+LAPTOP_RATE, H100_RATE = 1e11, 3e14  # FLOP/s in pretraining, of two cores together and of a GPU
 
 
-def describe(args, grid):
-    """The comparison, its cost in FLOPs and in time, and what it needs that is not here: text."""
-    tasks, why_not = cells.tasks_here(args)
-    prices, phases = price.Prices(args, tasks), cells.phases_of(args, grid)
-    work = prices.total(cell for cells_of_phase in phases for cell in cells_of_phase)
-    seconds = prices.seconds_on_cores(phases, LAPTOP_RATE, LAPTOP_CORES)
+def describe(study, students):
+    """The comparison, its cost, and what it needs that is not here: text."""
+    grid = glue.GRIDS[study.glue_grid]
+    times = len(grid["lr"]) * len(grid["batch_size"]) * study.glue_seeds
+    total = sum(cell.flops for cell in students)
+    teacher = f"{study.teacher}, whose own training is not counted here"
+    if study.head_teacher:
+        teacher += f"; for strategies that read predictions {study.head_teacher}"
+    if not study.teacher:
+        total += study.teacher_flops
+        teacher = f"which is trained first, with {cli.flops(study.teacher_flops)} FLOPs of the cost"
     return "\n".join([
-        *what_is_made(args, grid), *what_it_costs(args, work, why_not),
-        *how_long(work, seconds, why_not), *what_is_missing(args)])
+        f"{cli.counted(len(students), 'student')}: {', '.join(study.strategies)} x "
+        f"{cli.counted(len(study.budgets), 'budget')} x "
+        f"{cli.counted(len(study.unique_tokens), 'data setting')} x "
+        f"{cli.counted(len(study.seed_numbers), 'seed')}",
+        f"grid        {listed([spell(C) for C in study.budgets])} FLOPs; "
+        f"{listed([data_setting(tokens) for tokens in study.unique_tokens])}",
+        f"student     BERT {study.model}, trained on {study.data}, then fine-tuned on "
+        f"{study.tasks}, {cli.counted(times, 'time')} each",
+        f"teacher     BERT {study.teacher_model}, {teacher}",
+        f"cost        {cli.flops(total)} FLOPs of pretraining: "
+        f"{cli.duration(total / LAPTOP_RATE)} on two laptop cores at {cli.flops(LAPTOP_RATE)} "
+        f"FLOP/s, {cli.duration(total / H100_RATE)} on an H100 at {cli.flops(H100_RATE)}",
+        "            fine-tuning, validation and starts come on top: the presets demo and stories "
+        "take twice as long and more", *missing(study)])
 
 
-def what_is_made(args, grid):
-    """Lines on the students, their tasks and their teacher."""
-    kinds = ((args.strategies, "strategy", "strategies"), (args.budgets, "budget", "budgets"),
-             (args.unique_tokens, "data setting", "data settings"),
-             (args.seed_numbers, "seed", "seeds"))
-    product = " x ".join(f"{len(values)} {one if len(values) == 1 else many}"
-                         for values, one, many in kinds)
-    settings = listed([data_setting(tokens) for tokens in args.unique_tokens])
-    budgets = listed([spell(C) for C in args.budgets])
-    size, times = args.model, price.fine_tunings(args)
-    tasks = "all its tasks" if args.tasks == "all" else listed(args.tasks.split(","))
-    often = "once each" if times == 1 else f"{times} times each"
-    yield f"{cli.counted(len(grid), 'student')}: {product}"
-    yield f"grid        {', '.join(args.strategies)}; {budgets} FLOPs; {settings}"
-    yield (f"student     BERT {size} ({size.L} layers, {size.h} wide), trained on {args.data}, "
-           f"then fine-tuned on {tasks}, {often}")
-    yield f"teacher     {teachers(args)}"
-
-
-def teachers(args):
-    """Which teacher serves which strategy, and who trains it."""
-    size = args.teacher_model
-    described = f"BERT {size} ({size.L} layers, {size.h} wide)"
-    if not args.teacher:
-        return (f"{described}, which is trained first, with "
-                f"{cli.flops(args.teacher_flops)} FLOPs")
-    readers = [name for name in args.strategies if cells.reads_predictions(args, name)]
-    if not (args.head_teacher and readers):
-        return f"{args.teacher}, a {described}, whose own training is not counted here"
-    return (f"{args.teacher}, a {described}, and for predictions ({', '.join(readers)}) "
-            f"{args.head_teacher}; their own training is not counted here")
-
-
-def what_it_costs(args, work, why_not):
-    """Lines on the FLOPs. why_not: why fine-tuning cannot be counted, or ""."""
-    share = "the teacher's passes included"
-    if not args.teacher:
-        share = f"{cli.flops(args.teacher_flops)} of them the teacher's training"
-    fine_tuning = (f"{cli.flops(work.fine_tuning)} of fine-tuning, at {FINE_TUNING_SPEED:.0%} of "
-                   "the speed")
-    if why_not:
-        fine_tuning = f"fine-tuning is not counted: {why_not}"
-    yield f"cost        {cli.flops(work.pretraining)} FLOPs of pretraining, {share}"
-    yield f"            {cli.flops(work.validation)} of validation; {fine_tuning}"
-
-
-def how_long(work, seconds, why_not):
-    """Lines on the time. seconds: of the whole comparison on a laptop."""
-    uncounted = ", fine-tuning not included" if why_not else ""
-    yield (f"time        about {cli.duration(seconds)} on {LAPTOP_CORES} laptop cores that reach "
-           f"{cli.flops(LAPTOP_RATE)} FLOP/s together{uncounted}")
-    yield (f"            (each of {work.starts:,} programs takes {START} s of a core to start "
-           "and to end)")
-    yield (f"            on an H100 at {cli.flops(H100_RATE)} FLOP/s, pretraining alone: "
-           f"{cli.duration(work.pretraining / H100_RATE)}; the rest was not measured there")
-
-
-def what_is_missing(args):
+def missing(study):
     """Lines on the teachers, the text and the tasks that are no file and no folder here, or none.
     Their names may be on the hub: no network is asked."""
-    names = [(args.teacher, "teacher"), (args.head_teacher, "teacher with a head"),
-             *((text, "text") for text in words_of(args.data, "--data")),
-             (args.glue_data, "tasks")]
+    names = [(study.teacher, "teacher"), (study.head_teacher, "teacher with a head"),
+             *((name, "text") for name in words_of(study.data, "--data")),
+             (study.glue_data, "tasks")]
     absent = [f"{name} ({what})" for name, what in names
               if name and name != "stories" and not disk.path_of(name).exists()]
     if absent:
-        yield f"not here    {', '.join(absent)}"
-        yield "            A name on the hub, like owner/name, is downloaded when the study begins."
-    if args.head_teacher and not disk.path_of(args.head_teacher).exists():
+        yield (f"not here    {', '.join(absent)}: a name on the hub, like owner/name, is "
+               "downloaded when the study begins")
+    if study.head_teacher and not disk.path_of(study.head_teacher).exists():
         yield ('            docs/clusters.md says under "Real text" how a teacher gets a head, and '
-               "which folders are needed.")
+               "which folders are needed")
 
 
-def cells_text(teacher_cell, cells):
-    """cells.txt: all cells as lines of shell."""
-    lines = [teacher_cell.line] if teacher_cell else []
-    lines += [cell.line for cell in cells]
-    return "\n".join(lines) + "\n"
+def line_of(cell):
+    """A cell as a line of shell, with its price."""
+    return (f"{cell.line}  # {cli.flops(cell.flops)} FLOPs, about "
+            f"{cli.duration(cell.flops / LAPTOP_RATE)} of pretraining on two cores")
 
 
-def command_of(args):
-    """The comparison's own command, with every option spelled out."""
-    rates = args.lr_grid and ",".join(f"{lr:g}" for lr in args.lr_grid)
-    tokens = ["inf" if unique is None else spell(unique) for unique in args.unique_tokens]
-    options = {
-        "strategies": ",".join(args.strategies), "budgets": ",".join(map(spell, args.budgets)),
-        "unique-tokens": ",".join(tokens), "seeds": args.seeds,
-        "first-seed": args.first_seed or None, "model": args.model, "teacher": args.teacher,
-        "head-teacher": args.head_teacher,
-        "teacher-model": None if args.teacher else args.teacher_model,
-        "teacher-flops": spell(args.teacher_flops), "data": args.data,
-        "glue-data": args.glue_data, "glue-grid": args.glue_grid, "tasks": args.tasks,
-        "glue-seeds": args.glue_seeds, "lr": args.lr, "lr-grid": rates,
-        "train-options": args.train_options or None,
-        "distil-options": args.distil_options or None,
-        "glue-options": args.glue_options or None, "out": args.out}
-    words = [f"--{name}={value}" for name, value in options.items() if value is not None]
-    return shlex.join(["python", "compare.py", *words])
+def check_pairs(study, students):
+    """Raises UserError where a strategy does not fit the pair of models or its own options, or
+    where a budget is below one step."""
+    for cell in students[:len(study.strategies)]:  # every strategy, at the smallest budget
+        asked = train.read_settings(cell.commands[0][1:])
+        chosen = distill.Options(asked.temperature, asked.relation_heads, asked.teacher_layer)
+        lesson = distill.lesson(cell.strategy.removesuffix(COPIED), study.model,
+                                study.teacher_model, chosen)
+        step = budget.step_flops(study.model, SMALLEST_V, asked.seq_len, asked.batch_size, lesson,
+                                 study.teacher_model)
+        if cell.flops < step:
+            raise UserError(f"--budgets {spell(cell.flops)} is below one step of {cell.strategy}, "
+                            f"which costs {cli.flops(step)} at least: raise it")
+
+
+def check_inputs(study, students):
+    """Raises UserError where the text or a teacher is not there, or a teacher is not what the
+    comparison takes it for. What lies on the hub is downloaded."""
+    asked = train.read_settings(students[0].commands[0][1:])
+    is_trained = all((cell.folder / "model.safetensors").exists() for cell in students)
+    if study.data != "stories" and not is_trained:
+        text.open_source(asked.data, asked.text_column)
+    words = []
+    for option, name in (("--teacher", study.teacher), ("--head-teacher", study.head_teacher)):
+        if name:
+            folder = fetch_model(name, f"{option} ")
+            size = read_config(folder, BertConfig).size
+            if size != study.teacher_model:
+                raise UserError(f"{option} {name} is a BERT {size}, and the comparison takes it "
+                                f"for one of {study.teacher_model}: give --teacher-model {size}, "
+                                f"or another {option}")
+            words.append(wordpiece.load_tokenizer(str(folder)).get_vocab())
+    if words and words[0] != words[-1]:
+        raise UserError(f"--teacher {study.teacher} and --head-teacher {study.head_teacher} have "
+                        "different words, and their students could not be compared: choose two "
+                        "with one tokenizer")

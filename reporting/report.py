@@ -3,8 +3,9 @@ data setting. compare.py makes the numbers, and hands them over as `Found`.
 """
 from typing import Any, NamedTuple, Optional
 
-from plumbing import cli, disk
-from program.options import COPIED
+from files import disk
+from program import cli
+from running.options import COPIED
 
 from measure.scores import GATE, guessing_score, has_skill, headline, score_of
 from measure.statistics import MARGIN, break_even, wilson

@@ -1,7 +1,7 @@
 """How numbers are written in reports and in the names of cells, and a model's scores as a table."""
 import math
 
-from plumbing import cli
+from program import cli
 
 from measure.scores import average
 

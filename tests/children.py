@@ -7,12 +7,10 @@ It starts in milliseconds, so that a campaign can disturb thousands of them. Lin
     child = Child("train.py", "--flops", "1e9", "--out", folder, inside=Kill(at=7))
     child.wait()          # its exit status; child.out and child.err are what it printed
 
-Signals follow two rules. A signal goes to a child of this process that has not been waited for yet:
-until then the system gives its number to nobody else. And a child that was told to stop may end
-with 143, however slow the machine is; no other child may.
+A signal goes to a child of this process that has not been waited for yet: until then the system
+gives its number to nobody else.
 """
 import ctypes
-import gc
 import importlib
 import os
 import random
@@ -23,13 +21,11 @@ import time
 import traceback
 from pathlib import Path
 
-from plumbing import cli
+from program import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ("budget.py", "train.py", "glue.py", "compare.py", "tools/bench.py", "tools/gate.py",
             "tools/glance.py", "tools/predict.py")
-# A program says 128 + SIGTERM. Before it has begun, the signal itself ends it.
-STOPPED = 128 + signal.SIGTERM, -signal.SIGTERM
 
 
 def module_of(program):
@@ -40,22 +36,42 @@ def module_of(program):
 def prepare():
     """Imports what the children need. No thread may run here before a fork: torch and tokenizers
     start theirs when they first compute."""
-    sys.path.insert(0, str(ROOT))
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1",
                    "TOKENIZERS_PARALLELISM": "false"}
-    for name in ("torch._dynamo", "matplotlib.pyplot"):  # which are imported when first used
+    # The first two are imported when they are first used.
+    for name in ("torch._dynamo", "matplotlib.pyplot", *map(module_of, PROGRAMS)):
         importlib.import_module(name)
     sys.modules["matplotlib"].use("Agg")
-    for program in PROGRAMS:
-        importlib.import_module(module_of(program))
     sys.modules["torch"].set_num_threads(1)
 
 
-def die_with_parent():
-    """Asks the system to kill this process when its parent ends, so that nothing of a campaign goes
-    on that was itself killed."""
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+def fork(work, files=()):
+    """The number of a process that does some work, and ends when this one does: nothing goes on of
+    a campaign that was itself killed. files: what becomes its stdin, stdout and stderr."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+        for descriptor, file in enumerate(files):
+            os.dup2(file.fileno(), descriptor)
+        if files:
+            sys.stdout, sys.stderr = (open(descriptor, "w", errors="replace", closefd=False)
+                                      for descriptor in (1, 2))
+        work()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
 
 
 class Child:
@@ -64,29 +80,15 @@ class Child:
     program: its path below the root. inside: a function that the child calls before the program
     begins. environment: variables that the child sets. folder: where it runs."""
 
-    def __init__(self, program, *arguments, inside=None, environment=(), folder=None):
+    def __init__(self, program, *arguments, inside=None, environment=(), folder=ROOT):
         self.line = f"python {program} {' '.join(map(str, arguments))}"
         self.files = [tempfile.TemporaryFile("w+", errors="replace") for _ in range(2)]
-        self.status, self.out, self.err, self.memory = None, "", "", 0
-        self.told_to_stop = self.hangs = False
-        # A signal waits until the child has forgotten the handlers of this process. One of them may
-        # raise, and the child would go on as a second copy of this process.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, cli.SIGNALS)
-        self.pid = os.fork()
-        if self.pid == 0:
-            self.run(program, arguments, inside, environment, folder)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.status, self.out, self.err, self.memory, self.hangs = None, "", "", 0, False
 
-    def run(self, program, arguments, inside, environment, folder):
-        """What the child does. It does not return."""
-        status = 1
-        try:
-            die_with_parent()
-            os.setsid()
-            self.redirect_streams()
-            gc.callbacks.clear()  # hypothesis has one, in which a signal may be lost
+        def work():
+            os.setsid()  # no signal to its group reaches another child
             os.environ.update(environment)
-            os.chdir(folder or ROOT)
+            os.chdir(folder)
             sys.argv = [program, *map(str, arguments)]
             for signum in cli.SIGNALS:
                 signal.signal(signum, signal.SIG_DFL)
@@ -94,23 +96,11 @@ class Child:
             if inside:
                 inside()
             cli.program(sys.modules[module_of(program)].main)
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            try:
-                sys.stdout.flush()
-                sys.stderr.flush()
-            finally:
-                os._exit(status)
-
-    def redirect_streams(self):
-        """Nothing to read, and what is printed goes to `files`."""
-        for descriptor, file in enumerate((open(os.devnull), *self.files)):
-            os.dup2(file.fileno(), descriptor)
-        sys.stdout = open(1, "w", errors="replace", closefd=False)
-        sys.stderr = open(2, "w", errors="replace", closefd=False)
+        # A signal waits until the child has forgotten the handlers of this process. One of them may
+        # raise, and the child would go on as a second copy of this process.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, cli.SIGNALS)
+        self.pid = fork(work, [open(os.devnull), *self.files])
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def running(self):
         """Whether it has not ended yet. Once it has, it is waited for, and `status` is a number."""
@@ -138,22 +128,16 @@ class Child:
 
     def wait(self, seconds=300):
         """Its exit status, negative after a signal. One that takes longer hangs, and is killed."""
-        if not self.ends_within(seconds):
-            self.hangs = True
-            self.send(signal.SIGKILL)
-            while self.running():
-                time.sleep(0.002)
+        self.hangs = not self.ends_within(seconds)
+        if self.hangs:
+            self.end()
         return self.status
 
-    def stop(self, seconds=120):
-        """Tells it to stop, and waits for its end. SIGTERM is sent again and again, since an import
-        may swallow one."""
-        self.told_to_stop = True
-        end = time.monotonic() + seconds
-        while self.running() and time.monotonic() < end:
-            self.send(signal.SIGTERM)
-            self.ends_within(min(3, seconds))
-        self.wait(0)
+    def end(self):
+        """Kills it, and what it has started."""
+        if self.running():
+            os.killpg(self.pid, signal.SIGKILL)
+            self.ends_within(300)
 
     @property
     def killed(self):
@@ -162,16 +146,13 @@ class Child:
 
     @property
     def complaint(self):
-        """Why its end is not a clear one, or None. Clear ends are status 0, status 2 after a line
-        `error: ...`, and 143 of a child that was told to stop."""
+        """Why its end is not a clear one, or None. Clear ends are status 0, and status 2 after a
+        line `error: ...`."""
         if self.hangs:
             return "it hangs"
-        if "Traceback" not in self.err + self.out:
-            last = (self.err.strip().splitlines() or [""])[-1].split("\r")[-1]
-            if self.status == 0 or self.status == 2 and last.startswith("error: "):
-                return None
-            if self.told_to_stop and self.status in STOPPED:
-                return None
+        refused = self.status == 2 and self.err.strip().split("\n")[-1].startswith("error: ")
+        if (self.status == 0 or refused) and "Traceback" not in self.err + self.out:
+            return None
         return f"status {self.status}: {self.err[-1500:]}"
 
 
@@ -183,9 +164,9 @@ OPERATIONS = ("fsync", "replace", "rename", "unlink", "mkdir")
 
 class Kill:
     """SIGKILL at the n-th operation on files that a program asks of the system, before the
-    operation or after it. at=None only counts them."""
+    operation or after it."""
 
-    def __init__(self, at=None, after=False):
+    def __init__(self, at, after=False):
         self.at, self.after, self.calls = at, after, 0
 
     def __call__(self):
@@ -195,17 +176,19 @@ class Kill:
     def wrapped(self, real):
         def operation(*args, **options):
             self.calls += 1
-            if self.calls == self.at and not self.after:
+            is_the_one = self.calls == self.at
+            if is_the_one and not self.after:
                 self.crash()
             result = real(*args, **options)
-            self.note(real.__name__, args)
-            if self.calls == self.at:
+            if real.__name__ == "fsync":
+                self.synced(os.readlink(f"/proc/self/fd/{args[0]}"))
+            if is_the_one:
                 self.crash()
             return result
         return operation
 
-    def note(self, name, args):
-        """Called after each operation."""
+    def synced(self, path):
+        """Called after each fsync of a file or folder."""
 
     def crash(self):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -222,21 +205,15 @@ class PowerLoss(Kill):
         self.contents = {}  # {inode: what is surely on the disk of this file}
         self.names = {}     # {folder: {name: inode}, what is surely on the disk of this folder}
         for root in roots:
-            for folder, _, files in os.walk(root):
-                self.synced(folder)
-                for name in files:
-                    self.synced(os.path.join(folder, name))
+            for path in (root, *root.rglob("*")):
+                self.synced(path)
 
     def synced(self, path):
         if os.path.isdir(path):
             files = [entry for entry in os.scandir(path) if entry.is_file()]
-            self.names[path] = {entry.name: entry.inode() for entry in files}
+            self.names[str(path)] = {entry.name: entry.inode() for entry in files}
         elif os.path.isfile(path):
             self.contents[os.stat(path).st_ino] = Path(path).read_bytes()
-
-    def note(self, name, args):
-        if name == "fsync":
-            self.synced(os.readlink(f"/proc/self/fd/{args[0]}"))
 
     def crash(self):
         for root in self.roots:
@@ -254,12 +231,9 @@ class PowerLoss(Kill):
             if durable_inode is not None:
                 path.write_bytes(self.contents.get(durable_inode, b""))
         elif inode is not None:
-            self.damage(path, self.contents.get(inode, b""))
-
-    def damage(self, path, durable):
-        now = path.read_bytes()
-        if now != durable:
-            least = len(durable) if now.startswith(durable) else 0
-            kept = self.random.randint(least, len(now))
-            zeroed = now[:kept] + bytes(len(now) - kept)
-            path.write_bytes(self.random.choice([now, now[:kept], zeroed]))
+            now, durable = path.read_bytes(), self.contents.get(inode, b"")
+            if now != durable:
+                least = len(durable) if now.startswith(durable) else 0
+                kept = self.random.randint(least, len(now))
+                zeroed = now[:kept] + bytes(len(now) - kept)
+                path.write_bytes(self.random.choice([now, now[:kept], zeroed]))

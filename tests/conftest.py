@@ -35,7 +35,7 @@ def pytest_collection_modifyitems(config, items):
 
 def run_main(main, name, arguments):
     """(exit status, stdout, stderr) of a program's main(), in this process."""
-    from plumbing import cli  # here: the project is on the path only since the lines above
+    from program import cli  # here: the project is on the path only since the lines above
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [name, *map(str, arguments)])

@@ -1,6 +1,6 @@
 """tools/bench.py: it compares like with like. No speed is asserted: a busy machine would decide."""
-from plumbing import hardware
-from plumbing.cli import UserError
+from program.cli import UserError
+from running import machine
 
 import pytest
 import torch
@@ -39,7 +39,7 @@ def test_turns_alternate_and_the_warm_up_does_not_count():
     works = {"ours": lambda: called.append("ours"), "theirs": lambda: called.append("theirs")}
     seconds = bench.interleaved(works, rounds=3)
     assert called == ["ours", "theirs"] * 4 and seconds.keys() == {"ours", "theirs"}
-    hardware.keep_memory()
+    machine.keep_memory()
 
 
 def test_a_ratio_is_their_time_by_ours():

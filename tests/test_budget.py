@@ -5,8 +5,8 @@ import random
 import re
 from fractions import Fraction
 
-from plumbing import cli
-from plumbing.cli import UserError
+from program import cli
+from program.cli import UserError
 
 import pytest
 import torch

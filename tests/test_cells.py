@@ -4,39 +4,53 @@ import json
 import signal
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
-from plumbing import disk, runs
-from plumbing.cli import UserError
+from files import disk
+from program.cli import UserError
 
 import pytest
 import torch
 
-import budget
-import distill
+import compare
 import glue
-from reporting import cells, collect
-from reporting import options as comparison
+import train
+from reporting import cells
 from reporting.cells import Cell
 
 
 @pytest.fixture
-def comparison(tmp_path):
-    """(args, a cell from scratch) of a comparison at 1e12 FLOPs."""
-    args = comparison.compare(["--out", str(tmp_path)])
-    return args, cells.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
+def study(tmp_path):
+    """The settings of a comparison in tmp_path."""
+    return study_of(tmp_path)
+
+
+def study_of(out, *words):
+    return compare.read_settings(["--strategies", "scratch,kd,tinybert,kd-copied", "--out",
+                                  str(out), *words])
+
+
+def cell_of(study, strategy):
+    return cells.student(study, strategy, 10 ** 12, None, 0)
 
 
 def leave_record(cell, **changes):
     """The run.json that an unfinished run of the cell leaves, with some settings changed."""
-    settings = {"flops_budget": cell.flops, "seed": cell.seed, "strategy": cell.strategy,
-                "unique_tokens": cell.unique_tokens, "model": "2x128", **changes}
+    settings = {"flops_budget": cell.flops, "seed": cell.seed, "unique_tokens": cell.unique_tokens,
+                "strategy": cell.strategy.removesuffix("-copied"), "model": "2x128", **changes}
     cell.folder.mkdir(parents=True, exist_ok=True)
     disk.write_json(cell.folder / "run.json", {"settings": settings, "finished": False})
 
 
 # --------------------------------------------------------------------------------------------------
 # The grid
+
+def students_of(*words):
+    """{strategy: the words of its train.py, without --out} of a grid of one student each."""
+    study = compare.read_settings(["--seeds", "1", "--unique-tokens", "inf", *words])
+    students = compare.grid(study)
+    assert {cell.commands[1][2:] for cell in students} == {students[0].commands[1][2:]}
+    return {cell.strategy: list(cell.commands[0][:-2]) for cell in students}
+
 
 def without(flags, words):
     """A command line without some flags and their values."""
@@ -49,267 +63,218 @@ def without(flags, words):
 
 
 def test_all_but_the_strategy_is_equal():
-    args = comparison.compare(["--strategies", "scratch,kd,tinybert", "--seeds", "1",
-                            "--unique-tokens", "inf"])
-    students = cells.grid(args, "T", dict.fromkeys(args.strategies))
-
-    def rest(cell):
-        return without(("--strategy", "--teacher", "--tokenizer", "--out"), cell.commands[0])
-    assert len(students) == 3 and all(rest(cell) == rest(students[0]) for cell in students)
-    assert [cell.commands[1][2:] for cell in students] == [students[0].commands[1][2:]] * 3
+    students = students_of("--strategies", "scratch,kd,tinybert")
+    rest = [without(("--strategy", "--teacher", "--tokenizer"), words)
+            for words in students.values()]
+    assert len(rest) == 3 and rest[0] == rest[1] == rest[2]
 
 
-def test_the_grid_is_every_combination_once():
-    args = comparison.compare(["--strategies", "scratch,kd", "--budgets", "1e12,3e12", "--seeds", "3",
-                            "--unique-tokens", "inf,1e4"])
-    students = cells.grid(args, "T", dict.fromkeys(args.strategies))
-    kinds = {cell[:4] for cell in students}
-    assert len(students) == len(kinds) == 2 * 2 * 2 * 3
+@pytest.mark.parametrize("words", ["--budgets 1e12,3e12 --unique-tokens inf,1e4",
+                                   "--budgets 1e12,3e12,3e12 --unique-tokens inf,1e4,10000"])
+def test_the_grid_is_every_combination_once(words):
+    students = compare.grid(compare.read_settings(
+        ["--strategies", "scratch,kd", "--seeds", "3", *words.split()]))
+    assert len(students) == len({cell[:4] for cell in students}) == 2 * 2 * 2 * 3
     assert len({cell.folder for cell in students}) == 24
 
 
 def test_a_student_with_copied_layers_differs_from_its_strategy_by_its_first_weights_alone():
-    args = comparison.compare(["--strategies", "scratch,scratch-copied,kd,kd-copied", "--seeds", "1",
-                            "--unique-tokens", "inf", "--distil-options", "--mlm-finish 0.3"])
-    students = cells.grid(args, "T", dict.fromkeys(args.strategies))
-    words = {cell.strategy: list(cell.commands[0][:-2]) for cell in students}  # without --out
+    words = students_of("--strategies", "scratch,scratch-copied,kd,kd-copied", "--distil-options",
+                        "--mlm-finish 0.3")
     assert words["kd-copied"] == [*words["kd"], "--init", "teacher"]
     # From scratch the teacher gives layers and the tokenizer, and no lesson.
-    assert words["scratch-copied"] == [*words["scratch"][:-2], "--teacher", "T",
+    folder = words["scratch"][-1]
+    assert words["scratch-copied"] == [*words["scratch"][:-2], "--teacher", folder,
                                        "--init", "teacher"]
 
 
 def test_strategies_that_read_predictions_have_the_teacher_with_a_head():
-    args = comparison.compare(["--strategies", "scratch,kd,kd-released,tinybert,minilm", "--seeds",
-                            "1", "--unique-tokens", "inf", "--teacher", "T", "--head-teacher", "H",
-                            "--teacher-model", "4x128"])
-    students = cells.grid(args, "T", dict.fromkeys(args.strategies))
-    teachers = {cell.strategy: cell.commands[0][cell.commands[0].index("--teacher") + 1]
-                for cell in students if "--teacher" in cell.commands[0]}
-    assert teachers == {"kd": "H", "kd-released": "H", "tinybert": "T", "minilm": "T"}
+    students = students_of("--strategies", "scratch,kd,kd-released,tinybert,minilm", "--teacher",
+                           "T", "--head-teacher", "H", "--teacher-model", "4x128")
+    assert {strategy: train.read_settings(words[1:]).teacher
+            for strategy, words in students.items()} == {
+        "scratch": None, "kd": "H", "kd-released": "H", "tinybert": "T", "minilm": "T"}
 
 
-def test_a_student_of_the_teacher_with_a_head_is_known_by_that_teacher(comparison):
-    args, _ = comparison
-    args.head_teacher, args.teacher_sha256, args.head_sha256 = "H", "a" * 64, "b" * 64
-    for strategy, sha256 in (("kd", "b" * 64), ("tinybert", "a" * 64)):
-        cell = cells.cell_of(args, "T", strategy, 10 ** 12, None, 0, None)
-        leave_record(cell, teacher_sha256=sha256)
-        assert cells.outcome(cell, args) is None  # not finished, and not refused
-
-
-def test_a_student_without_copied_layers_is_not_taken_for_one_with_them(comparison):
-    args, _ = comparison
-    args.teacher_sha256 = "a" * 64
-    cell = cells.cell_of(args, "T", "kd-copied", 10 ** 12, None, 0, None)
-    leave_record(cell, strategy="kd", teacher_sha256="a" * 64, init="random")
-    with pytest.raises(UserError, match=r"is not what its name says \(init\)"):
-        cells.outcome(cell, args)
-
-
-def test_the_teacher_is_scored_as_the_students_are(comparison):
-    args, cell = comparison
-    scored = cells.scores_of_teacher(args, "T")
-    [command] = scored.commands
-    assert without(("--out",), command[2:]) == list(cell.commands[1][2:])
-    assert command[1] == "T"
+def test_the_teacher_is_scored_as_the_students_are(study):
+    [command] = cells.scores_of_teacher(study, study.out).commands
+    assert without(("--out",), command[2:]) == list(cell_of(study, "kd").commands[1][2:])
+    assert command[1] == str(study.out / "teacher")
 
 
 @pytest.mark.parametrize("strategy, flops, unique_tokens, seed, lr", [
     ("scratch", 10 ** 12, None, 0, None), ("kd-released", 1234567890123, 10_000, 10, 0.0005),
-    ("minilm-v1", 3 * 10 ** 18, 2_600_000_001, 7, 1e-05)])
+    ("minilm-v1", 3 * 10 ** 18, 2_600_000_001, 7, 1e-05),
+    ("scratch-copied", 10 ** 12, None, 0, 0.00123456789)])
 def test_the_name_of_a_cell_says_exactly_which_student_it_is(strategy, flops, unique_tokens, seed,
                                                             lr):
-    name = cells.cell_name(strategy, flops, unique_tokens, seed, lr)
-    cell = collect.cell_from(collect.CELL_NAME.fullmatch(name), Path(name))
-    assert cell[:5] == (strategy, flops, unique_tokens, seed, lr)
+    student = strategy, flops, unique_tokens, seed, lr
+    assert cells.named(Path(cells.name_of(*student)))[:5] == student
+
+
+@pytest.mark.parametrize("name", ["notes", "kd-1.2.3-all-seed0", "kd-1e12-all-seed0 (copy)", "kd"])
+def test_another_name_is_no_cells(name):
+    assert cells.named(Path(name)) is None
+
+
+def test_every_digit_of_a_rate_arrives_at_train_py(tmp_path):
+    cell = cell_of(study_of(tmp_path, "--lr", "0.00123456789"), "scratch")
+    assert train.read_settings(cell.commands[0][1:]).lr == cell.lr == 0.00123456789
+
+
+def test_the_options_of_glue_arrive_at_glue_py(tmp_path):
+    study = study_of(tmp_path, "--glue-options", "--dtype fp32 --pool cls", "--glue-data", "books")
+    asked = glue.read_settings(cell_of(study, "scratch").commands[1][1:])
+    assert (asked.dtype, asked.pool, asked.data) == ("fp32", "cls", "books")
 
 
 # --------------------------------------------------------------------------------------------------
 # What a cell left behind
 
-def test_a_damaged_record_beside_a_checkpoint_is_a_cell_to_continue(comparison):
-    args, cell = comparison
-    cell.folder.mkdir(parents=True)
-    (cell.folder / "run.json").write_text("{")
-    with pytest.raises(disk.Damaged):
-        cells.outcome(cell, args)
-    (cell.folder / "checkpoint-000000000010.safetensors").touch()
-    assert cells.outcome(cell, args) is None
+@pytest.mark.parametrize("strategy, changes, wrong", [
+    ("scratch", {}, None), ("scratch", {"seed": 5}, "seed"),
+    ("scratch", {"flops_budget": 1}, "flops_budget"), ("scratch", {"strategy": "kd"}, "strategy"),
+    ("scratch", {"model": "2x64"}, "model"), ("scratch", {"unique_tokens": 9}, "unique_tokens"),
+    # Another teacher. That with a head is KD's, and only KD's.
+    ("kd", {"teacher_sha256": "h"}, None), ("kd", {"teacher_sha256": "t"}, "teacher_sha256"),
+    ("tinybert", {"teacher_sha256": "t"}, None),
+    ("tinybert", {"teacher_sha256": "h"}, "teacher_sha256"),
+    ("kd-copied", {"teacher_sha256": "h", "init": "teacher"}, None),
+    ("kd-copied", {"teacher_sha256": "h", "init": "random"}, "init")])
+def test_a_cell_that_is_not_what_its_name_says_is_refused(tmp_path, monkeypatch, strategy, changes,
+                                                          wrong):
+    monkeypatch.setattr(cells, "sha256_of", {"T": "t", "H": "h"}.get)
+    study = study_of(tmp_path, "--teacher", "T", "--head-teacher", "H", "--teacher-model", "4x128")
+    cell = cell_of(study, strategy)
+    assert cells.outcome(cell, study) is None  # nothing is there: it is to run
+    leave_record(cell, **changes)
+    if wrong is None:
+        assert cells.outcome(cell, study) is None  # not finished, and not refused
+    else:
+        with pytest.raises(UserError, match=rf"is not what its name says \({wrong}\)"):
+            cells.outcome(cell, study)
 
 
-def test_a_cell_without_a_record_or_with_an_unfinished_one_is_to_run(comparison):
-    args, cell = comparison
-    assert cells.outcome(cell, args) is None
-    leave_record(cell)
-    assert cells.outcome(cell, args) is None
+def test_a_finished_cell_with_a_long_rate_is_not_taken_for_an_edited_one(tmp_path):
+    study = study_of(tmp_path, "--lr", "0.00123456789")
+    cell = cell_of(study, "scratch")
+    leave_record(cell, lr=train.read_settings(cell.commands[0][1:]).lr)
+    assert cells.outcome(cell, study) is None
+    leave_record(cell, lr=0.00123457)
+    with pytest.raises(UserError, match=r"is not what its name says \(lr\)"):
+        cells.outcome(cell, study)
 
 
-@pytest.mark.parametrize("key, value", [
-    ("seed", 5), ("flops_budget", 1), ("strategy", "kd"), ("model", "2x64"),
-    ("unique_tokens", 9)])
-def test_a_cell_that_is_not_what_its_name_says_is_refused(comparison, key, value):
-    args, cell = comparison
-    leave_record(cell, **{key: value})
-    with pytest.raises(UserError, match=rf"is not what its name says \({key}\)"):
-        cells.outcome(cell, args)
-
-
-def test_an_edited_record_does_not_match_its_checksum(comparison):
-    args, cell = comparison
+def test_an_edited_record_does_not_match_its_checksum(study):
+    cell = cell_of(study, "scratch")
     leave_record(cell)
     path = cell.folder / "run.json"
-    record = json.loads(path.read_text())
-    record["settings"]["seed"] = 5
-    path.write_text(json.dumps(record))
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 5'))
     with pytest.raises(UserError, match="does not match its checksum"):
-        cells.outcome(cell, args)
-
-
-def test_a_student_of_another_teacher_is_refused(comparison):
-    args, _ = comparison
-    args.teacher_sha256 = "a" * 64
-    cell = cells.cell_of(args, "T", "kd", 10 ** 12, None, 0, None)
-    leave_record(cell, teacher_sha256="b" * 64)
-    with pytest.raises(UserError, match=r"is not what its name says \(teacher_sha256\)"):
-        cells.outcome(cell, args)
-
-
-def test_students_of_an_edited_text_are_not_compared(comparison):
-    args, _ = comparison
-    args.data = "a.txt"
-    students = [cells.cell_of(args, "T", strategy, 10 ** 12, None, 0, None)
-                for strategy in ("scratch", "kd")]
-    outcomes = {cell: {"record": {"settings": {"text_sha256": "a"}}} for cell in students}
-    cells.check_texts(outcomes, args)
-    outcomes[students[1]]["record"]["settings"]["text_sha256"] = "b"
-    with pytest.raises(UserError, match="kd.* and .*scratch.* were trained on different texts"):
-        cells.check_texts(outcomes, args)
-
-
-# --------------------------------------------------------------------------------------------------
-# The folder
-
-def test_a_folder_of_which_nothing_was_begun_takes_the_corrected_command(comparison):
-    args, _ = comparison
-    args.data = "bokks.txt"
-    cells.claim_folder(args)
-    args.data = "books.txt"
-    cells.claim_folder(args)
-    assert disk.read_json(args.out / "compare.json")["data"] == "books.txt"
-
-
-@pytest.mark.parametrize("made", ["students.zip", "report.md", "teacher-scores/glue.json"])
-def test_a_comparison_without_its_cells_is_not_written_over(comparison, made):
-    args, _ = comparison
-    cells.claim_folder(args)
-    path = args.out / made
-    path.parent.mkdir(exist_ok=True)
-    path.touch()
-    args.glue_seeds += 1
-    with pytest.raises(UserError, match="holds another comparison .glue_seeds was"):
-        cells.claim_folder(args)
-
-
-@pytest.mark.parametrize("typed", ["runs/t/", "./runs/t", "runs//t"])
-def test_a_teacher_that_an_earlier_version_kept_as_it_was_typed_is_the_same(tmp_path, typed):
-    args = comparison.compare(["--out", str(tmp_path), "--teacher", "runs/t"])
-    cells.claim_folder(args)
-    (tmp_path / "report.md").touch()
-    settings = disk.read_json(tmp_path / "compare.json")
-    disk.write_json(tmp_path / "compare.json", {**settings, "teacher": typed})
-    cells.claim_folder(args)
-
-
-def test_a_folder_holds_one_comparison(comparison):
-    args, cell = comparison
-    cells.claim_folder(args)
-    cells.claim_folder(args)  # the same one again
-    leave_record(cell)
-    args.teacher_flops += 1
-    with pytest.raises(UserError, match="holds another comparison .teacher_flops was"):
-        cells.claim_folder(args)
-
-
-def test_the_options_of_glue_are_part_of_the_command_and_of_what_is_compared(tmp_path):
-    argv = ["--out", str(tmp_path), "--glue-options", "--dtype fp32 --pool cls"]
-    args = comparison.compare(argv)
-    cell = cells.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
-    scoring = glue.read_settings(cell.commands[1][1:])
-    assert (scoring.dtype, scoring.pool) == ("fp32", "cls")
-    cells.claim_folder(args)
-    leave_record(cell)
-    with pytest.raises(UserError, match="glue_options was --dtype fp32 --pool cls and is now"):
-        cells.claim_folder(comparison.compare(argv[:2]))
+        cells.outcome(cell, study)
 
 
 def test_the_scores_of_a_cell_are_those_in_the_precision_that_was_asked_for(tmp_path, monkeypatch):
     def selected(device, dtype):
         return torch.device("cpu"), {"auto": "bf16"}.get(dtype, dtype)
-    monkeypatch.setattr(cells.hardware, "select", selected)
+    monkeypatch.setattr(cells.machine, "select", selected)
     asked = []
     monkeypatch.setattr(cells.gluefiles, "finished_cell",
                         lambda kept, cell: asked.append(cell["dtype"]))
     for words, dtype in (("", "bf16"), ("--dtype fp32", "fp32")):
-        args = comparison.compare(["--out", str(tmp_path), "--glue-options", words])
-        cell = cells.cell_of(args, "T", "scratch", 10 ** 12, None, 0, None)
-        leave_record(cell)
-        record = disk.read_json(cell.folder / "run.json")
-        disk.write_json(cell.folder / "run.json", {**record, "finished": True})
-        for name in ("config.json", "model.safetensors", "tokenizer.json"):
-            (cell.folder / name).write_text("{}")
-        asked.clear()
-        cells.outcome(cell, args)
+        study = study_of(tmp_path, "--glue-options", words)
+        cells.results_of(cell_of(study, "scratch"), study, "0" * 64)
         assert set(asked) == {dtype}
+        asked.clear()
 
 
-def test_a_comparison_that_an_earlier_version_began_goes_on(comparison):
-    args, _ = comparison
-    cells.claim_folder(args)
-    path = args.out / "compare.json"
-    earlier = disk.read_json(path)
-    del earlier["glue_options"]  # which there was not
-    disk.write_json(path, earlier)
-    cells.claim_folder(args)
-    assert disk.read_json(path)["glue_options"] == ""
+@pytest.mark.parametrize("data, same_seed, is_refused", [
+    ("a.txt", True, True), ("a.txt", False, True), ("stories", True, True),
+    ("stories", False, False)])  # of stories each seed has its own
+def test_students_of_different_texts_are_not_compared(tmp_path, data, same_seed, is_refused):
+    study = study_of(tmp_path, "--data", data)
+    students = [cells.student(study, "scratch", 10 ** 12, None, 0),
+                cells.student(study, "kd", 10 ** 12, None, 0 if same_seed else 1)]
+    outcomes = {cell: {"record": {"settings": {"text_sha256": sha256}}}
+                for cell, sha256 in zip(students, "ab")}
+    if is_refused:
+        with pytest.raises(UserError, match="were trained on different texts"):
+            cells.check_texts(outcomes, study)
+    else:
+        cells.check_texts(outcomes, study)
 
 
-def test_a_folder_with_other_files_is_refused_and_leftovers_of_a_kill_are_not(comparison):
-    args, _ = comparison
-    (args.out / ".compare.json.123.tmp").write_text("{")
-    (args.out / "notes.txt").touch()
+# --------------------------------------------------------------------------------------------------
+# The folder of a comparison
+
+def test_a_folder_holds_one_comparison(study, tmp_path):
+    other = study_of(tmp_path, "--teacher-flops", "3e13", "--lr", "1e-3")
+    cells.claim_folder(other)
+    cells.claim_folder(study)  # nothing was begun: the folder is free
+    leave_record(cell_of(study, "scratch"))
+    cells.claim_folder(study)
+    with pytest.raises(UserError, match="holds another comparison .teacher_flops was 10000000000000"
+                                        " and is now 30000000000000; lr was None and is now 0.001"):
+        cells.claim_folder(other)
+
+
+def test_a_rate_is_the_same_however_it_is_written(tmp_path):
+    for rates in ("scratch=2e-3,kd=4e-3", "scratch=0.002,kd=0.0040"):
+        study = study_of(tmp_path, "--lr", rates)
+        cells.claim_folder(study)
+        leave_record(cell_of(study, "scratch"))
+
+
+def test_a_folder_with_other_files_is_refused_and_leftovers_of_a_kill_are_not(study):
+    (study.out / ".compare.json.123.tmp").write_text("{")
+    (study.out / "notes.txt").touch()
     with pytest.raises(UserError, match="holds other files"):
-        cells.check_folder(args)
-    (args.out / "notes.txt").unlink()
-    cells.check_folder(args)
-    cells.claim_folder(args)
+        cells.claim_folder(study)
+    (study.out / "notes.txt").unlink()
+    cells.claim_folder(study)
+
+
+@pytest.mark.parametrize("users, before, jobs, threads, is_said", [
+    (None, None, 1, "6", False), (None, None, 4, "1", False), ("3", None, 2, "3", False),
+    (None, "2", 1, "2", False),  # continued with another --jobs
+    ("2", "2", 1, "2", False), ("3", "2", 1, "3", True)])
+def test_all_students_have_as_many_threads_as_the_first(tmp_path, monkeypatch, capsys, users,
+                                                        before, jobs, threads, is_said):
+    study = study_of(tmp_path, "--jobs", str(jobs))
+    monkeypatch.setattr(cells, "cores", lambda: 6)
+    monkeypatch.setattr(cells, "USERS_THREADS", before)
+    if before:
+        cells.claim_folder(study)
+        leave_record(cell_of(study, "scratch"))
+    monkeypatch.setattr(cells, "USERS_THREADS", users)
+    assert cells.claim_folder(study) == threads
+    words = capsys.readouterr().out
+    assert ("OMP_NUM_THREADS is 3, and the students so far had 2" in words) == is_said
+    assert disk.read_json(tmp_path / "compare.json")["threads"] == threads
 
 
 # --------------------------------------------------------------------------------------------------
 # Running
 
 def test_a_failed_cell_does_not_stop_the_others_and_is_told_by_its_last_line(tmp_path, capsys):
-    args = comparison.compare(["--out", str(tmp_path), "--jobs", "2"])
+    study = study_of(tmp_path, "--jobs", "2")
     lines = {"fails": ("budget.py", "--flops", "lots"), "works": ("budget.py", "--flops", "1e13")}
     queue = [Cell("scratch", 10 ** 12, None, 0, None, tmp_path / "cells" / name, (line,))
              for name, line in lines.items()]
-    with open(tmp_path / "lock", "w") as args.lock:
-        failed = cells.run(queue, args, "students")
+    with open(tmp_path / "lock", "w") as lock:
+        failed = cells.run(queue, study, lock, "1", "students")
     assert list(failed) == ["fails"] and failed["fails"].startswith("error: ")
     assert "1.00e13 FLOPs buy" in (tmp_path / "logs" / "works.txt").read_text()
     assert "failed: fails: error: " in capsys.readouterr().out
 
 
-def start_program(folder, text, jobs=1):
-    """Starts a cell that runs a program. Returns (process, its output file, the path of its log).
-    """
-    args = SimpleNamespace(out=folder, jobs=jobs)
-    (folder / "logs").mkdir()
-    program = folder / "program.py"  # an absolute path replaces the project's folder
-    program.write_text(text)
+def start_program(folder, text):
+    """Starts a cell that runs a program. Returns (process, the path of its log)."""
+    program, log = folder / "program.py", folder / "log.txt"
+    program.write_text(text)  # an absolute path replaces the project's folder
     cell = Cell("scratch", 10 ** 12, None, 0, None, folder / "cell", ((str(program),),))
-    with open(folder / "lock", "w") as args.lock:
-        return *cells.start(cell, args), cells.log_of(args, cell)
+    with open(folder / "lock", "w") as lock:
+        return cells.start(cell, log, lock, "3"), log
 
 
 def test_a_cell_is_no_process_of_the_run_that_the_environment_speaks_of(tmp_path, monkeypatch):
@@ -320,14 +285,12 @@ def test_a_cell_is_no_process_of_the_run_that_the_environment_speaks_of(tmp_path
              "TORCHELASTIC_USE_AGENT_STORE"]
     for name in [*names, "MY_RANK", "RANKS"]:
         monkeypatch.setenv(name, "2")
-    monkeypatch.setattr(cells, "cores", lambda: 6)
-    process, output, log = start_program(
-        tmp_path, "import json, os\nprint(json.dumps(dict(os.environ)))", jobs=2)
-    with output:
-        assert process.wait() == 0
+    process, log = start_program(
+        tmp_path, "import json, os\nprint(json.dumps(dict(os.environ)))")
+    assert process.wait() == 0
     environment = json.loads(log.read_text())
     assert not environment.keys() & set(names) and environment.keys() >= {"MY_RANK", "RANKS"}
-    assert environment["OMP_NUM_THREADS"] == "3"  # the cores are shared out among the cells
+    assert environment["OMP_NUM_THREADS"] == "3"
 
 
 @pytest.mark.parametrize("at_start", [signal.default_int_handler,
@@ -335,30 +298,13 @@ def test_a_cell_is_no_process_of_the_run_that_the_environment_speaks_of(tmp_path
 def test_what_ends_the_comparison_ends_its_cells(tmp_path, at_start):
     before = signal.signal(signal.SIGINT, at_start)
     try:
-        process, output, log = start_program(
+        process, log = start_program(
             tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(60)\nprint('ended')")
     finally:
         signal.signal(signal.SIGINT, before)
-    with output, pytest.raises(KeyboardInterrupt), cells.stopping([process]):
+    with pytest.raises(KeyboardInterrupt), cells.stopping({process: "cell"}):
         while "begun" not in log.read_text() and process.poll() is None:
             time.sleep(0.05)
         raise KeyboardInterrupt
     text = log.read_text()
     assert process.returncode and "begun" in text and "ended" not in text
-
-
-def test_the_strategies_that_are_charged_for_whole_passes_are_those_that_declare_it():
-    S, S_T = budget.size("2x128"), budget.size("4x128")
-    assert set(cells.RELEASED_WHOLE) == {name for name in distill.STRATEGIES
-                                         if distill.lesson(name, S, S_T).whole}
-
-
-def test_a_released_student_of_an_earlier_version_is_not_taken_for_a_new_one(tmp_path):
-    args = comparison.compare(["--strategies", "scratch,minilm-released", "--out", str(tmp_path)])
-    args.teacher_sha256 = "0" * 64
-    cell = cells.cell_of(args, "T", "minilm-released", 10 ** 12, None, 0, None)
-    settings = {"flops_budget": 10 ** 12, "seed": 0, "unique_tokens": None, "model": "2x128",
-                "strategy": "minilm-released", "teacher_sha256": "0" * 64}
-    with pytest.raises(UserError, match="charged"):
-        cells.check_settings(cell, args, settings)
-    cells.check_settings(cell, args, {**settings, "charged": runs.WHOLE})

@@ -3,26 +3,26 @@ belong together is refused."""
 import csv
 from pathlib import Path
 
-from plumbing import disk
-from plumbing.cli import UserError
+from files import disk
+from program.cli import UserError
 
 import pytest
 
 import compare
-from glue import GRIDS
+import glue
 from reporting import cells, report
-from reporting import options as comparison
 
-FIXED = {"model": "2x128", "teacher": "None", "teacher_model": "4x128",
+FIXED = {"model": "2x128", "teacher": "None", "head_teacher": "None", "teacher_model": "4x128",
          "teacher_flops": "3000000000000", "data": "stories", "glue_grid": "quick", "tasks": "rte",
-         "glue_seeds": "1", "lr": "None", "lr_grid": "None", "train_options": "",
-         "distil_options": ""}  # and no glue_options, as earlier versions wrote it
+         "glue_seeds": "1", "lr": "None", "train_options": "", "distil_options": "",
+         "glue_options": ""}
 
 
 def run_record(strategy, seed):
     """What train.py leaves in run.json of a student at 1e12 FLOPs."""
     settings = {"strategy": strategy, "flops_budget": 10 ** 12, "unique_tokens": None, "seed": seed,
-                "lr": 1e-3, "seq_len": 32, "batch_size": 32, "betas": [0.9, 0.98], "dtype": "fp32"}
+                "model": "2x128", "lr": 1e-3, "seq_len": 32, "batch_size": 32,
+                "betas": [0.9, 0.98], "dtype": "fp32"}
     bill = {"student_forward": 1, "student_backward": 2, "teacher_forward": 0, "loss": 0}
     return {"finished": True, "val_loss": 2.0, "unigram_loss": 4.0, "neighbour_loss": 1.3,
             "tokens": 10 ** 6, "epochs": 0.0, "seconds": 9.0, "flops_spent": 10 ** 12 - 5,
@@ -32,7 +32,7 @@ def run_record(strategy, seed):
 
 def fine_tunings(task, accuracy, seed=0):
     """What glue.py leaves in glue.json, on another machine, of the cells of the quick grid."""
-    grid = GRIDS["quick"]
+    grid = glue.GRIDS["quick"]
     cell = {"task": "rte", "epochs": grid["epochs"], "seed": seed, "seq_len": 128, "pool": "cls",
             "model_sha256": "0" * 16, "data": "elsewhere", "dtype": "bf16", "device": "cuda",
             "examples_sha256": task.fingerprint, "seconds": 1.0,
@@ -56,7 +56,7 @@ def hand_in(tmp_path):
     def make(name, students, **fixed):
         folder = tmp_path / name
         fixed = {**FIXED, "glue_data": str(tmp_path / "glue"), **fixed}
-        task, = cells.cached_tasks(fixed["glue_data"], "rte")
+        task, = cells.tasks_of(fixed["glue_data"], "rte")
         folder.mkdir()
         for (strategy, seed), accuracy in students.items():
             cell = folder / "cells" / f"{strategy}-1.00e12-all-seed{seed}"
@@ -68,32 +68,36 @@ def hand_in(tmp_path):
     return make
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Drawing takes a second, and most of these tests read only text."""
+    for name in ("draw_forest", "draw_scores", "draw_bill"):
+        monkeypatch.setattr(report, name, lambda *_: None)
+
+
 def collect_into(out, *folders):
-    compare.collect_into(comparison.compare(["--collect", *folders, "--out", str(out)]))
+    compare.collect_into(compare.read_settings(["--collect", *folders, "--out", str(out)]))
     return (out / "report.md").read_text(), list(csv.DictReader((out / "results.csv").open()))
 
 
-def test_differences_of_all_the_class_are_paired_by_seed(hand_in, tmp_path):
-    ann = hand_in("ann", {("scratch", 10): 0.50, ("kd", 10): 0.52})
-    ben = hand_in("ben", {("scratch", 20): 0.70, ("kd", 20): 0.76})
-    text, rows = collect_into(tmp_path / "all", ann, ben)
-    assert [(row["strategy"], row["seed"], row["score"]) for row in rows] == [
-        ("scratch", "10", "50.0"), ("scratch", "20", "70.0"), ("kd", "10", "52.0"),
-        ("kd", "20", "76.0")]
-    # The pairs differ by 2 and 6 points: 4.0 in the mean, +- 12.7062 x 2.828 / sqrt(2). The 20
-    # points between the two students from scratch do not count.
-    assert "| 4.0 ± 25.4 | 2 | 0.3 | not told apart from scratch |" in text
-    assert f"python compare.py --collect {ann} {ben}" in text
+@pytest.mark.parametrize("gains, row", [
+    # Students from scratch have 50, 70 and 60 points, and those of KD so many more: 2 and 6, in the
+    # mean 4.0 +- 12.7062 x 2.828 / sqrt(2). The 20 points between ann's and ben's do not count.
+    ({"ann": 2, "ben": 6}, "| 4.0 ± 25.4 | 2 | 0.3 | not told apart from scratch |"),
+    # A third hand narrows the interval: 4.3027 x 2 / sqrt(3).
+    ({"ann": 2, "ben": 6, "cem": 4}, "| 4.0 ± 5.0 | 3 | 0.074 | not told apart from scratch |")])
+def test_differences_of_all_the_class_are_paired_by_seed(hand_in, tmp_path, gains, row):
+    scratch, folders = {"ann": 50, "ben": 70, "cem": 60}, []
+    for i, (name, gain) in enumerate(gains.items(), start=1):
+        points = scratch[name]
+        folders.append(hand_in(name, {("scratch", 10 * i): points / 100,
+                                      ("kd", 10 * i): (points + gain) / 100}))
+    text, rows = collect_into(tmp_path / "all", *folders)
+    assert row in text and f"python compare.py --collect {' '.join(folders)}" in text
+    assert [(one["strategy"], int(one["seed"]), float(one["score"])) for one in rows] == [
+        (strategy, 10 * i, scratch[name] + gains[name] * (strategy == "kd"))
+        for strategy in ("scratch", "kd") for i, name in enumerate(gains, start=1)]
     assert (tmp_path / "all" / "scores.png").stat().st_size > 2000
-
-
-def test_a_third_hand_narrows_the_interval(hand_in, tmp_path):
-    gains = (("ann", 10, 0.02), ("ben", 20, 0.06), ("cem", 30, 0.04))
-    folders = [hand_in(name, {("scratch", seed): 0.5, ("kd", seed): 0.5 + gain})
-               for name, seed, gain in gains]
-    text, _ = collect_into(tmp_path / "all", *folders)
-    # 4.3027 x 2 / sqrt(3)
-    assert "| 4.0 ± 5.0 | 3 | 0.074 | not told apart from scratch |" in text
 
 
 def test_the_same_student_twice_is_refused(hand_in, tmp_path):
@@ -110,22 +114,25 @@ def test_the_same_student_twice_is_refused(hand_in, tmp_path):
 def test_another_comparison_is_refused_by_what_differs(hand_in, tmp_path, key, value):
     ann = hand_in("ann", {("scratch", 10): 0.5})
     ben = hand_in("ben", {("scratch", 20): 0.7}, **{key: value})
-    message = f"another comparison than .*: {key} is {value} here and {FIXED.get(key, '')} there"
+    message = f"another comparison than .*: {key} is {value} here and {FIXED[key]} there"
     with pytest.raises(UserError, match=message):
         collect_into(tmp_path / "all", ann, ben)
 
 
-def test_teachers_of_different_names_are_named(hand_in, tmp_path):
-    ann = hand_in("ann", {("scratch", 10): 0.5}, teacher="bert-base-uncased")
-    ben = hand_in("ben", {("scratch", 20): 0.7}, teacher="other/bert")
-    text, _ = collect_into(tmp_path / "all", ann, ben)
-    assert "teacher BERT 4x128 (bert-base-uncased, other/bert)" in text
+@pytest.mark.parametrize("teachers, words", [
+    (("bert-base-uncased", "other/bert"), "(bert-base-uncased, other/bert)"),
+    (("other/bert", "None"), "(one of each comparison's own, other/bert)"),
+    (("None", "None"), "(trained here with 3.00e12 FLOPs)")])
+def test_teachers_of_different_names_are_named(hand_in, tmp_path, no_figures, teachers, words):
+    folders = [hand_in(name, {("scratch", seed): 0.5}, teacher=teacher)
+               for name, seed, teacher in zip(("ann", "ben"), (10, 20), teachers)]
+    assert f"teacher BERT 4x128 {words}" in collect_into(tmp_path / "all", *folders)[0]
 
 
 def score_teacher(folder, accuracy):
     """Leaves the scores of the comparison's teacher in its folder, as compare.py does."""
     fixed = disk.read_json(Path(folder) / "compare.json")
-    task, = cells.cached_tasks(fixed["glue_data"], "rte")
+    task, = cells.tasks_of(fixed["glue_data"], "rte")
     (Path(folder) / "teacher-scores").mkdir()
     disk.write_json(Path(folder) / "teacher-scores" / "glue.json", fine_tunings(task, accuracy))
 
@@ -142,14 +149,12 @@ def test_the_teachers_score_is_shown_where_all_had_the_same(hand_in, tmp_path, m
     assert [levels.get("teacher") for levels in shown] == [None, pytest.approx(90), None]
 
 
-def test_a_comparisons_own_report_is_not_written_over(hand_in, tmp_path):
+def test_what_is_collected_or_has_a_report_of_its_own_is_not_written_over(hand_in, tmp_path,
+                                                                          monkeypatch, no_figures):
     ann = hand_in("ann", {("scratch", 10): 0.5})
     with pytest.raises(UserError, match="a report of its own"):
         collect_into(tmp_path / "ann", ann)
-
-
-def test_a_zip_that_is_collected_is_not_written_over(hand_in, tmp_path, monkeypatch):
-    collect_into(tmp_path / "all", hand_in("ann", {("scratch", 10): 0.5}))
+    collect_into(tmp_path / "all", ann)
     monkeypatch.chdir(tmp_path / "all")
     before = Path("students.zip").read_bytes()
     with pytest.raises(UserError, match="would write over students.zip, which is collected"):
@@ -163,7 +168,8 @@ def edit(path, change):
     disk.write_json(path, record)
 
 
-def test_fine_tunings_that_the_comparison_did_not_ask_for_count_for_nothing(hand_in, tmp_path):
+def test_fine_tunings_that_the_comparison_did_not_ask_for_count_for_nothing(hand_in, tmp_path,
+                                                                            no_figures):
     ann = hand_in("ann", {("scratch", 10): 0.5})
     path = tmp_path / "ann" / "cells" / "scratch-1.00e12-all-seed10" / "glue.json"
     better = {"lr": 1.0, "scores": {"dev": {"accuracy": 1.0}}}
@@ -172,20 +178,28 @@ def test_fine_tunings_that_the_comparison_did_not_ask_for_count_for_nothing(hand
     assert {row["score"] for row in rows} == {"50.0"}
 
 
-def test_a_student_that_is_not_scored_is_left_out_and_named(hand_in, tmp_path, capsys):
+@pytest.mark.parametrize("spoil, why", [
+    (lambda cell: edit(cell / "glue.json", lambda kept: kept["cells"].pop()),
+     "it is not scored on all tasks"),
+    (lambda cell: (cell / "glue.json").unlink(), "it is not scored on all tasks"),
+    (lambda cell: (cell / "run.json").unlink(), "it is not finished"),
+    (lambda cell: edit(cell / "run.json", lambda record: record.update(finished=False)),
+     "it is not finished"),
+    (lambda cell: cell.rename(cell.with_name("kd (copy)")), "its name is not one of a student")])
+def test_each_student_that_is_left_out_is_named(hand_in, tmp_path, capsys, no_figures, spoil, why):
     ann = hand_in("ann", {("scratch", 10): 0.5, ("kd", 10): 0.6})
-    path = tmp_path / "ann" / "cells" / "kd-1.00e12-all-seed10" / "glue.json"
-    edit(path, lambda record: record["cells"].pop())
+    spoil(tmp_path / "ann" / "cells" / "kd-1.00e12-all-seed10")
     _, rows = collect_into(tmp_path / "all", ann)
     assert {row["strategy"] for row in rows} == {"scratch"}
-    assert "left out: " in capsys.readouterr().out
+    line, = [line for line in capsys.readouterr().out.splitlines() if "left out" in line]
+    assert line.startswith(f"left out: {ann}/cells/kd") and line.endswith(why)
 
 
 def test_a_renamed_student_is_noticed(hand_in, tmp_path):
     ann = hand_in("ann", {("scratch", 10): 0.5})
     students = tmp_path / "ann" / "cells"
     (students / "scratch-1.00e12-all-seed10").rename(students / "scratch-1.00e12-all-seed11")
-    with pytest.raises(UserError, match="is not what its name says"):
+    with pytest.raises(UserError, match=r"is not what its name says \(seed\)"):
         collect_into(tmp_path / "all", ann)
 
 
@@ -193,12 +207,10 @@ def test_what_cannot_be_collected_ends_in_one_line(hand_in, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "old").mkdir()
     disk.write_json(tmp_path / "old" / "compare.json", {"tasks": "rte"})
-    with_rates = hand_in("rates", {("scratch", 10): 0.5}, lr_grid="[0.001, 0.002]")
     mistakes = ((str(tmp_path / "empty"), "is no comparison's folder"),
-                (str(tmp_path / "old"), "does not say model"), (with_rates, "need one rate"),
+                (str(tmp_path / "old"), "does not say model"),
                 (hand_in("none", {}), "no student of these comparisons"),
                 (hand_in("kd", {("kd", 10): 0.5}), "no student from scratch"))
     for folder, message in mistakes:
         with pytest.raises(UserError, match=message):
             collect_into(tmp_path / "all", folder)
-

@@ -144,21 +144,17 @@ def test_cells_are_lines_of_shell_teachers_first(tiny):
 
 def test_the_papers_study_has_a_price(tmp_path):
     status, out, err = run({"--preset": "paper"}, tmp_path / "out", "--dry-run")
+    # 4 strategies at 1.5e18 and 9e18 FLOPs, with unlimited and with repeated data
     assert status == 0 and "16 students" in out and "8.40e19 FLOPs" in out and "H100" in out
-    assert "bert-base-uncased, a BERT 12x768 (12 layers, 768 wide), whose own training" in out
+    assert "BERT 12x768, bert-base-uncased, whose own training is not counted" in out
 
 
-@pytest.mark.parametrize("option, value, message", [
-    ("--strategies", "scratch,magic", "'magic' is none of"),
-    ("--strategies", "kd,minilm", "has no scratch"), ("--preset", "huge", "--preset"),
-    ("--budgets", "lots", "--budgets"), ("--seeds", "0", "--seeds"),
-    ("--teacher-flops", "1000", "is no training for a teacher"),
-    ("--model", "3x128", "1, 2, 4 layers"), ("--data", "my books'", "No closing quotation"),
-    ("--train-options", "'--seq-len 64", "No closing quotation")])
-def test_bad_input_ends_in_one_line(tmp_path, option, value, message):
-    status, out, err = run({option: value}, tmp_path / "out")
+@pytest.mark.parametrize("words", [{"--budgets": "lots"}, {"--data": "my books'"},
+                                   {"--train-options": "--lr 5e-3"}, {"--preset": "huge"}])
+def test_bad_input_ends_in_one_line(tmp_path, words):
+    status, out, err = run(words, tmp_path / "out")
     last = err.strip().splitlines()[-1]
-    assert status == 2 and last.startswith("error: ") and message in last
+    assert status == 2 and last.startswith("error: ") and next(iter(words)) in last
     assert "Traceback" not in err and not (tmp_path / "out").exists()
 
 

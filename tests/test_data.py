@@ -4,8 +4,8 @@ import errno
 import mmap
 import os
 
-from plumbing import wordpiece
-from plumbing.cli import UserError
+from files import wordpiece
+from program.cli import UserError
 
 import numpy as np
 import pytest

@@ -2,7 +2,7 @@
 what they read."""
 import math
 
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import numpy as np
 import pytest

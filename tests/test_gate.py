@@ -2,8 +2,8 @@
 import subprocess
 import sys
 
-from plumbing.cli import UserError
-from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
+from files.wordpiece import SPECIAL, save_tokenizer, wordpiece
+from program.cli import UserError
 
 import pytest
 import torch

@@ -14,8 +14,8 @@ import zipfile
 from pathlib import Path
 
 from files import gluefiles
-from plumbing import cli
-from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
+from files.wordpiece import SPECIAL, save_tokenizer, wordpiece
+from program import cli
 
 import numpy as np
 import pytest

@@ -3,10 +3,9 @@ what is refused, and in which words; and which fine-tunings are finished."""
 import json
 from pathlib import Path
 
-from files import gluefiles
+from files import disk, gluefiles
 from files.gluefiles import Missing
-from plumbing import disk
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pyarrow as pa
 import pytest

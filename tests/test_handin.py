@@ -1,19 +1,17 @@
 """handin.py: a comparison without its weights, in one small file, from which the report is written
 again."""
-import json
 import shutil
 import zipfile
 from pathlib import Path
 
-from plumbing import disk
-from plumbing.cli import UserError
+from files import disk
+from program.cli import UserError
 
 import pytest
 
 import compare
 from reporting import handin
-from reporting import options as comparison
-from tests.test_collect import collect_into, hand_in  # noqa: F401 (a fixture)
+from tests.test_collect import collect_into, hand_in, no_figures  # noqa: F401 (fixtures)
 
 STUDENTS = {("scratch", 10): 0.50, ("kd", 10): 0.52, ("scratch", 11): 0.70, ("kd", 11): 0.76}
 
@@ -22,43 +20,40 @@ def report_of(out, *comparisons):
     """(report.md, results.csv, students.zip) that --collect makes of some comparisons. The line
     that says how it was made names them, and is left out of the report."""
     words = ["--collect", *map(str, comparisons), "--out", str(out)]
-    compare.collect_into(comparison.compare(words))
+    compare.collect_into(compare.read_settings(words))
     lines = (out / "report.md").read_text().splitlines()
     report = [line for line in lines if "--collect" not in line]
     return report, (out / "results.csv").read_text(), (out / "students.zip").read_bytes()
 
 
 @pytest.fixture
-def ann(hand_in):  # noqa: F811
+def ann(hand_in, no_figures):  # noqa: F811
     """The folder of a comparison of four students, with weights that nobody needs to hand in."""
     folder = hand_in("ann", STUDENTS)
     for cell in Path(folder).glob("cells/*"):
         (cell / "model.safetensors").write_bytes(bytes(10 ** 6))
-        lines = [{"flops": 10 ** 9 * n, "terms": {"mlm": 4.5 - 0.05 * n}} for n in range(40)]
-        (cell / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        run = disk.read_json(cell / "run.json")
+        disk.write_json(cell / "run.json", {**run, "teacher": "/home/ann/teacher"})
     return folder
 
 
-def test_the_zip_gives_the_same_report_as_the_folder(ann, tmp_path):
+def test_the_zip_and_the_folder_however_it_was_zipped_give_the_same_report(ann, tmp_path):
     first = report_of(tmp_path / "from-folder", ann)
-    again = report_of(tmp_path / "from-zip", tmp_path / "from-folder" / "students.zip")
-    assert again == first
+    assert report_of(tmp_path / "from-zip", tmp_path / "from-folder" / "students.zip") == first
+    by_hand = shutil.make_archive(str(tmp_path / "by-hand"), "zip", tmp_path, "ann")
+    assert report_of(tmp_path / "from-hand", by_hand) == first
 
 
-def test_the_zip_holds_no_weights(ann, tmp_path):
+def test_the_zip_holds_no_weights_and_does_not_say_where_the_teacher_lay(ann, tmp_path):
     report_of(tmp_path / "all", ann)
     path = tmp_path / "all" / "students.zip"
-    names = {Path(name).name for name in zipfile.ZipFile(path).namelist()}
-    assert names == {"compare.json", "run.json", "glue.json"}
-    assert path.stat().st_size < 10 ** 4
+    archive = zipfile.ZipFile(path)
+    names = {Path(name).name for name in archive.namelist()}
+    assert names == {"compare.json", "run.json", "glue.json"} and path.stat().st_size < 10 ** 4
+    assert not any(b"/home/ann" in archive.read(name) for name in archive.namelist())
 
 
-def test_a_report_of_a_zip_names_no_lines_of_shell(ann, tmp_path):
-    report, _, _ = report_of(tmp_path / "all", ann)
-    assert "cells.txt" not in "".join(report) and not (tmp_path / "all" / "cells.txt").exists()
-
-
-def test_two_zips_are_pooled(hand_in, tmp_path):  # noqa: F811
+def test_two_zips_are_pooled(hand_in, tmp_path, no_figures):  # noqa: F811
     for name, seed in (("ann", 10), ("ben", 20)):
         folder = hand_in(name, {("scratch", seed): 0.5, ("kd", seed): 0.6})
         report_of(tmp_path / f"{name}-report", folder)
@@ -68,16 +63,15 @@ def test_two_zips_are_pooled(hand_in, tmp_path):  # noqa: F811
         ("scratch", "10"), ("kd", "10"), ("scratch", "20"), ("kd", "20")}
 
 
-def test_a_folder_that_was_zipped_by_hand_is_read_too(ann, tmp_path):
-    zipped = shutil.make_archive(str(tmp_path / "by-hand"), "zip", tmp_path, "ann")
-    assert report_of(tmp_path / "b", zipped) == report_of(tmp_path / "a", ann)
-
-
-def test_a_file_that_is_no_comparison_ends_in_one_line(tmp_path):
+def test_a_file_that_is_not_one_comparison_ends_in_one_line(hand_in, tmp_path):  # noqa: F811
     (tmp_path / "text.zip").write_text("no zip")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("notes.txt", "hello")
-    for name, message in (("text.zip", "cannot be unpacked"), ("other.zip", "holds no comparison")):
+    for name, seed in (("ann", 10), ("ben", 20)):
+        hand_in(name, {("scratch", seed): 0.5})
+    shutil.make_archive(str(tmp_path / "class"), "zip", tmp_path)
+    for name, message in (("text.zip", "cannot be unpacked"), ("other.zip", "holds no comparison"),
+                          ("class.zip", r"holds 2 comparisons \(ann, ben\): unpack it")):
         with pytest.raises(UserError, match=f"{name} {message}"):
             with handin.opened([tmp_path / name]):
                 pass
@@ -99,35 +93,15 @@ def test_a_zip_with_one_damaged_bit_ends_in_one_line_or_gives_what_it_held(ann, 
     assert refused > 30
 
 
-def test_two_comparisons_in_one_zip_are_refused_by_their_names(hand_in, tmp_path):  # noqa: F811
-    for name, seed in (("ann", 10), ("ben", 20)):
-        hand_in(name, {("scratch", seed): 0.5})
-    zipped = shutil.make_archive(str(tmp_path / "class"), "zip", tmp_path)
-    with pytest.raises(UserError, match=r"class.zip holds 2 comparisons \(ann, ben\): unpack it"):
-        with handin.opened([zipped]):
-            pass
-
-
 def test_an_error_names_the_zip_and_not_where_its_files_lie_meanwhile(ann, tmp_path):
     report_of(tmp_path / "all", ann)
     path = tmp_path / "all" / "students.zip"
     with pytest.raises(UserError) as refusal:  # the same students twice
         report_of(tmp_path / "twice", ann, path)
     assert f"{path}/cells/" in str(refusal.value) and f"{ann}/cells/" in str(refusal.value)
-
-
-def test_the_name_of_a_folder_is_left_as_it_is(tmp_path):
     with pytest.raises(UserError, match="^anna/compare.json is damaged$"):
         with handin.opened(["ann/"]):  # which is Path("ann"), and "ann" is in "anna"
             raise UserError("anna/compare.json is damaged")
-
-
-def test_the_zip_does_not_say_where_the_teacher_lay(ann, tmp_path):
-    for run in Path(ann).glob("cells/*/run.json"):
-        disk.write_json(run, {**disk.read_json(run), "teacher": "/home/ann/teacher"})
-    report_of(tmp_path / "all", ann)
-    archive = zipfile.ZipFile(tmp_path / "all" / "students.zip")
-    assert not any(b"/home/ann" in archive.read(name) for name in archive.namelist())
 
 
 def test_the_unpacked_files_go_when_the_report_is_written(ann, tmp_path):

@@ -10,17 +10,13 @@ import pytest
 from conftest import ROOT
 
 CONCEPTS = ("budget", "model", "distill", "data", "train", "glue", "compare")
-FOLDERS = ("plumbing", "files", "measure", "world", "reporting", "tools")
+FOLDERS = ("program", "files", "running", "measure", "world", "reporting", "tools")
 FILES = [ROOT / f"{name}.py" for name in CONCEPTS]
 FILES += [path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))]
-# The two files of plumbing that must know a concept: the command lines spell strategies and sizes,
-# and a teacher is a BERT.
-PLUMBING_THAT_KNOWS = {"plumbing.options": {"budget", "distill", "model"},
-                       "plumbing.teacher": {"model"}}
 
 
 def name_of(path):
-    """plumbing/cli.py -> plumbing.cli"""
+    """program/cli.py -> program.cli"""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts)
 
 
@@ -47,14 +43,12 @@ def test_imports_run_one_way():
 
 
 @pytest.mark.parametrize("folder, knows", [
-    ("measure", {"measure"}), ("plumbing", {"plumbing", "files", "measure"}),
-    ("files", {"files", "plumbing", "measure"}),
-    ("world", {"world", "plumbing", "files", "measure"})])
-def test_what_stands_below_knows_nothing_above_it(folder, knows):
+    ("measure", {"measure"}), ("program", {"program"}), ("files", {"program", "measure"}),
+    ("running", {"program", "files"}), ("world", {"program", "files", "measure"})])
+def test_a_room_knows_nothing_above_it(folder, knows):
     for name, path in MODULES.items():
         if name.startswith(folder + "."):
-            above = {module for module in imports_of(path) if module.split(".")[0] not in knows}
-            assert above <= PLUMBING_THAT_KNOWS.get(name, set()), name
+            assert {module.split(".")[0] for module in imports_of(path)} <= {folder, *knows}, name
 
 
 def test_nothing_of_the_program_imports_the_tools_but_the_tools():

@@ -1,7 +1,7 @@
 """model.py: our BERT is transformers' BERT. It gives the same numbers and the same gradients."""
 import math
 
-from plumbing.cli import UserError
+from program.cli import UserError
 
 import pytest
 import torch

@@ -1,11 +1,13 @@
 """monitor.py: what is due after a step, and one decision for all processes."""
+import copy
 import math
 import os
 import signal
 from types import SimpleNamespace
 
-from plumbing import cli, monitor
-from plumbing.cli import UserError
+from program import cli
+from program.cli import UserError
+from running import monitor
 
 import pytest
 import torch
@@ -27,14 +29,14 @@ class Clock:
 
 
 class Folder:
-    """What a Monitor asks of a runs.Run. A save takes `save_takes` seconds of the clock."""
+    """What a Monitor asks of a runfolder.Run. A save takes `save_takes` seconds of the clock."""
 
     def __init__(self, clock, save_takes):
         self.clock, self.save_takes, self.folder = clock, save_takes, "runs/x"
-        self.rows, self.saves = [], []
+        self.rows, self.saves, self.loaded = [], [], None
 
     def load_checkpoint(self):
-        return 0, None
+        return self.loaded
 
     def rewind_log(self):
         pass
@@ -45,7 +47,7 @@ class Folder:
     def log(self, **fields):
         self.rows.append(fields)
 
-    def save_checkpoint(self, step, tensors):
+    def save_checkpoint(self, step, state):
         self.clock.now += self.save_takes
         self.saves.append(step)
 
@@ -163,8 +165,8 @@ def test_the_logged_speed_leaves_saves_out(monitor_of):
 def test_the_progress_of_the_first_process_is_printed(monitor_of, capsys):
     take_steps(monitor_of(), until=50)
     err = capsys.readouterr().err
-    assert err.startswith("50%, 5.00k of 10.0k FLOP, ") and err.endswith(
-        "FLOP/s, loss 50.000, 0% of peak\n") and err.count("\n") == 1
+    assert "50%|" in err and "| 5.00k/10.0k [" in err
+    assert err.endswith("FLOP/s, loss 50.000, 0% of peak]\n")
     take_steps(monitor_of(processes=Processes(1)), until=50)
     assert capsys.readouterr().err == ""
 
@@ -173,7 +175,7 @@ def test_without_a_peak_there_is_no_share_of_it(monitor_of, capsys):
     monitored = monitor_of()
     monitored.session.peak = None
     take_steps(monitored, until=50)
-    assert capsys.readouterr().err.endswith("FLOP/s, loss 50.000\n")
+    assert capsys.readouterr().err.endswith("FLOP/s, loss 50.000]\n")
     assert not any("share_of_peak" in row for row in monitored.run.rows)
 
 
@@ -181,29 +183,17 @@ def test_without_a_peak_there_is_no_share_of_it(monitor_of, capsys):
 # When a checkpoint is saved
 
 
-def test_a_quick_disk_sees_a_save_each_20th_of_the_run(monitor_of):
-    monitored = monitor_of()
-    take_steps(monitored)
-    assert monitored.run.saves == list(range(5, 101, 5))
-
-
-def test_where_steps_are_long_each_minute_is_saved(monitor_of):
-    monitored = monitor_of()
-    take_steps(monitored, seconds=40.0, until=9)
-    assert monitored.run.saves == [2, 4, 5, 7, 9]  # 5 is a 20th; the others are 80 seconds apart
-
-
-def test_a_slow_disk_gets_a_fiftieth_of_the_time(monitor_of):
-    monitored = monitor_of(save_takes=1.0)
-    take_steps(monitored)
+@pytest.mark.parametrize("save_takes, step_takes, until, saves", [
+    (0.0, 1.0, STEPS, list(range(5, 101, 5))),  # a quick disk: after each 20th of the run
+    (0.0, 40.0, 9, [2, 4, 5, 7, 9]),            # long steps: each minute; 5 is a 20th
     # The first save shows that it takes a second: the next is due 50 seconds later.
-    assert monitored.run.saves == [5, 60, 100]
-
-
-def test_a_quarter_of_an_hour_passes_between_saves_of_18_seconds(monitor_of):
-    monitored = monitor_of(save_takes=18.0)
-    take_steps(monitored, seconds=18.1)
-    assert monitored.run.saves == [4, 54, 100]  # 50 steps are 905 seconds; the last must be
+    (1.0, 1.0, STEPS, [5, 60, 100]),
+    (18.0, 18.1, STEPS, [4, 54, 100])])         # 50 steps are 905 seconds; the last must be
+def test_saves_are_as_often_as_a_fiftieth_of_the_time_allows(monitor_of, save_takes, step_takes,
+                                                             until, saves):
+    monitored = monitor_of(save_takes=save_takes)
+    take_steps(monitored, seconds=step_takes, until=until)
+    assert monitored.run.saves == saves
 
 
 # --------------------------------------------------------------------------------------------------
@@ -242,6 +232,30 @@ def test_a_signal_in_another_process_stops_this_one(monitor_of):
     with pytest.raises(cli.Stopped) as end:
         take_steps(monitored)
     assert end.value.status == 143 and monitored.step == 1
+
+
+def test_a_restored_run_takes_the_same_next_step_bit_for_bit(monitor_of):
+    monitored = monitor_of()
+    with monitored:
+        train_a_step(monitored)
+        monitored.clock.now += 1
+        monitored.after(1, {"mlm": torch.tensor(3.0)})
+        saved = copy.deepcopy({"step": 1, **monitored.state()})
+        train_a_step(monitored)
+    again = monitor_of()
+    nn.init.zeros_(again.learner.weight)
+    again.run.loaded = saved
+    with again:
+        assert (again.step, again.seconds, again.sums.tolist(), again.logged) == \
+            (1, saved["seconds"], saved["sums"].tolist(), saved["logged"])
+        train_a_step(again)
+    assert torch.equal(again.learner.weight, monitored.learner.weight)
+
+
+def train_a_step(monitored):
+    (monitored.learner.weight.square().sum() + monitored.learner.weight.sum()).backward()
+    monitored.optimizer.step()
+    monitored.optimizer.zero_grad()
 
 
 def test_nan_names_the_step_and_what_to_do(monitor_of):

@@ -1,6 +1,6 @@
 """plumbing/pairs.py: which student fits a teacher, and what MiniLM takes where nothing is given."""
-from plumbing import pairs
-from plumbing.cli import UserError
+from program.cli import UserError
+from running import pairs
 
 import pytest
 

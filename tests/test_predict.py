@@ -3,8 +3,8 @@
 import json
 import shutil
 
-from plumbing.cli import UserError
-from plumbing.wordpiece import SPECIAL, save_tokenizer, wordpiece
+from files.wordpiece import SPECIAL, save_tokenizer, wordpiece
+from program.cli import UserError
 
 import pytest
 import torch

@@ -6,8 +6,8 @@ import subprocess
 import sys
 import time
 
-from plumbing import wordpiece
-from plumbing.cli import UserError
+from files import wordpiece
+from program.cli import UserError
 
 import numpy as np
 import pytest

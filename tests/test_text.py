@@ -6,8 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from files import text
-from plumbing.cli import UserError
-from plumbing.wordpiece import SPECIAL
+from files.wordpiece import SPECIAL
+from program.cli import UserError
 
 import datasets
 import pyarrow

@@ -1,12 +1,11 @@
-"""plumbing/tokens.py: a text is tokenized once, whole, and again where its tokens are damaged."""
+"""files/tokens.py: a text is tokenized once, whole, and again where its tokens are damaged."""
 import os
 import subprocess
 import sys
 import unicodedata
 
-from files import text
-from plumbing import disk, tokens, wordpiece
-from plumbing.cli import UserError
+from files import disk, text, tokens, wordpiece
+from program.cli import UserError
 
 import numpy as np
 import pytest
@@ -127,14 +126,32 @@ def test_another_text_or_another_tokenizer_gets_a_folder_of_its_own(cache):
     assert len(folders) == 3 and tokens.cached(one, TOKENIZER) in folders
 
 
-def test_a_cache_cut_short_is_made_again(book, cache, capsys):
+def flip_a_bit(path):
+    contents = bytearray(path.read_bytes())
+    contents[50] ^= 1
+    path.write_bytes(contents)
+    os.utime(path, (2 ** 32, 2 ** 32))  # a time after that of info.json
+
+
+@pytest.mark.parametrize("damage", [
+    lambda folder: os.truncate(folder / "train.bin", 1000), lambda folder: flip_a_bit(
+        folder / "train.bin"), lambda folder: (folder / "validation.bin").unlink(),
+    lambda folder: (folder / "info.json").write_text("{}")])
+def test_a_damaged_cache_is_made_again(book, cache, capsys, damage):
     corpus = data.open_corpus(data.Text(book, vocab_size=500), 16, 0)
     before = corpus.blocks(0, 4)
-    with open(corpus.folder / "train.bin", "r+b") as file:
-        file.truncate(1000)
+    damage(corpus.folder)
     again = data.open_corpus(data.Text(book, vocab_size=500), 16, 0)
     assert np.array_equal(again.blocks(0, 4), before)
-    assert "damaged" in capsys.readouterr().out
+    assert "damaged: making them again" in capsys.readouterr().out
+
+
+def test_tokens_that_nobody_touched_are_neither_read_nor_locked_at_a_start(cache, monkeypatch):
+    source = Source([("train", "the sun"), ("validation", "is warm")])
+    folder = tokens.cached(source, TOKENIZER)
+    for name in ("file_sha256", "locked"):
+        monkeypatch.setattr(disk, name, None)
+    assert tokens.cached(source, TOKENIZER) == folder
 
 
 def test_a_process_killed_while_it_tokenizes_leaves_no_half_cache(book, cache, monkeypatch):
@@ -151,7 +168,7 @@ def test_a_process_killed_while_it_tokenizes_leaves_no_half_cache(book, cache, m
     assert tokens.cached(source, tokenizer).exists()
 
 
-@pytest.mark.parametrize("module, function", [("disk", "file_sha256"), ("shutil", "rmtree")])
+@pytest.mark.parametrize("module, function", [("disk", "read_json"), ("shutil", "rmtree")])
 def test_tokens_of_another_user_that_cannot_be_used_are_told_at_once(book, cache, monkeypatch,
                                                                      module, function):
     folder = data.open_corpus(data.Text(book, vocab_size=500), 16, 0).folder

@@ -1,9 +1,9 @@
-"""plumbing/vocabulary.py: one text gives one vocabulary, in every process."""
+"""files/vocabulary.py: one text gives one vocabulary, in every process."""
 import collections
 import os
 import random
 
-from plumbing import vocabulary
+from files import vocabulary
 
 import pytest
 
@@ -19,7 +19,7 @@ def words_of_equal_frequency(n):
 @pytest.mark.parametrize("size", [30, 60, 200])
 def test_every_process_makes_the_same_vocabulary(python, tmp_path, size):
     (tmp_path / "a.txt").write_text("\n".join(words_of_equal_frequency(2000)))
-    code = ("import sys; from plumbing import vocabulary; "
+    code = ("import sys; from files import vocabulary; "
             "texts = open(sys.argv[1]).read().splitlines(); "
             f"tokenizer = vocabulary.train_wordpiece(lambda: iter(texts), {size}); "
             "print(sorted(tokenizer.get_vocab().items()))")

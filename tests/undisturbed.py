@@ -7,10 +7,10 @@ import json
 import random
 import re
 import shutil
-import sys
 
-from plumbing import disk
-from plumbing.cli import UserError
+from files import disk
+from program.cli import UserError
+from running import runfolder
 
 from children import Child
 
@@ -52,8 +52,8 @@ class Lane:
         self.names += 1
         return self.folder / f"{name}{self.names}"
 
-    def any_job(self):
-        return self.random.choice(list(self.lines))
+    def any_job(self, but=None):
+        return self.random.choice([job for job in self.lines if job != but])
 
     def line_with(self, job, teacher):
         """The job's command, with another folder in the place of the teacher's."""
@@ -68,9 +68,7 @@ class Lane:
         that nobody disturbed, and do nothing again that was saved. Then its folder is removed."""
         before = saved(job, out)
         child = self.start(job, out, **options)
-        child.wait()
-        if child.complaint or child.status:
-            raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}")
+        must_finish(child)
         self.must_equal(job, out, child.line)
         if job == "glue":
             if seconds_of_cells(out)[:len(before)] != before:
@@ -84,102 +82,77 @@ class Lane:
 
     def must_equal(self, job, out, line):
         """Raises Lost unless a finished run is equal to the undisturbed one."""
-        different = self.differences(job, out)
+        wanted, left = left_by(job, self.base / job), left_by(job, out)
+        different = " and ".join(key for key in wanted if left[key] != wanted[key])
         if different:
             raise Lost(f"{line}: ended with other {different}")
 
-    def differences(self, job, out):
-        """In what a finished run differs from the undisturbed one, in words; "" where it is equal.
-        """
-        wanted, left = left_by(job, self.base / job), left_by(job, out)
-        return " and ".join(key for key in wanted if left[key] != wanted[key])
+
+def must_finish(child):
+    """Waits for a child that nothing disturbs. Raises Lost where it does not do its work."""
+    if child.wait(900) or child.complaint:
+        raise Lost(f"{child.line}: {child.complaint or child.err[-500:]}{child.out[-500:]}")
 
 
 def seconds_of_cells(folder):
     """The seconds that each finished fine-tuning took. They tell whether it was done again."""
-    return [cell["seconds"] for cell in json.loads((folder / "glue.json").read_text())["cells"]]
+    return [cell["seconds"] for cell in disk.read_json(folder / "glue.json")["cells"]]
 
 
 def saved(job, out):
     """What a folder holds of unfinished work: the seconds of each finished fine-tuning, or the step
     of the newest whole checkpoint."""
-    if job == "glue":
-        try:
-            return [cell["seconds"] for cell in disk.read_json(out / "glue.json")["cells"]]
-        except (OSError, UserError):
-            return []
     try:
+        if job == "glue":
+            return seconds_of_cells(out)
         if disk.read_json(out / "run.json").get("finished"):
             return 0
     except (OSError, UserError):
-        pass
-    steps = [0]
-    for path in out.glob("checkpoint-*.safetensors") if out.is_dir() else ():
-        try:
-            steps.append(int(disk.load_tensors(path)[1]["step"]))
-        except UserError:
-            pass
-    return max(steps)
+        if job == "glue":
+            return []
+    states = map(runfolder.read_checkpoint, runfolder.checkpoints(out))
+    return max((state["step"] for state in states if state), default=0)
 
 
 def left_by(job, folder):
     """{part: its value} of what must be equal in two folders of the same command. Times are left
     out, and where a teacher lies."""
     if job == "glue":
-        cells = json.loads((folder / "glue.json").read_text())["cells"]
+        cells = disk.read_json(folder / "glue.json")["cells"]
         return {"cells": [without(cell, "seconds") for cell in cells]}
-    record = json.loads((folder / "run.json").read_text())
+    record = disk.read_json(folder / "run.json")
     record["settings"].pop("tokenizer")
-    record.get("files", {}).pop("log.jsonl", None)  # which holds times
+    record["files"].pop("log.jsonl")  # which holds times
+    lines = (folder / "log.jsonl").read_text(errors="replace").splitlines()
+    try:
+        rows = [without(json.loads(line), "seconds", "flops_per_second") for line in lines]
+    except ValueError:
+        raise Lost(f"{folder}/log.jsonl is torn") from None
     return {"weights": (folder / "model.safetensors").read_bytes(),
-            "tokenizer": (folder / "tokenizer.json").read_bytes(),
-            "log": log_of(folder),
-            "record": without(record, "seconds", "teacher", "checksum", "peak_flops_per_second")}
+            "tokenizer": (folder / "tokenizer.json").read_bytes(), "log": rows,
+            "record": without(record, "seconds", "teacher", "peak_flops_per_second")}
 
 
 def without(dictionary, *keys):
     return {key: value for key, value in dictionary.items() if key not in keys}
 
 
-def log_of(folder):
-    """The rows of a run's log, without times. Raises Lost where a line is torn."""
-    lines = (folder / "log.jsonl").read_text(errors="replace").splitlines()
-    try:
-        rows = [json.loads(line) for line in lines]
-    except ValueError:
-        raise Lost(f"{folder}/log.jsonl is torn") from None
-    keys = ("step", "loss", "val_loss", "lr", "flops")
-    return [{key: row.get(key) for key in keys} for row in rows]
-
-
 def build(base):
     """Makes the text, the tasks and the teacher, and runs each job undisturbed."""
     draw = random.Random(0)
-
-    def sentence():
-        subject = draw.choice(["the cat", "a dog", "one boy"])
-        verb = draw.choice(["sees", "likes", "takes"])
-        return f"{subject} {verb} {draw.choice(['the ball', 'a fish', 'red bread'])}."
-    lines = [" ".join(sentence() for _ in range(4)) for _ in range(600)]
+    words = ("the cat", "a dog", "one boy"), ("sees", "likes"), ("the ball", "a fish", "red bread")
+    lines = [" ".join(" ".join(map(draw.choice, words)) + "." for _ in range(4))
+             for _ in range(600)]
     (base / "book.txt").write_text("\n".join(lines) + "\n")
     folder = base / "glue" / "CoLA"
     folder.mkdir(parents=True)
-    write_table(folder / "train.tsv", [["x", i % 2, "", draw.choice(lines)] for i in range(64)])
-    write_table(folder / "dev.tsv", [["x", i % 2, "", draw.choice(lines)] for i in range(32)])
-    test = [[i, draw.choice(lines)] for i in range(8)]
-    write_table(folder / "test.tsv", [["index", "sentence"], *test])
-    must_end(Child("train.py", *TINY, "--vocab-size", 60, "--data", base / "book.txt",
-                   "--out", base / "teacher"))
+    for part, rows in (("train", 64), ("dev", 32)):
+        table = [f"x\t{i % 2}\t\t{draw.choice(lines)}\n" for i in range(rows)]
+        (folder / f"{part}.tsv").write_text("".join(table))
+    table = [f"{i}\t{draw.choice(lines)}\n" for i in range(8)]
+    (folder / "test.tsv").write_text("index\tsentence\n" + "".join(table))
+    must_finish(Child("train.py", *TINY, "--vocab-size", 60, "--data", base / "book.txt",
+                      "--out", base / "teacher"))
     lane = Lane(base, "-undisturbed")
-    children = [lane.start(job, base / job) for job in lane.lines]
-    for child in children:
-        must_end(child)
-
-
-def write_table(path, rows):
-    path.write_text("".join("\t".join(map(str, row)) + "\n" for row in rows))
-
-
-def must_end(child):
-    if child.wait() or child.complaint:
-        sys.exit(f"nobody disturbed it, and yet it failed: {child.line}\n{child.err[-3000:]}")
+    for child in [lane.start(job, base / job) for job in lane.lines]:
+        must_finish(child)

@@ -9,7 +9,7 @@ and random tokens. They take turns, so that a busy machine slows both, and their
 compared. So trust the ratios more than the seconds.
 
 The peers are listed in requirements-dev.txt; the rest of the project never imports them. budget.py
-says what a step costs, and plumbing/hardware.py measures the peak of the machine.
+says what a step costs, and running/machine.py measures the peak of the machine.
 """
 import contextlib
 import io
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from files import gluefiles
-from plumbing import cli, hardware
-from plumbing.cli import UserError
-from plumbing.parallel import forward_backward
-from plumbing.session import Session
+from program import cli
+from program.cli import UserError
+from running import machine
+from running.machine import Session, forward_backward
 
 import numpy as np
 import torch
@@ -91,13 +91,13 @@ def interleaved(works, rounds):
     times = {name: [] for name in works}
     for turn in range(rounds + 1):
         for name, work in works.items():
-            hardware.keep_memory(name != "theirs")
+            machine.keep_memory(name != "theirs")
             began = time.perf_counter()
             work()
             seconds = time.perf_counter() - began
             if turn > 0:
                 times[name].append(seconds)
-    hardware.keep_memory()
+    machine.keep_memory()
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -186,7 +186,7 @@ def their_step(step, device, dtype):
         return s.loss - (z_T.softmax(1) * z_S.log_softmax(1)).sum(1).mean()
 
     def make():
-        with hardware.autocast(device, dtype):
+        with machine.autocast(device, dtype):
             value = loss()
         value.backward()
         optimizer.step()
@@ -198,10 +198,10 @@ def their_step(step, device, dtype):
 
 def measured(step, dtype, args):
     """The row of a step: ours beside theirs and the machine's peak, with --gpu without theirs."""
-    device, _ = hardware.select("cuda" if args.gpu else "auto", dtype)
+    device, _ = machine.select("cuda" if args.gpu else "auto", dtype)
     ours, flops = our_step(step, device, dtype, args.compile)
     peaks = []
-    works = {"ours": ours, "peak": lambda: peaks.append(hardware.peak(device, dtype))}
+    works = {"ours": ours, "peak": lambda: peaks.append(machine.peak(device, dtype))}
     if not args.gpu:
         works["theirs"] = their_step(step, device, dtype)
     is_long = flops > 1e11 and not args.gpu
@@ -215,7 +215,7 @@ def measured(step, dtype, args):
 
 def in_each_precision(args, *steps):
     """Rows of Steps, one for each precision that this machine has."""
-    _, fast = hardware.select("auto", "auto")
+    _, fast = machine.select("auto", "auto")
     for step in steps:
         for dtype in ["fp32", "bf16"] if fast == "bf16" else ["fp32"]:
             yield measured(step, dtype, args)
@@ -245,7 +245,7 @@ def gpu(args):
 def finetune(args):
     """An epoch of fine-tuning on random texts that are as long as those of RTE and SST-2, against
     transformers' Trainer."""
-    device, dtype = hardware.select("auto", "auto")
+    device, dtype = machine.select("auto", "auto")
     config = BertConfig.of(budget.size("4x128"), vocab_size=V, max_position_embeddings=128)
     cell = {"lr": 1e-4, "batch_size": 16, "epochs": 1, "seed": 0}
     with tempfile.TemporaryDirectory() as folder:
@@ -290,9 +290,9 @@ ROWS = {work.__name__: work for work in (mlm, kd, finetune)}
 
 def main():
     args = arguments()
-    device, fast = hardware.select("auto", "auto")
-    machine = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
-    cli.say(f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+    device, fast = machine.select("auto", "auto")
+    name = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    cli.say(f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
             f"{args.rounds} rounds, fastest in {fast}")
     cli.say(f"{'':60} {'ours s':>8} {'theirs s':>8}")
     try:

@@ -13,10 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from files import gluefiles
-from plumbing import cli, disk, wordpiece
-from plumbing.cli import UserError
-from plumbing.huggingface import read_config
+from files import disk, gluefiles, wordpiece
+from files.checkpoints import read_config
+from program import cli
+from program.cli import UserError
 
 import torch
 

@@ -12,10 +12,10 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from files import gluefiles
-from plumbing import cli, disk, weights
-from plumbing.cli import UserError
-from program.options import COPIED
+from files import checkpoints, disk, gluefiles
+from program import cli
+from program.cli import UserError
+from running.options import COPIED
 
 import budget
 from measure import scores
@@ -135,7 +135,7 @@ def score_in(path):
     model, do not count."""
     cells = gluefiles.read_glue_json(path / "glue.json")["cells"]
     if cells and (path / "model.safetensors").exists():  # students.zip has no weights
-        sha256 = weights.model_sha256(path)[:16]
+        sha256 = checkpoints.model_sha256(path)[:16]
         cells = [cell for cell in cells if cell.get("model_sha256") == sha256]
     by_task = {}
     for cell in cells:

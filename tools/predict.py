@@ -16,9 +16,10 @@ import sys
 import warnings
 from typing import NamedTuple
 
-from plumbing import cli, disk, wordpiece
-from plumbing.cli import UserError
-from plumbing.teacher import fetch
+from files import disk, wordpiece
+from files.teachers import fetch_model
+from program import cli
+from program.cli import UserError
 
 import torch
 
@@ -72,7 +73,7 @@ class Predictor(NamedTuple):
 def open_predictor(name):
     """The Predictor in a folder or at a hub id. Raises UserError where there is none, or where the
     model has no head that predicts words."""
-    folder = fetch(name, option="")
+    folder = fetch_model(name, option="")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there is no head: the error below says what to do
         bert = Bert.from_pretrained(folder)

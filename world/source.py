@@ -1,6 +1,6 @@
 """Stories as training text: a limited number of them as documents, or tokens without end.
 
-`StorySource` is a source for the cache of tokens (plumbing/tokens.py), as a text in files is.
+`StorySource` is a source for the cache of tokens (files/tokens.py), as a text in files is.
 `Shards` gives tokens without end, made while a run trains. Shard j of a seed is always the same
 SHARD_TOKENS tokens, and does not need the shards before it, so that a run can continue anywhere.
 
@@ -17,10 +17,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from files import wordpiece
 from files.text import checksum
-from plumbing import wordpiece
-from plumbing.cli import UserError
-from plumbing.tokens import tokenized
+from files.tokens import tokenized
+from program.cli import UserError
 
 import numpy as np
 

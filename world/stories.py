@@ -28,8 +28,8 @@ from random import Random
 from textwrap import fill
 from typing import NamedTuple
 
-from plumbing import cli
-from plumbing.cli import Parser, number, whole
+from program import cli
+from program.cli import Parser, number, whole
 
 # --------------------------------------------------------------------------------------------------
 # The world: what never changes. It is kept in tuples and dicts, because the order of a set differs

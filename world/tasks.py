@@ -19,7 +19,7 @@ what a model brings along from pretraining:
 from functools import cache, partial
 from random import Random
 
-from plumbing import cli
+from program import cli
 
 from world.stories import (
     ANIMALS,

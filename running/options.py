@@ -9,8 +9,8 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-from plumbing import disk
-from plumbing.cli import UserError, say_once
+from files import disk
+from program.cli import UserError, say_once
 
 # Behind a strategy's name: the student begins with layers copied from the teacher (--init teacher).
 COPIED = "-copied"

@@ -9,8 +9,8 @@ is given both the letters that it keeps and their order.
 import collections
 import re
 
-from plumbing import wordpiece
-from plumbing.wordpiece import SPECIAL
+from files import wordpiece
+from files.wordpiece import SPECIAL
 
 VOCABULARY_CHARACTERS = 10 ** 8  # of training text, from which a vocabulary is made
 MAKER = 2              # the version of the rules by which a text becomes a vocabulary

@@ -1,15 +1,19 @@
-"""teacher.py: who may teach. Any BERT with the student's words may. What cannot teach is refused
-before anything is trained."""
+"""files/teachers.py: who may teach. Any BERT with the student's words may. What cannot teach is
+refused before anything is trained."""
+import functools
+import hashlib
 import json
+import os
 
-from plumbing import disk, teacher, wordpiece
-from plumbing.cli import UserError
-from plumbing.teacher import check_pair, load_teacher, shared_tokenizer, tokenizer_of
+from files import checkpoints, disk, teachers, wordpiece
+from files.teachers import check_pair, shared_tokenizer, tokenizer_of
+from program.cli import UserError
 
 import pytest
 import torch
 import transformers
 from conftest import run_main
+from safetensors.torch import load_file, save_file
 
 import budget
 import train
@@ -27,6 +31,10 @@ def bert(model, **options):
     torch.manual_seed(0)
     config = BertConfig.of(size(model), vocab_size=V, max_position_embeddings=16)
     return Bert(config, **options)
+
+
+def load_teacher(folder, seq_len=16):
+    return teachers.load_teacher(folder, seq_len, Bert)
 
 
 def save_words(folder, letter="w", number=V):
@@ -60,46 +68,56 @@ def theirs(tmp_path_factory):
 
 
 def test_a_teacher_is_a_run_or_any_hugging_face_folder(folder, theirs):
-    teacher = load_teacher(folder, 16)
+    teacher = load_teacher(folder)
     assert str(teacher.model.config.size) == "4x64" and teacher.folder == folder
-    assert teacher.sha256 == disk.file_sha256(folder / "model.safetensors")
+    contents = (folder / "model.safetensors").read_bytes()
+    assert teacher.sha256 == hashlib.sha256(contents).hexdigest()
     assert load_teacher(theirs, 64).model.mlm_head is not None
 
 
-def test_a_position_table_that_is_too_short_is_refused(folder):
-    with pytest.raises(UserError, match="16 positions, and --seq-len is 32"):
-        load_teacher(folder, 32)
+def test_a_teachers_weights_are_hashed_once(folder, monkeypatch):
+    disk.write_json(folder / "run.json", {"files": {
+        name: disk.file_sha256(folder / name) for name in ("config.json", "model.safetensors")}})
+    for name in ("config.json", "model.safetensors", "run.json"):
+        os.utime(folder / name, (0, 0))  # what was written just now is not yet believed
+    read, contents_sha256 = [], disk.contents_sha256.__wrapped__
 
-
-def test_a_folder_that_is_missing_is_refused():
-    with pytest.raises(UserError, match="no folder nothing/here"):
-        load_teacher("nothing/here", 8)
+    def counted(*files):
+        read.extend(path.name for path, *_ in files)
+        return contents_sha256(*files)
+    monkeypatch.setattr(disk, "contents_sha256", functools.cache(counted))
+    load_teacher(folder)
+    Bert.from_pretrained(folder)
+    assert checkpoints.weights_sha256(folder) == contents_sha256([folder / "model.safetensors"])
+    assert read.count("model.safetensors") == 1
 
 
 def test_a_run_that_is_not_finished_is_told_from_a_folder_without_weights(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="no model.safetensors and no pytorch_model.bin"):
-        load_teacher(folder, 16)
+        load_teacher(folder)
     (folder / "run.json").write_text(json.dumps({"finished": False, "settings": {}}))
     with pytest.raises(UserError, match="not finished"):
-        load_teacher(folder, 16)
+        load_teacher(folder)
+
+
+def test_a_folder_that_is_missing_and_a_position_table_that_is_too_short_are_refused(folder):
+    with pytest.raises(UserError, match="no folder nothing/here"):
+        load_teacher("nothing/here")
+    with pytest.raises(UserError, match="16 positions, and --seq-len is 32"):
+        load_teacher(folder, 32)
 
 
 # --------------------------------------------------------------------------------------------------
 # The tokenizer
 
 
-def test_the_student_takes_the_teachers_tokenizer(folder):
+def test_the_student_takes_the_teachers_tokenizer_or_one_of_the_same_words(
+        folder, theirs, tmp_path_factory):
     assert tokenizer_of(folder, V).token_to_id("w7") == 12
-
-
-def test_a_teacher_without_a_tokenizer_needs_the_name_of_one(folder, theirs):
     with pytest.raises(UserError, match="no tokenizer.json and no vocab.txt: say with"):
         tokenizer_of(theirs, V)
     assert tokenizer_of(theirs, V, str(folder)).token_to_id("w7") == 12
-
-
-def test_another_tokenizer_must_have_the_same_words(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
     save_words(other)
     assert tokenizer_of(folder, V, str(other)).token_to_id("w7") == 12
@@ -108,17 +126,15 @@ def test_another_tokenizer_must_have_the_same_words(folder, tmp_path_factory):
         tokenizer_of(folder, V, str(other))
 
 
-def test_a_tokenizer_with_more_words_than_the_teacher_is_refused(folder):
-    save_words(folder, number=V + 1)
-    with pytest.raises(UserError, match="41 words, and the teacher .* has 40"):
-        tokenizer_of(folder, V)
-
-
-@pytest.mark.parametrize("padding", [1, 6, 1023])
-def test_the_last_word_embeddings_may_be_padding_and_that_is_said(folder, padding, capsys):
-    assert tokenizer_of(folder, V + padding).get_vocab_size() == V
-    assert f"{padding:,} of its {V + padding:,} word embeddings are padding" in (
-        capsys.readouterr().out)
+@pytest.mark.parametrize("rows", [V, V + 1, V + 6, V + 1023, V - 1, V + 1024])
+def test_the_last_word_embeddings_may_be_padding_and_that_is_said(folder, rows, capsys):
+    if not V <= rows <= V + 1023:
+        with pytest.raises(UserError, match=f"40 words, and the teacher .* has {rows:,} .*another"):
+            tokenizer_of(folder, rows)
+        return
+    assert tokenizer_of(folder, rows).get_vocab_size() == V
+    said = f"{rows - V:,} of its {rows:,} word embeddings are padding"
+    assert (said in capsys.readouterr().out) == (rows > V)
 
 
 @pytest.mark.parametrize("strategy", [
@@ -142,44 +158,29 @@ def test_the_student_of_a_padded_teacher_is_padded_and_teaches_in_turn(tmp_path,
     assert record["flops_spent"] == sum(record["bill"].values()) == record["steps"] * step
     student = transformers.AutoModel.from_pretrained(tmp_path / "student")
     assert len(student.embeddings.word_embeddings.weight) == words + 7
-    student = load_teacher(tmp_path / "student", 16)
+    student = load_teacher(tmp_path / "student")
     assert tokenizer_of(student.folder, words + 7).get_vocab() == tokenizer.get_vocab()
-
-
-def test_too_many_word_embeddings_belong_to_another_tokenizer(folder):
-    with pytest.raises(UserError, match="40 words, and the teacher .* has 1,064 .*another token"):
-        tokenizer_of(folder, V + 1024)
-
-
-def test_a_vocab_txt_is_a_tokenizer_too(folder):
-    words = sorted(wordpiece.load_tokenizer(str(folder)).get_vocab().items(), key=lambda pair:
-                   pair[1])
-    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word, _ in words))
-    (folder / "tokenizer.json").unlink()
-    assert tokenizer_of(folder, V).token_to_id("w7") == 12
-    assert tokenizer_of(folder, V, str(folder / "vocab.txt")).token_to_id("w7") == 12
 
 
 # --------------------------------------------------------------------------------------------------
 # The pair
 
 
-@pytest.mark.parametrize("student, message", [
-    ("2x128", "--model 2x64"), ("2x64h2", "number of heads"), ("5x64", "5 layers")])
-def test_init_teacher_refuses_other_sizes(student, message):
-    student, teacher = size(student), size("4x64")
-    with pytest.raises(UserError, match=message):
-        check_pair(lesson("kd", student, teacher), student, teacher, has_head=True, copies=True)
-
-
-def test_without_init_teacher_the_sizes_may_differ():
-    student, teacher = size("5x128"), size("4x64")
-    check_pair(lesson("kd", student, teacher), student, teacher, has_head=True, copies=False)
+@pytest.mark.parametrize("student, copies, message", [
+    ("2x128", True, "--model 2x64"), ("2x64h2", True, "number of heads"),
+    ("5x64", True, "5 layers"), ("5x128", False, None)])
+def test_init_teacher_refuses_other_sizes_and_without_it_they_may_differ(student, copies, message):
+    pair = size(student), size("4x64")
+    if message is None:
+        check_pair(lesson("kd", *pair), *pair, True, copies)
+    else:
+        with pytest.raises(UserError, match=message):
+            check_pair(lesson("kd", *pair), *pair, True, copies)
 
 
 def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not(tmp_path):
     bert("2x64", mlm_head=False).save_pretrained(tmp_path)
-    teacher = load_teacher(tmp_path, 16).model
+    teacher = load_teacher(tmp_path).model
     assert teacher.mlm_head is None
     sizes = size("1x64"), size("2x64")
     with pytest.raises(UserError, match="no masked-language-model head"):
@@ -199,9 +200,9 @@ def unfit(tmp_path_factory):
     config = BertConfig.of(size("2x64"), vocab_size=tokenizer.get_vocab_size(),
                            max_position_embeddings=16)
     Bert(config).save_pretrained(path)
-    tensors, _ = disk.load_tensors(path / "model.safetensors")
+    tensors = load_file(path / "model.safetensors")
     tensors["cls.predictions.bias"] = tensors["cls.predictions.bias"][1:].clone()
-    disk.save_tensors(path / "model.safetensors", tensors)
+    save_file(tensors, path / "model.safetensors", {"format": "pt"})
     wordpiece.save_tokenizer(tokenizer, path, 16)
     return path
 
@@ -243,19 +244,16 @@ def test_scratch_copies_also_a_teacher_without_a_head_and_never_asks_it():
 def loaded(*words):
     """(the teacher, the start) of a run with these options."""
     words = ["--flops", "1e9", "--seq-len", "16", *map(str, words)]
-    return teacher.load(train.read_settings(words))
+    return teachers.load_models(train.read_settings(words), Bert)
 
 
 def test_a_start_gives_its_size_where_none_is_asked_for(folder):
     for words in ([], ["--model", "4x64"]):
         no_teacher, start = loaded("--start-from", folder, *words)
         assert no_teacher is None and start.model.config.size == size("4x64")
-        assert start.sha256 == disk.file_sha256(folder / "model.safetensors")
-    with pytest.raises(UserError, match="is a BERT 4x64, and --model asks for 2x64"):
-        loaded("--start-from", folder, "--model", "2x64")
-    # Heads and the feed-forward size count, too.
-    with pytest.raises(UserError, match="4x64, and --model asks for 4x64h2"):
-        loaded("--start-from", folder, "--model", "4x64h2")
+    for other in ("2x64", "4x64h2"):  # heads and the feed-forward size count, too
+        with pytest.raises(UserError, match=f"is a BERT 4x64, and --model asks for {other}"):
+            loaded("--start-from", folder, "--model", other)
 
 
 def test_with_init_teacher_a_student_begins_with_its_teacher_and_else_with_nobody(folder):
@@ -286,42 +284,34 @@ def another(tmp_path_factory, letter="w", rows=V):
     config = BertConfig.of(size("1x64"), vocab_size=rows, max_position_embeddings=16)
     Bert(config).save_pretrained(path)
     save_words(path, letter)
-    return load_teacher(path, 16)
+    return load_teacher(path)
 
 
 def test_the_student_of_a_teacher_and_a_start_takes_the_words_of_both(folder, tmp_path_factory):
-    start, same = load_teacher(folder, 16), another(tmp_path_factory)
+    start, same = load_teacher(folder), another(tmp_path_factory)
     for models in ((None, start), (same, start), (start, start), (same, None)):
         assert shared_tokenizer(*models).token_to_id("w7") == 12
     assert shared_tokenizer(None, None, "a name") == "a name"
-
-
-@pytest.mark.parametrize("other", [{"letter": "v"}, {"rows": V + 3}])
-def test_a_teacher_and_a_start_with_different_words_are_refused(folder, tmp_path_factory, other):
-    start, other = load_teacher(folder, 16), another(tmp_path_factory, **other)
-    with pytest.raises(UserError, match="different vocabularies") as failure:
-        shared_tokenizer(other, start)
-    assert f"of {other.model.config.vocab_size} and 40 word embeddings" in str(failure.value)
-
-
-def test_another_tokenizer_than_the_starts_is_refused(folder, tmp_path_factory):
-    start, other = load_teacher(folder, 16), another(tmp_path_factory, "v")
+    for other in (another(tmp_path_factory, "v"), another(tmp_path_factory, rows=V + 3)):
+        rows = other.model.config.vocab_size
+        with pytest.raises(UserError, match=f"different vocabularies, of {rows} and 40 word"):
+            shared_tokenizer(other, start)
     with pytest.raises(UserError, match="other words than the start's"):
-        shared_tokenizer(None, start, str(other.folder))
+        shared_tokenizer(None, start, str(another(tmp_path_factory, "v").folder))
 
 
-def test_what_weights_have_cost_is_their_runs_flops_and_those_before(folder):
-    assert teacher.flops_of(folder) is None  # a BERT of others
-    for record, flops in (({"flops_spent": 5}, 5), ({"flops_spent": 5, "flops_before": 7}, 12),
-                          ({"flops_spent": 5, "flops_before": None}, None), ({}, None),
-                          ({"flops_spent": "x"}, None)):
-        disk.write_json(folder / "run.json", record)
-        assert teacher.flops_of(folder) == flops
+@pytest.mark.parametrize("record, flops", [
+    (None, None),  # a BERT of others
+    ({"flops_spent": 5}, 5), ({"flops_spent": 5, "flops_before": 7}, 12),
+    ({"flops_spent": 5, "flops_before": None}, None), ({}, None), ({"flops_spent": "x"}, None)])
+def test_what_weights_have_cost_is_their_runs_flops_and_those_before(tmp_path, record, flops):
+    if record is not None:
+        disk.write_json(tmp_path / "run.json", record)
+    assert teachers.flops_of(tmp_path) == flops
 
 
 def test_a_start_gives_all_its_positions_and_a_teacher_as_many_as_a_student_has(theirs):
-    start = load_teacher(theirs, 16)  # BERT's 512
-    assert teacher.inherited(start)["max_position_embeddings"] == 512
-    assert teacher.inherited(start, 128)["max_position_embeddings"] == 128
-    assert teacher.inherited(start, 1024)["max_position_embeddings"] == 512
-    assert teacher.inherited(start)["type_vocab_size"] == 2
+    start = load_teacher(theirs)  # BERT's 512
+    assert [teachers.inherited(start, longest)["max_position_embeddings"]
+            for longest in (None, 128, 1024)] == [512, 128, 512]
+    assert teachers.inherited(start)["type_vocab_size"] == 2

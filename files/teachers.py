@@ -7,33 +7,31 @@ import warnings
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from plumbing import disk, huggingface, weights, wordpiece
-from plumbing.cli import UserError, say_once
-
-from model import Bert
+from files import checkpoints, disk, wordpiece
+from program.cli import UserError, say_once
 
 
 class Teacher(NamedTuple):
     """A model, a teacher or a start, and where it comes from."""
-    model: Bert
+    model: object  # a model.Bert
     folder: Path
-    sha256: str  # of its weights (weights.sha256)
+    sha256: str  # of its weights (checkpoints.weights_sha256)
     unfit_head: Optional[str] = None  # why it was opened without its MLM head, if it was
 
 
-def load(settings):
+def load_models(settings, Bert):
     """(the teacher, the model whose weights the student begins with), each a Teacher or None.
-    settings: a train.Settings.
+    settings: a train.Settings. Bert: the class of both, model.Bert.
 
     With --init teacher it begins with the teacher's, and both are the same. With --start-from it
     has the start's size. Raises UserError where one of them does not open, or where --model asks
     for another size."""
     T, teacher = settings.seq_len, None
     if settings.teacher:
-        teacher = load_teacher(settings.teacher, T)
+        teacher = load_teacher(settings.teacher, T, Bert)
     if settings.start_from is None:
         return teacher, teacher if settings.init == "teacher" else None
-    start = load_teacher(settings.start_from, T, "--start-from")
+    start = load_teacher(settings.start_from, T, Bert, "--start-from")
     theirs = start.model.config.size
     if settings.model not in (None, theirs):
         raise UserError(f"--start-from {settings.start_from} is a BERT {theirs}, and --model asks "
@@ -41,22 +39,22 @@ def load(settings):
     return teacher, start
 
 
-def load_teacher(name, seq_len, option="--teacher"):
+def load_teacher(name, seq_len, Bert, option="--teacher"):
     """The Teacher in a run's folder, in a BERT's folder, or at a hub id. option: what asks for it.
 
     Raises UserError where there is none, or where its position table is shorter than seq_len."""
-    folder = fetch(name, f"{option} ")
+    folder = fetch_model(name, f"{option} ")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it may lack an MLM head: not every strategy reads it
         try:
             model, unfit_head = Bert.from_pretrained(folder), None
-        except huggingface.UnfitHead as failure:  # `check_head` raises it where the head is read
+        except checkpoints.UnfitHead as failure:  # `check_head_fits` raises it where it is read
             model, unfit_head = Bert.from_pretrained(folder, mlm_head=False), str(failure)
     longest = model.config.max_position_embeddings
     if longest < seq_len:
         raise UserError(f"{option} {name} knows {longest} positions, and --seq-len is {seq_len}: "
                         "lower --seq-len")
-    return Teacher(model, folder, weights.sha256(folder), unfit_head)
+    return Teacher(model, folder, checkpoints.weights_sha256(folder), unfit_head)
 
 
 def flops_of(folder):
@@ -76,7 +74,7 @@ def inherited(start, longest=None):
             "type_vocab_size": theirs.type_vocab_size, "layer_norm_eps": theirs.layer_norm_eps}
 
 
-def fetch(name, option="--teacher "):
+def fetch_model(name, option="--teacher "):
     """The folder of a teacher: a run's folder, a BERT's folder, or what a hub id names, downloaded.
     Raises UserError where there is none, or where it is a run that is not finished. option: what
     the error line puts before the name."""
@@ -119,7 +117,7 @@ def tokenizer_of(folder, V, name=None, option="--teacher"):
     The last rows of the embeddings may be padding, which belongs to no word. Raises UserError where
     the two tokenizers' words differ, where the model has no tokenizer and no name is given, or
     where the tokenizer has more words than V, or so few that it must be another one."""
-    has_own = wordpiece.file_of(folder) is not None
+    has_own = wordpiece.tokenizer_file(folder) is not None
     role = "teacher" if option == "--teacher" else "start"
     if name is None and not has_own:
         raise UserError(f"{option} {folder} has no tokenizer.json and no vocab.txt: say with "
@@ -145,7 +143,7 @@ def check_padding(model, V, words):
                  "tokenizer's words; the student has them, too")
 
 
-def check_head(model, is_read):
+def check_head_fits(model, is_read):
     """Raises UserError where the MLM head of a model, a Teacher or None, is read or copied, and
     does not fit the rest of that model."""
     if model and model.unfit_head and is_read:

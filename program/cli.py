@@ -2,10 +2,9 @@
 
 Every program of this project ends in `cli.program(main)`. It turns a mistake that the user can mend
 into one line on stderr, `error: what is wrong, and what to do`, and exit status 2.
-
-This file imports the standard library only, so that a program can answer before torch is imported.
 """
 import argparse
+import contextlib
 import difflib
 import errno
 import functools
@@ -28,55 +27,42 @@ class UserError(argparse.ArgumentTypeError):
 # Numbers that are read
 
 
-def number(text):
-    """`"2.5e15"` -> 2500000000000000, without the rounding of a float. A fraction is cut off.
-
-    Raises UserError unless the text is a finite number from 1 to 1e30."""
-    try:
-        value = Decimal(str(text).strip().replace("_", ""))
-    except InvalidOperation:
-        raise UserError(f"{text!r} is not a number: write it like 1e13, 2.5e15 or 5000") from None
-    if not value.is_finite() or not 1 <= value <= Decimal("1e30"):
-        raise UserError(f"{text} is out of range: write a number from 1 to 1e30, like 1e13")
-    return int(value)
-
-
 def whole(least, most):
-    """An argparse type for whole numbers from `least` to `most`, which may be written like 1e6."""
+    """An argparse type for whole numbers from `least` to `most`, which are read without the
+    rounding of a float: `"2.5e15"` -> 2500000000000000."""
     def parse(text):
-        try:
-            value = Decimal(text.strip())
+        with contextlib.suppress(InvalidOperation):
+            value = Decimal(str(text).strip().replace("_", ""))
             # The range is checked first: as an int, 1e99999999 has a hundred million digits.
             if least <= value <= most and value == int(value):
                 return int(value)
-        except (InvalidOperation, OverflowError, ValueError):
-            pass
-        raise UserError(f"{text!r} should be a whole number from {least:,} to {most:,}")
+        end = f"{most:,}" if most < 10 ** 12 else f"{most:.0e}".replace("+", "")
+        raise UserError(f"{text!r} should be a whole number from {least:,} to {end}, like 5000 or "
+                        "5e3")
     return parse
+
+
+number = whole(1, 10 ** 30)
 
 
 def real(least, most):
     """An argparse type for real numbers from `least` to `most`."""
     def parse(text):
-        try:
+        with contextlib.suppress(ValueError):
             value = float(text)
             if least <= value <= most:
                 return value
-        except ValueError:
-            pass
         raise UserError(f"{text!r} should be a number from {least:g} to {most:g}")
     return parse
 
 
 # --------------------------------------------------------------------------------------------------
-# Numbers and errors that are printed
+# What is printed
 
 
 def counted(n, noun):
     """'1 seed', '12 seeds'."""
     return f"{n:,} {noun}" + ("" if n == 1 else "s")
-
-MINUTE, HOUR, DAY, YEAR = 60, 3600, 86400, 31557600  # in seconds; a year has 365.25 days
 
 
 def flops(n):
@@ -88,17 +74,19 @@ def flops(n):
 
 def duration(seconds):
     """Seconds in words: 4.2 s, 42 s, 3 min 5 s, 7 h 20 min, 12 days 3 h or 1,900 years."""
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
-    if seconds < MINUTE:
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
-    if seconds < HOUR:
-        return f"{int(seconds // MINUTE)} min {int(seconds % MINUTE)} s"
-    if seconds < 2 * DAY:
-        return f"{int(seconds // HOUR)} h {int(seconds % HOUR // MINUTE)} min"
-    if seconds < 2 * YEAR:
-        return f"{int(seconds // DAY)} days {int(seconds % DAY // HOUR)} h"
-    return f"{seconds / YEAR:,.0f} years"
+    # Each is rounded before it is compared: 59 min 59.7 s are 1 h.
+    seconds, minutes, hours = (round(seconds / unit) for unit in (1, 60, 3600))
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    if minutes < 2880:
+        return f"{minutes // 60} h {minutes % 60} min"
+    if hours < 17532:  # two years
+        return f"{hours // 24} days {hours % 24} h"
+    return f"{hours / 8766:,.0f} years"
 
 
 def one_line(failure):
@@ -106,14 +94,55 @@ def one_line(failure):
     return " ".join(str(failure).split())[:200]
 
 
+def say(words, write=print):
+    """Prints words. A program goes on where nobody reads them any more: `... | head` must not stop
+    a run of many hours."""
+    try:
+        write(words)
+        sys.stdout.flush()
+    except OSError as failure:
+        if failure.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        send_to_null(sys.stdout)
+
+
+@functools.cache
+def say_once(words):
+    """Prints words the first time only: a program may open the same model several times."""
+    say(words)
+
+
+def send_to_null(stream):
+    """From now on, what is written to `stream` goes nowhere, and no write fails."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class LenientStream:
+    """A stream whose writes do not fail where its reader has gone: after `... 2>&1 | head`, or when
+    the terminal was closed."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        with contextlib.suppress(OSError):
+            return self.stream.write(text)
+
+    def flush(self):
+        with contextlib.suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
 # --------------------------------------------------------------------------------------------------
 # The parser
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that raises UserError, so that its errors look like all others.
-
-    Options cannot be abbreviated, and the description and the epilog keep their line breaks.
+    """An argparse parser that raises UserError, so that its errors look like all others. Options
+    cannot be abbreviated, and the description and the epilog keep their line breaks.
 
     verbatim: options whose value is a text of other options, which may begin with --."""
 
@@ -167,6 +196,18 @@ class Stopped(BaseException):
 
     def __init__(self, signum):
         self.status = 128 + signum  # the shell's convention: 130, 143 and 129
+        self.time = time.monotonic()
+
+
+stops = []  # each Stopped of this program; the first decides its exit status
+
+
+def stop_at_once(signum, frame):
+    """The signal handler of a program: it raises Stopped. While the program obeys it, a second
+    signal must not disturb that. After two seconds a library has probably swallowed the first."""
+    if not stops or time.monotonic() - stops[-1].time > 2:
+        stops.append(Stopped(signum))
+        raise stops[0]
 
 
 def stopping_signals():
@@ -182,68 +223,22 @@ class Signals:
     between two steps. Later signals change nothing, so that they do not disturb the save."""
 
     def __enter__(self):
-        self.stopped = None
-        self.handlers_before = {}
+        self.stopped, self.handlers = None, {}
         # Python allows signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for signum in stopping_signals():
-                self.handlers_before[signum] = signal.signal(signum, self.handle)
+            self.handlers = {signum: signal.signal(signum, self.handle)
+                             for signum in stopping_signals()}
         return self
 
     def handle(self, signum, frame):
         self.stopped = self.stopped or Stopped(signum)
 
     def __exit__(self, *_):
-        for signum, handler in self.handlers_before.items():
-            owner = getattr(handler, "__self__", None)
-            if self.stopped and isinstance(owner, StopAtOnce):
-                owner.obey(self.stopped)  # a second signal is the second one there, too
+        if self.stopped:
+            self.stopped.time = time.monotonic()  # from now on it is obeyed
+            stops.append(self.stopped)
+        for signum, handler in self.handlers.items():
             signal.signal(signum, handler)
-
-
-class StopAtOnce:
-    """The signal handler of a program outside `with Signals()`. It raises Stopped.
-
-    `first` is the Stopped of the first signal, or None. It decides the exit status."""
-
-    def __init__(self):
-        self.first = None
-        self.last_time = -float("inf")  # of the last signal that was obeyed
-        self.is_in_hook = False
-        self.usual_hook = sys.unraisablehook
-
-    def handle(self, signum, frame):
-        # While the program obeys the first signal, a second one a moment later must not interrupt
-        # it. After two seconds the first one was probably swallowed by a library.
-        if self.is_in_hook or time.monotonic() - self.last_time < 2:
-            return
-        self.obey(Stopped(signum))
-        raise self.first
-
-    def obey(self, stopped):
-        """Takes down that the program stops now, for this reason where there is no earlier one."""
-        self.first = self.first or stopped
-        self.last_time = time.monotonic()
-
-    def hook(self, unraisable):
-        """For sys.unraisablehook. Python drops an exception that is raised in a `__del__`: where
-        that was Stopped, the signal is sent once more."""
-        stopped = unraisable.exc_value
-        if not isinstance(stopped, Stopped):
-            return self.usual_hook(unraisable)
-        self.is_in_hook = True
-        try:
-            self.first, self.last_time = None, -float("inf")
-            signum = stopped.status - 128
-            threading.Thread(target=self.send_again, args=(signum,), daemon=True).start()
-        finally:
-            self.is_in_hook = False
-
-    def send_again(self, signum):
-        """Sends the signal once the hook has returned. Inside it, Stopped would be dropped, too."""
-        while self.is_in_hook:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signum)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -252,26 +247,31 @@ class StopAtOnce:
 
 def program(main):
     """Runs main() and exits: with exit_status(main), or, after a signal, with 128 + its number."""
-    handler = StopAtOnce()
-    sys.unraisablehook = handler.hook
+    stops.clear()
     for signum in stopping_signals():
-        signal.signal(signum, handler.handle)
-    repair_streams()
+        signal.signal(signum, stop_at_once)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # any character can be printed
+    sys.stderr = LenientStream(sys.stderr)
     quiet_libraries()
     try:
         status = exit_status(main)
-        for signum in SIGNALS:
-            signal.signal(signum, signal.SIG_IGN)  # the work is done: nothing is left to stop
     except Stopped as stopped:
         status = stopped.status
     except BaseException:
         # A library may turn Stopped into something else: an import that is interrupted may end in
         # an ImportError.
-        if handler.first is None:
+        if not stops:
             raise
-    if handler.first is not None:
-        status = handler.first.status
-    sys.exit(status)
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)  # the work is done: nothing is left to stop
+    sys.exit(stops[0].status if stops else status)
+
+
+MAKE_ROOM = "make room and run the same command again, nothing written earlier is lost"
+ADVICE = {errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM,
+          errno.EACCES: "choose a place that you may write to and read from",
+          errno.EROFS: "choose a place that you may write to"}
 
 
 def exit_status(main):
@@ -283,52 +283,39 @@ def exit_status(main):
         sys.stdout.flush()
         return 0
     except UserError as mistake:
-        return print_error(" ".join(str(mistake).split()))
+        message = " ".join(str(mistake).split())
     except BrokenPipeError:  # `... | head` has read enough, and what was asked for is not done
         send_to_null(sys.stdout)
         return 128 + signal.SIGPIPE
     except OSError as failure:
         if failure.errno is None:
             raise
-        return print_error(system_error(failure))
+        message = system_error(failure)
     except UnicodeEncodeError as failure:
         if failure.reason != "surrogates not allowed":
             raise
-        return print_error("a library cannot open a file or folder whose name is not UTF-8: rename "
-                           f"it ({one_line(failure.object[-200:])})")
+        message = ("a library cannot open a file or folder whose name is not UTF-8: rename it "
+                   f"({one_line(failure.object[-200:])})")
     except (MemoryError, RuntimeError) as failure:
         if not is_out_of_memory(failure):
             raise
-        return print_error("out of memory: lower --micro-batch (without --dropout the result stays "
-                           "the same), --batch-size, --seq-len or --model")
-
-
-def print_error(message):
-    """Prints the error line and returns exit status 2."""
+        message = ("out of memory: lower --micro-batch (without --dropout the result stays the "
+                   "same), --batch-size, --seq-len or --model")
     print(f"error: {message}", file=sys.stderr)
     return 2
 
 
-MAKE_ROOM = "make room and run the same command again, nothing written earlier is lost"
-ADVICE = {errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM,
-          errno.EACCES: "choose a place that you may write to and read from",
-          errno.EROFS: "choose a place that you may write to"}
+def is_out_of_memory(failure):
+    """Whether memory ran out. torch's error for it has no class of its own."""
+    texts = "out of memory", "can't allocate memory", "not enough memory"
+    return isinstance(failure, MemoryError) or any(text in str(failure) for text in texts)
 
 
 def system_error(failure):
     """What the system says of an OSError: the reason, the file's name, and what to do about it."""
-    message = str(failure.strerror)
-    if failure.filename:
-        message += f": {failure.filename}"
-    if failure.errno in ADVICE:
-        message += f"; {ADVICE[failure.errno]}"
-    return message
-
-
-def is_out_of_memory(failure):
-    """Whether memory ran out. torch raises a RuntimeError then, and only its text says so."""
-    texts = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(failure, MemoryError) or any(text in str(failure) for text in texts)
+    name = f": {failure.filename}" if failure.filename else ""
+    advice = f"; {ADVICE[failure.errno]}" if failure.errno in ADVICE else ""
+    return f"{failure.strerror}{name}{advice}"
 
 
 TORCHRUN = re.compile("((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|"
@@ -342,75 +329,11 @@ def environment_of_one(**others):
     return {**kept, **others}
 
 
-# --------------------------------------------------------------------------------------------------
-# The output streams
-
-
-def say(words, write=print):
-    """Prints words. A program goes on where nobody reads them any more: `... | head` must not stop
-    a run of many hours."""
-    try:
-        write(words)
-        sys.stdout.flush()
-    except OSError as failure:
-        if failure.errno not in (errno.EPIPE, errno.EIO):
-            raise
-        send_to_null(sys.stdout)
-
-
-@functools.cache
-def say_once(words):
-    """Prints words the first time only: a program may open the same model several times."""
-    say(words)
-
-
-def send_to_null(stream):
-    """From now on, what is written to `stream` goes nowhere, and no write fails."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-class LenientStream:
-    """A stream whose writes do not fail where its reader has gone: after `... 2>&1 | head`, or when
-    the terminal was closed."""
-
-    def __init__(self, stream):
-        self.stream = stream
-
-    def write(self, text):
-        try:
-            return self.stream.write(text)
-        except OSError:
-            send_to_null(self.stream)
-
-    def flush(self):
-        try:
-            self.stream.flush()
-        except OSError:
-            send_to_null(self.stream)
-
-    def __getattr__(self, name):
-        return getattr(self.stream, name)
-
-
-def repair_streams():
-    """Opens stdout and stderr where they are closed, as a daemon may start a program, and lets them
-    print any character. stderr becomes a LenientStream."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")
-    sys.stderr = sys.stderr or open(os.devnull, "w")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    if not isinstance(sys.stderr, LenientStream):
-        sys.stderr = LenientStream(sys.stderr)
-
-
 def quiet_libraries():
     """Tells libraries that are imported later what stderr is for here: this program's own lines.
-
-    The Hugging Face libraries draw progress bars, which a log would keep as endless lines. They log
-    failures, and each attempt without a network, which the program then explains. matplotlib warns
-    where it has no folder for its settings, and it needs none. Whoever sets these variables
-    otherwise is obeyed."""
+    The Hugging Face libraries would log each attempt without a network, and draw bars, which a log
+    keeps as endless lines. matplotlib warns where it has no folder for its settings. Whoever sets
+    these variables otherwise is obeyed."""
     for name in ("DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
         os.environ.setdefault(name, "critical")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

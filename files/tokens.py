@@ -5,14 +5,14 @@
 A source has a `name`, a `key` that differs from every other source's, and `documents()`, which
 gives (part, text) pairs. The part is "train" or "validation".
 """
-import hashlib
 import itertools
 import os
 import re
 import shutil
 
-from plumbing import disk, progress, wordpiece
-from plumbing.cli import UserError
+from files import disk, wordpiece
+from program import progress
+from program.cli import UserError
 
 import numpy as np
 
@@ -61,23 +61,31 @@ def cached(source, tokenizer):
     whole. Its name is a fingerprint of everything that the tokens depend on."""
     key = [3, source.key, getattr(source, "column", None), tokenizer.to_str()]
     folder = disk.cache_folder() / f"tokens-{disk.fingerprint(key)}"
-    lock = folder.with_suffix(".lock")
-    with disk.sharing_cache(), disk.locked(lock, "tokenizes the same text"):
-        if folder.exists() and is_whole(folder):
+    with disk.sharing_cache():
+        if is_whole(folder):
             return folder
-        building = folder.with_suffix(".tmp")
-        for leftover in (building, folder):  # the first of a process that died, the second damaged
-            if leftover.exists():
-                shutil.rmtree(leftover)
-        building.mkdir()
-        try:
-            build(source, tokenizer, building)
-            os.rename(building, folder)
-            disk.sync(folder.parent)
-        except BaseException:
-            shutil.rmtree(building, ignore_errors=True)
-            raise
+        with disk.locked(folder.with_suffix(".lock"), "tokenizes the same text"):
+            if not is_whole(folder):  # another process may have made it meanwhile
+                make(source, tokenizer, folder)
     return folder
+
+
+def make(source, tokenizer, folder):
+    """Tokenizes the source into `folder`, which is whole or absent afterwards."""
+    building = folder.with_suffix(".tmp")
+    if folder.exists():
+        print(f"the cached tokens in {folder} are damaged: making them again", flush=True)
+    for leftover in (building, folder):  # the first is of a process that died
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    building.mkdir()
+    try:
+        build(source, tokenizer, building)
+        os.rename(building, folder)
+        disk.sync(folder.parent)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
 
 
 def build(source, tokenizer, folder):
@@ -94,12 +102,10 @@ def build(source, tokenizer, folder):
     words = unknown = 0
     is_first = begins_words(tokenizer, vocabulary.size)
     files = {part: open(folder / f"{part}.bin", "wb") for part in tokens}
-    digests = {part: hashlib.sha256() for part in tokens}
     with progress.bar(None, " tokens", f"tokenizing {source.name}", unit_scale=True,
                       disable=source.name == "stories") as bar:
         for part, ids in tokenized(counted(source, documents), tokenizer, dtype):
             files[part].write(ids.tobytes())
-            digests[part].update(ids.tobytes())
             tokens[part] += len(ids)
             words += int(is_first[ids].sum())
             unknown += int((ids == vocabulary.unk).sum())
@@ -110,7 +116,7 @@ def build(source, tokenizer, folder):
         file.close()
     words -= sum(documents.values())  # the [SEP] at their ends
     check_amounts(source.name, tokens, words, unknown)
-    sha256 = {part: digest.hexdigest() for part, digest in digests.items()}
+    sha256 = {part: disk.file_sha256(folder / f"{part}.bin") for part in tokens}
     disk.write_json(folder / "info.json", {"source": source.name, "dtype": dtype, "tokens": tokens,
                                            "documents": documents, "words": words,
                                            "unknown": unknown, "sha256": sha256})
@@ -150,15 +156,20 @@ def check_amounts(name, tokens, words, unknown):
 
 
 def is_whole(folder):
-    """Whether a cache folder still holds what was written into it, by its files' checksums."""
+    """Whether a folder of the cache holds what was written into it. Files of the right size that
+    are older than info.json, which is written last, are believed. Others may have been copied or
+    edited, and are compared with their checksums: those of a large text take minutes."""
     try:
-        sums = disk.read_json(folder / "info.json")["sha256"]
-        for part, expected in sums.items():
-            if disk.file_sha256(folder / f"{part}.bin") != expected:
-                raise UserError("checksum")
+        info, info_path = disk.read_json(folder / "info.json"), folder / "info.json"
+        for part, tokens in info["tokens"].items():
+            path = folder / f"{part}.bin"
+            if path.stat().st_size != tokens * np.dtype(info["dtype"]).itemsize:
+                return False
+            is_older = path.stat().st_mtime_ns <= info_path.stat().st_mtime_ns
+            if not is_older and disk.file_sha256(path) != info["sha256"][part]:
+                return False
         return True
     except PermissionError:  # it is another user's, and may well be whole
         raise
-    except (UserError, OSError, KeyError, AttributeError):
-        print(f"the cached tokens in {folder} are damaged: making them again", flush=True)
+    except (UserError, OSError, KeyError, AttributeError, TypeError):
         return False

@@ -1,21 +1,22 @@
-"""Files that are whole or absent, and damage that is noticed.
+"""Files that are whole or absent, and folders that several processes and users share.
 
 A file is written under a temporary name beside its place, synced to the disk, and renamed
-(`replace`). Tensors and JSON objects are written with a checksum of their contents, and a finished
-run's `run.json` has the checksums of its other files. Whoever reads a file compares, and raises
-Damaged where the contents have changed.
+(`replace`). A finished run's `run.json` has the SHA-256 of its other files. Whoever reads them
+compares (`check_files`), and Damaged is raised where their contents have changed.
 """
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import re
+import time
 from pathlib import Path
 
-from plumbing import cli
-from plumbing.cli import UserError
+from program import cli
+from program.cli import UserError
 
 
 class Damaged(UserError):
@@ -84,8 +85,26 @@ def write_file(path, text):
     replace(path, lambda temporary: temporary.write_bytes(contents))
 
 
+def json_text(value):
+    """A value as JSON, as it stands in our files."""
+    return json.dumps(value, indent=2) + "\n"
+
+
+def write_json(path, value):
+    write_file(path, json_text(value))
+
+
+def save_tensors(path, tensors):
+    """Writes a dict of tensors as safetensors, whole or not at all. The same tensors always make
+    the same file: of more than one entry of metadata the library draws the order."""
+    from safetensors.torch import save  # here: programs without tensors start sooner
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    contents = save(tensors, {"format": "pt"})
+    replace(path, lambda temporary: temporary.write_bytes(contents))
+
+
 # --------------------------------------------------------------------------------------------------
-# Reading text
+# Reading
 
 
 def check_is_file(path):
@@ -101,10 +120,9 @@ def check_is_no_pointer(path):
     itself is downloaded."""
     start = b"version https://git-lfs.github.com/spec/"
     with open(path, "rb") as file:
-        is_pointer = file.read(len(start)) == start
-    if is_pointer:
-        raise UserError(f"{path} is a pointer of git-lfs, and the file itself was not downloaded: "
-                        "run `git lfs pull` in its folder")
+        if file.read(len(start)) == start:
+            raise UserError(f"{path} is a pointer of git-lfs, and the file itself was not "
+                            "downloaded: run `git lfs pull` in its folder")
 
 
 def read_text(path, most=2 ** 28):
@@ -121,14 +139,60 @@ def read_text(path, most=2 ** 28):
             raise Damaged(f"{path} is damaged: it is not UTF-8 text") from None
 
 
-# --------------------------------------------------------------------------------------------------
-# Checksums
+def read_json(path):
+    """A JSON object from a file. Raises Damaged where the file holds anything else."""
+    try:
+        value = json.loads(read_text(path))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise Damaged(f"{path} is damaged: it is not a JSON object")
+    value.pop("checksum", None)  # which runs had that were finished before December 2026
+    return value
+
+
+def optional_json(path):
+    """The JSON object in a file, or {} where there is no such file."""
+    return read_json(path) if path.exists() else {}
+
+
+def load_tensors(path):
+    """{name: tensor} of a safetensors file. Raises Damaged where it is not one, and the system's
+    error where it cannot be read."""
+    from safetensors.torch import load, load_file  # here, as above
+    check_is_file(path)
+    with open(path, "rb") as file:
+        try:
+            try:  # by its descriptor: the library takes names in UTF-8 only
+                return load_file(f"/dev/fd/{file.fileno()}")
+            except Exception as failure:
+                if os.strerror(errno.ENODEV) not in str(failure):
+                    raise
+                return load(file.read())  # its file system maps no file into memory
+        except MemoryError:
+            raise
+        except Exception as failure:  # the library has one class for the header, others for tensors
+            if "allocate memory" in str(failure):
+                raise
+            raise Damaged(f"{path} is damaged: {cli.one_line(failure)}") from None
 
 
 def file_sha256(*paths):
-    """The SHA-256 of the contents of one file, or of several files in a row."""
+    """The SHA-256 of the contents of one file, or of several files in a row. A file that has its
+    size and time of before is not read again."""
+    looks = [os.stat(path) for path in paths]
+    files = [(path, look.st_ino, look.st_size, look.st_mtime_ns)
+             for path, look in zip(paths, looks)]
+    # Two changes within a tick of the system's clock leave one time: then both are read.
+    is_new = any(time.time() - look.st_mtime < 2 for look in looks)
+    return (contents_sha256.__wrapped__ if is_new else contents_sha256)(*files)
+
+
+@functools.lru_cache(maxsize=None)
+def contents_sha256(*files):
+    """The SHA-256 of files, each a tuple that begins with its path."""
     sha256 = hashlib.sha256()
-    for path in paths:
+    for path, *_ in files:
         with open(path, "rb") as file:
             while chunk := file.read(2 ** 22):
                 sha256.update(chunk)
@@ -138,152 +202,6 @@ def file_sha256(*paths):
 def fingerprint(value):
     """A short name for any value that JSON can write. Equal values have equal names."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:24]
-
-
-# --------------------------------------------------------------------------------------------------
-# JSON objects
-
-
-def json_text(value):
-    """A value as JSON, as it stands in our files."""
-    return json.dumps(value, indent=2) + "\n"
-
-
-def checksum(value):
-    """The checksum of a JSON value: the first 16 digits of its text's SHA-256."""
-    return hashlib.sha256(json_text(value).encode()).hexdigest()[:16]
-
-
-def write_json(path, value):
-    """Writes a dict as JSON. Its last entry is a checksum, which `read_json` compares."""
-    write_file(path, json_text({**value, "checksum": checksum(value)}))
-
-
-def read_json(path):
-    """A JSON object from a file, without its checksum. Raises Damaged where the file holds anything
-    else, or does not match its checksum. A file without a checksum is believed."""
-    try:
-        value = json.loads(read_text(path))
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise Damaged(f"{path} is damaged: it is not a JSON object")
-    if value.pop("checksum", None) not in (None, checksum(value)):
-        raise Damaged(f"{path} is damaged, or was edited: it does not match its checksum")
-    return value
-
-
-def optional_json(path):
-    """The JSON object in a file, as `read_json` reads it, or {} where there is no such file."""
-    return read_json(path) if path.exists() else {}
-
-
-# --------------------------------------------------------------------------------------------------
-# Tensors
-
-DTYPES = {"torch.float32": "F32", "torch.float64": "F64", "torch.int64": "I64"}
-
-
-def tensor_bytes(tensor):
-    """The memory of a contiguous tensor on the CPU."""
-    import torch  # here: programs without tensors read and write files, too, and start sooner
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
-
-
-def digest(tensors, metadata):
-    """The SHA-256 of a dict of tensors (names, types, shapes and bytes) and of the metadata beside
-    them."""
-    extra = {key: value for key, value in metadata.items() if key not in ("format", "sha256")}
-    sha256 = hashlib.sha256()
-    if extra:
-        sha256.update(json.dumps(extra, sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-        sha256.update(tensor_bytes(tensor))
-    return sha256.hexdigest()
-
-
-def safetensors_header(tensors, metadata):
-    """The header of a safetensors file: 8 bytes of length, then JSON with each tensor's type, shape
-    and place. Spaces at its end let the tensors begin at a multiple of 8."""
-    header, end = {"__metadata__": metadata}, 0
-    for name, tensor in tensors.items():
-        start, end = end, end + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": DTYPES[str(tensor.dtype)], "shape": list(tensor.shape),
-                        "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def save_tensors(path, tensors, **metadata):
-    """Writes a dict of tensors as safetensors, whole or not at all, with a digest in its metadata.
-
-    The safetensors library writes the metadata in random order. Here the same tensors always make
-    the same file, byte for byte."""
-    tensors = {name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}
-    metadata = {"format": "pt", **{key: str(value) for key, value in metadata.items()}}
-    metadata["sha256"] = digest(tensors, metadata)
-
-    def write(temporary):
-        with open(temporary, "wb") as file:
-            file.write(safetensors_header(tensors, metadata))
-            for tensor in tensors.values():
-                file.write(tensor_bytes(tensor))
-    replace(path, write)
-
-
-def load_tensors(path):
-    """(tensors, metadata) of a safetensors file. Raises Damaged where its contents do not match its
-    digest (if it has one) or the format, and UserError where it cannot be read."""
-    if not Path(path).exists():
-        raise UserError(f"{path} does not exist")
-    check_is_file(path)
-    with open(path, "rb") as file:  # raises the system's error; the library's has no number
-        tensors, metadata = parse_safetensors(path, file)
-    if "sha256" in metadata and metadata["sha256"] != digest(tensors, metadata):
-        raise Damaged(f"{path} is damaged: its contents do not match the checksum that was saved "
-                      "with them")
-    return tensors, metadata
-
-
-def parse_safetensors(path, file):
-    """(tensors, metadata) as the safetensors library reads them. file: the open file."""
-    try:
-        try:
-            return mapped(path, file)
-        except Exception as failure:
-            if os.strerror(errno.ENODEV) not in str(failure):
-                raise
-            return unmapped(file)
-    except MemoryError:
-        raise
-    except OSError as failure:
-        raise UserError(f"{path} cannot be read: {failure}") from None
-    except Exception as failure:  # the library has one class for the header, others for a tensor
-        if "allocate memory" in str(failure):
-            raise
-        raise Damaged(f"{path} is damaged: {failure}") from None
-
-
-def mapped(path, file):
-    """(tensors, metadata) of an open file that is mapped into memory."""
-    from safetensors import safe_open  # here: like torch, only files of tensors need it
-    # The library takes names in UTF-8 only. While a file is open it has another name, too.
-    is_utf8 = str(path).encode(errors="replace") == os.fsencode(path)
-    with safe_open(path if is_utf8 else f"/dev/fd/{file.fileno()}", framework="pt") as opened:
-        metadata = opened.metadata() or {}
-        return {name: opened.get_tensor(name) for name in opened.keys()}, metadata
-
-
-def unmapped(file):
-    """The same by reading the file, where its file system maps none into memory."""
-    from safetensors.torch import load  # as above
-    contents = file.read()
-    tensors = load(contents)  # checks the header, too
-    header = json.loads(contents[8:8 + int.from_bytes(contents[:8], "little")])
-    return tensors, header.get("__metadata__", {})
 
 
 # --------------------------------------------------------------------------------------------------
@@ -320,23 +238,20 @@ def check_writable(folder):
 def cache_folder():
     """The folder for what can be computed again: `$ISOFLOP_CACHE`, or `isoflop` in the user's cache
     folder. It is never in the checkout. Raises UserError where it cannot be made or written."""
-    folder = os.environ.get("ISOFLOP_CACHE")
-    if not folder:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "isoflop"
-    problem = None
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = os.environ.get("ISOFLOP_CACHE") or Path(caches) / "isoflop"
+    problem = "it is read-only for you"
     try:
         folder = path_of(folder)
         make_folder(folder)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            problem = "it is read-only for you"
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
     except UserError:
         problem = "nobody knows the home folder that ~ stands for"
     except OSError as failure:
         problem = failure.strerror
-    if problem:
-        raise UserError(f"the cache folder {folder} cannot be written ({problem}): set "
-                        "ISOFLOP_CACHE to a folder that you may write to")
-    return folder
+    raise UserError(f"the cache folder {folder} cannot be written ({problem}): set ISOFLOP_CACHE "
+                    "to a folder that you may write to")
 
 
 @contextlib.contextmanager
@@ -355,19 +270,27 @@ def sharing_cache():
                         "folder of your own") from None
 
 
-@contextlib.contextmanager
-def locked(path, what):
-    """Holds a lock, and waits for it where another process holds it. `what` says in the message
-    what that process does, like "tokenizes the same text".
+def locked(path, what=None):
+    """The file of a lock, open, which this process holds until it is closed: `with locked(...):`.
+    The kernel frees it when its holder dies, so no lock is ever stale.
 
-    The kernel frees the lock when its holder dies, so no lock is ever stale."""
-    with open_lock(path) as lock:
-        try:
-            take_lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that {what} ...", flush=True)
-            take_lock(lock, fcntl.LOCK_EX)
-        yield lock
+    Where another process holds it, waits, and says in a line `what` that process does, like
+    "tokenizes the same text". Without `what` it raises BlockingIOError. Raises UserError where the
+    file system has no locks: some of a network lack them, or lack those of files that are open for
+    reading (EBADF)."""
+    lock = open_lock(path)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as failure:
+        if failure.errno in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF):
+            raise UserError(f"{Path(path).parent} lies on a file system that gives no lock "
+                            f"({failure.strerror}): choose a folder on a local disk, with --out, "
+                            "or for the cache with ISOFLOP_CACHE") from None
+        if what is None or not isinstance(failure, BlockingIOError):
+            raise
+        print(f"waiting for another process that {what} ...", flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
 
 
 def open_lock(path):
@@ -384,20 +307,6 @@ def open_lock(path):
             # The last may say that there is no file, and the one before why none can be made.
             refusal = failure if flags != os.O_RDONLY else refusal
     raise refusal
-
-
-def take_lock(lock, flags):
-    """fcntl.flock of an open file. Raises UserError where the file system has no locks: some of a
-    network lack them, or lack those of files that are open for reading (EBADF)."""
-    try:
-        fcntl.flock(lock, flags)
-    except OSError as failure:
-        lacks = errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF
-        if failure.errno not in lacks:
-            raise
-        raise UserError(f"{Path(lock.name).parent} lies on a file system that gives no lock "
-                        f"({failure.strerror}): choose a folder on a local disk, with --out, or "
-                        "for the cache with ISOFLOP_CACHE") from None
 
 
 # --------------------------------------------------------------------------------------------------
@@ -425,10 +334,15 @@ def fetch(name, files):
         return folder
     if folder.exists():
         raise UserError(f"{name} is a file, not a folder")
-    if not re.fullmatch(HUB_ID, str(name), re.ASCII):
+    name = str(name)
+    if not re.fullmatch(HUB_ID, name, re.ASCII):
         raise UserError(f"{name} does not exist, and is no hub id")
+    from huggingface_hub import snapshot_download  # here: slow, and seldom needed
     try:
-        return download(str(name), files)
+        folder = Path(snapshot_download(name, allow_patterns=[f for f in files if f != PICKLE]))
+        if PICKLE in files and not any(folder.glob("model*.safetensors")):
+            folder = Path(snapshot_download(name, allow_patterns=[PICKLE]))
+        return folder
     except Exception as failure:  # many classes: no network, no such id, no permission
         raise UserError(f"there is no folder {name}, and the hub did not give a model of that id "
                         f"({type(failure).__name__}): {hub_advice(failure)}") from None
@@ -468,16 +382,6 @@ def is_of_disk(failure):
     """Whether an exception of a download says that the disk refuses it, and not the network."""
     number = getattr(failure, "errno", None)
     return number in cli.ADVICE and (number != errno.EACCES or bool(failure.filename))
-
-
-def download(name, files):
-    """The folder into which files of a model are downloaded from the hub."""
-    from huggingface_hub import snapshot_download  # here: slow, and seldom needed
-    safe = [file for file in files if file != PICKLE]
-    folder = Path(snapshot_download(name, allow_patterns=safe))
-    if PICKLE in files and not any(folder.glob("model*.safetensors")):
-        folder = Path(snapshot_download(name, allow_patterns=[PICKLE]))
-    return folder
 
 
 def check_files(folder, files):

@@ -16,9 +16,8 @@ import math
 import signal
 import time
 
-from plumbing import cli, progress
-from plumbing.cli import UserError
-from plumbing.runs import checkpoint, restore
+from program import cli, progress
+from program.cli import UserError
 
 import torch
 
@@ -55,8 +54,7 @@ class Monitor:
     def __enter__(self):
         loaded = self.run.load_checkpoint()
         self.wait_for_disk()
-        restored = restore(self.processes.broadcast(loaded), self.learner, self.optimizer)
-        self.step, self.seconds_before, self.sums, self.logged = restored
+        self.restore(self.processes.broadcast(loaded))
         self.run.rewind_log()
         if self.step:
             cli.say(f"continuing at step {self.step:,} of {self.plan.steps:,}")
@@ -72,6 +70,23 @@ class Monitor:
 
     def __exit__(self, *failure):
         return self.resources.__exit__(*failure)
+
+    def state(self):
+        """All that the next step depends on, as a dict: the weights, AdamW's moments, the seconds
+        so far, and the loss's terms summed since the last line of the log, over `logged` steps."""
+        return {"learner": self.learner.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "seconds": self.seconds, "sums": self.sums, "logged": self.logged}
+
+    def restore(self, loaded):
+        """Puts the state of a loaded checkpoint into place. None: the run begins."""
+        device = self.session.device
+        self.step, self.seconds_before, self.logged = 0, 0.0, 0
+        self.sums = torch.zeros(0, device=device)
+        if loaded:
+            self.learner.load_state_dict(loaded["learner"])
+            self.optimizer.load_state_dict(loaded["optimizer"])
+            self.step, self.seconds_before = loaded["step"], loaded["seconds"]
+            self.sums, self.logged = loaded["sums"].to(device), loaded["logged"]
 
     def progress_bar(self):
         """The progress that the first process shows. It counts FLOPs."""
@@ -205,8 +220,7 @@ class Monitor:
             self.finite(math.nan)
         start = time.perf_counter()
         if self.processes.first:
-            state = checkpoint(self.learner, self.optimizer, self.seconds, self.sums, self.logged)
-            self.run.save_checkpoint(self.step, state)
+            self.run.save_checkpoint(self.step, self.state())
         self.wait_for_disk()
         self.saved = time.perf_counter()
         self.save_seconds = self.saved - start

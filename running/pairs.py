@@ -4,7 +4,7 @@ A strategy asks here. What does not fit raises UserError, and the message names 
 """
 import math
 
-from plumbing.cli import UserError
+from program.cli import UserError
 
 
 def same_heads(name, student, teacher):
