@@ -294,6 +294,8 @@ def strategies(asked):
         rows[name] = {**bought._asdict(), "flops_per_token": sum(parts.values()) / T,
                       **{f"{part}_per_token": cost / T for part, cost in parts.items()},
                       "share_of_scratch_tokens": scratch.flops_per_step / bought.flops_per_step}
+        if asked.rate:
+            rows[name]["seconds"] = bought.flops_spent / asked.rate
         if asked.teacher_flops and name != "scratch":
             rows[name]["share_with_teacher_training"] = bought.tokens / scratch_with_share.tokens
     return rows, refused
@@ -312,9 +314,6 @@ def main():
                                           asked.students))
         return
     rows["scratch"]["components"] = {name: cost for name, _, cost in forward}
-    for row in rows.values():
-        if asked.rate:
-            row["seconds"] = row["flops_spent"] / asked.rate
     print(json.dumps({
         "model": str(size), "encoder_parameters": size.encoder_parameters, "vocab_size": V,
         "seq_len": T, "batch_size": B, "masked_positions": masked_positions(T),

@@ -3,10 +3,10 @@
     python train.py --strategy scratch --flops 1e13
     python train.py --strategy kd --teacher runs/teacher --flops 1e13 --model 2x128
 
-From top to bottom: the settings, what learns, the teacher's layers, the loop, and `main`, which
-sets everything up. A killed run continues when the same command is given again, and ends with the
-same weights, bit for bit: the batch, the masks and the dropout of a step are functions of (seed,
-step) alone, and a checkpoint holds all the rest.
+From top to bottom: the settings, what learns, the loop, and `main`, which sets everything up. A
+killed run continues when the same command is given again, and ends with the same weights, bit for
+bit: the batch, the masks and the dropout of a step are functions of (seed, step) alone, and a
+checkpoint holds all the rest.
 """
 import math
 from dataclasses import dataclass, replace
@@ -21,6 +21,7 @@ from running import options, runfolder
 from running.machine import Session, forward_backward, values_in_mean
 from running.monitor import Monitor
 from running.options import place
+from running.pairs import copy_teacher
 
 import torch
 from torch import nn
@@ -101,8 +102,7 @@ class Settings:
 EXAMPLES = """examples:
   python train.py --strategy scratch --flops 1e13                 stories, a minute or two
   python train.py --strategy kd --teacher runs/... --flops 1e13   the same budget, distilled
-  python train.py --strategy scratch --flops 1e14 --data my-books/
-                          your text: .txt .jsonl .csv .parquet, or a hub id"""
+  python train.py --strategy scratch --flops 1e14 --data my-books/   .txt .jsonl .csv .parquet"""
 
 
 def read_settings(words=None):
@@ -206,32 +206,6 @@ def learning_rate(step, steps, peak, warmup):
     up = (step + 1) / (w + 1)
     down = (steps - step) / (steps - w) if steps > w else 1.0
     return peak * min(up, down)
-
-
-# ---- The teacher's layers ------------------------------------------------------------------------
-
-def copied_layers(L_S, L_T):
-    """The teacher layers, numbered from 1, that a student of L_S layers begins with: evenly spread
-    from the first to the last. For 12 -> 6 they are those of DistilBERT's script (1, 3, 5, 8, 10,
-    12)."""
-    return [1 + round(m * (L_T - 1) / max(1, L_S - 1)) for m in range(L_S)]
-
-
-@torch.no_grad()
-def copy_teacher(student, teacher):
-    """--init teacher, --start-from: copies embeddings, layers, and the MLM head where both models
-    have one. With as many layers as the teacher the student is its copy."""
-    copies = copied_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
-    weights = teacher.state_dict()
-    for name, own in student.state_dict().items():
-        if name.startswith("layers."):
-            _, m, rest = name.split(".", 2)
-            name = f"layers.{copies[int(m)] - 1}.{rest}"
-        if name in weights:
-            theirs = weights[name]
-            if name == "embeddings.position_embeddings.weight":  # the student's may be shorter
-                theirs = theirs[:len(own)]
-            own.copy_(theirs)
 
 
 # ---- The loop ------------------------------------------------------------------------------------

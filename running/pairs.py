@@ -1,10 +1,13 @@
-"""Does a student fit its teacher? student and teacher are their Sizes (budget.Size).
+"""A student beside its teacher: does it fit, and which of the teacher's layers does it begin with?
 
-A strategy asks here. What does not fit raises UserError, and the message names a student that does.
+A strategy asks here whether two Sizes (budget.Size) fit. What does not fit raises UserError, and
+the message names a student that does.
 """
 import math
 
 from program.cli import UserError
+
+import torch
 
 
 def same_heads(name, student, teacher):
@@ -36,3 +39,27 @@ def relation_heads(student, teacher, options):
         raise UserError(f"--relation-heads {heads} does not divide the widths {student.h} and "
                         f"{teacher.h}: one of {', '.join(map(str, fitting))} does")
     return heads
+
+
+def copied_layers(L_S, L_T):
+    """The teacher layers, numbered from 1, that a student of L_S layers begins with: evenly spread
+    from the first to the last. For 12 -> 6 they are those of DistilBERT's script (1, 3, 5, 8, 10,
+    12)."""
+    return [1 + round(m * (L_T - 1) / max(1, L_S - 1)) for m in range(L_S)]
+
+
+@torch.no_grad()
+def copy_teacher(student, teacher):
+    """--init teacher, --start-from: copies embeddings, layers, and the MLM head where both models
+    have one. With as many layers as the teacher the student is its copy."""
+    copies = copied_layers(student.config.num_hidden_layers, teacher.config.num_hidden_layers)
+    weights = teacher.state_dict()
+    for name, own in student.state_dict().items():
+        if name.startswith("layers."):
+            _, m, rest = name.split(".", 2)
+            name = f"layers.{copies[int(m)] - 1}.{rest}"
+        if name in weights:
+            theirs = weights[name]
+            if name == "embeddings.position_embeddings.weight":  # the student's may be shorter
+                theirs = theirs[:len(own)]
+            own.copy_(theirs)

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from files import disk, teachers
 from running import runfolder
 from running.machine import Processes, Session
+from running.pairs import copied_layers, copy_teacher
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ import train
 from budget import size
 from distill import lesson
 from model import Bert, BertConfig
-from train import PLAIN, Learner, adamw, copied_layers, copy_teacher
+from train import PLAIN, Learner, adamw
 
 ROOT = Path(train.__file__).parent
 
