@@ -35,11 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SCORES = "teacher-scores"  # the folder with the teacher's glue.json
 # The name of a student's folder, as `name_of` writes it.
 NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
-NAME = re.compile(rf"(?P<strategy>[a-z0-9-]+)-(?P<flops>{NUMBER})-(?P<unique>all|{NUMBER})"
-                  rf"-seed(?P<seed>\d+)(?:-lr(?P<lr>{NUMBER}))?")
-# What a fine-tuning says of where it ran, and not of what was asked for.
-PLACE = ("model_sha256", "dtype", "device")
-
+NAME = re.compile(rf"([a-z0-9-]+)-({NUMBER})-(all|{NUMBER})-seed(\d+)(?:-lr({NUMBER}))?")
 
 class Cell(NamedTuple):
     """A student. Or the teacher, whose strategy is "teacher", or how it is scored, whose strategy
@@ -52,11 +48,6 @@ class Cell(NamedTuple):
     folder: Path
     commands: tuple                 # argument lists that run one after the other: train.py, glue.py
     teacher: Optional[str] = None   # the model that it learns from, or whose layers it copies
-
-    @property
-    def line(self):
-        """The cell as a line of shell."""
-        return " && ".join("python " + shlex.join(command) for command in self.commands)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -74,10 +65,9 @@ def named(folder):
     match = NAME.fullmatch(folder.name)
     if match is None:
         return None
-    unique = None if match["unique"] == "all" else cli.number(match["unique"])
-    lr = float(match["lr"]) if match["lr"] else None
-    return Cell(match["strategy"], cli.number(match["flops"]), unique, int(match["seed"]), lr,
-                folder, ())
+    strategy, flops, unique, seed, lr = match.groups()
+    return Cell(strategy, cli.number(flops), None if unique == "all" else cli.number(unique),
+                int(seed), float(lr) if lr else None, folder, ())
 
 
 def teachers_name(study):
@@ -112,15 +102,14 @@ def student(study, strategy, flops, unique, seed):
     base, lr, source = strategy.removesuffix(COPIED), study.rates[strategy], teachers_name(study)
     folder = study.out / "cells" / name_of(strategy, flops, unique, seed, lr)
     train = [*training(study, base, flops, study.model), "--seed", str(seed)]
-    if unique is not None:
-        train += ["--unique-tokens", str(unique)]
-    if lr:
-        train += ["--lr", repr(lr)]
+    train += ["--unique-tokens", str(unique)] if unique else []
+    train += ["--lr", repr(lr)] if lr else []
     if strategy == "scratch":  # the same tokenizer for all
         train += ["--tokenizer", source]
         source = None
     else:
-        if study.head_teacher and reads_predictions(study, strategy):
+        lesson = distill.lesson(base, study.model, study.teacher_model)
+        if study.head_teacher and lesson.teacher and lesson.teacher.logits:
             source = study.head_teacher
         train += ["--teacher", source]
     if base != "scratch":
@@ -129,12 +118,6 @@ def student(study, strategy, flops, unique, seed):
         train += ["--init", "teacher"]
     commands = (*train, "--out", str(folder)), scoring(study, folder)
     return Cell(strategy, flops, unique, seed, lr, folder, commands, source)
-
-
-def reads_predictions(study, strategy):
-    """Whether a strategy reads the predictions of the teacher's head."""
-    lesson = distill.lesson(strategy.removesuffix(COPIED), study.model, study.teacher_model)
-    return lesson.teacher is not None and lesson.teacher.logits
 
 
 def scoring(study, model, *more):
@@ -171,19 +154,14 @@ def sha256_of(name):
 
 def outcome(cell, study):
     """What a finished cell left: {"record": run.json, "results": {task: summary}}. None while the
-    cell is not finished.
-
-    Raises UserError where the folder is not what the cell made: it was edited, or its student had
-    another teacher."""
+    cell is not finished. Raises UserError where the folder is not what the cell made."""
     if cell.strategy == SCORES:
-        model = fetch_model(cell.commands[-1][1])
+        model = fetch_model(cell.commands[0][1])
         record = disk.optional_json(model / "run.json")
     else:
-        model, path = cell.folder, cell.folder / "run.json"
-        if not path.exists():
-            return None
-        record = disk.read_json(path)
-        check_record(cell, study, record)
+        model, record = cell.folder, disk.optional_json(cell.folder / "run.json")
+        if record:
+            check_record(cell, study, record)
         if not record.get("finished"):
             return None
         if cell.strategy == "teacher":
@@ -212,22 +190,22 @@ def check_record(cell, study, record):
 
 def results_of(cell, study, sha256=None):
     """{task: summary} from a cell's glue.json; None while a fine-tuning is missing. sha256: of the
-    model that is to be scored, on this machine (None: any model, on any machine). Raises UserError
-    where another one was."""
+    model that is scored, on this machine (None: any model, on any machine). Raises UserError where
+    another one was."""
     kept = gluefiles.read_glue_json(cell.folder / "glue.json")
-    asked = glue.read_settings(cell.commands[-1][1:])
-    tasks = tasks_of(study.glue_data, study.tasks)
-    h = (study.teacher_model if cell.strategy == SCORES else study.model).h
-    if sha256 is None:
-        wanted = [(task, {key: value for key, value in one.items() if key not in PLACE})
-                  for task, one in glue.cells_of(asked, tasks, h, "", "", "")]
-    else:
+    asked, place = glue.read_settings(cell.commands[-1][1:]), ("", "", "")
+    if sha256:
         if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
             raise UserError(f"{cell.folder}: the model is not the one that was scored: it was "
                             "edited; remove its glue.json, and it is scored again")
         device, dtype = machine.select(asked.device, asked.dtype)
-        wanted = glue.cells_of(asked, tasks, h, sha256, dtype, device.type)
-    fine_tunings = [(task, gluefiles.finished_cell(kept, one)) for task, one in wanted]
+        place = sha256, dtype, device.type
+    tasks = tasks_of(study.glue_data, study.tasks)
+    h = (study.teacher_model if cell.strategy == SCORES else study.model).h
+    fine_tunings = []
+    for task, wanted in glue.cells_of(asked, tasks, h, *place):
+        wanted = {key: value for key, value in wanted.items() if value != ""}
+        fine_tunings.append((task, gluefiles.finished_cell(kept, wanted)))
     return scores.results_of(tasks, fine_tunings)
 
 
@@ -238,9 +216,8 @@ def check_texts(outcomes, study):
     for cell, found in outcomes.items():
         kind = (cell.unique_tokens, cell.seed) if study.data == "stories" else None
         sha256 = found["record"]["settings"]["text_sha256"]
-        other, text = first.setdefault(kind, (cell, sha256))
-        if sha256 != text:
-            raise UserError(f"{cell.folder} and {other.folder} were trained on different texts: "
+        if sha256 != first.setdefault(kind, sha256):
+            raise UserError(f"{cell.folder} was trained on another text than students before it: "
                             "the text was edited in between; choose another --out")
 
 
@@ -253,14 +230,10 @@ def claim_folder(study):
     text: as many as the first ones, whatever --jobs says now. Another number would change the order
     in which sums are added up, and with it the last bits of the weights.
 
-    Raises UserError where the folder holds another comparison of which anything was begun, or other
-    files and no comparison."""
+    Raises UserError where the folder holds something else."""
     path, leftover = study.out / "compare.json", disk.leftovers(r"compare\.json")
     names = {entry.name for entry in study.out.iterdir() if not leftover.fullmatch(entry.name)}
-    made = names & {"teacher", "cells", SCORES}
-    if not path.exists() and names - {"lock", "logs", *made}:
-        raise UserError(f"{study.out} holds other files, and no comparison: choose another --out")
-    threads = None
+    made, threads = names & {"teacher", "cells", SCORES}, None
     if path.exists() and made:
         threads, old = disk.read_json(path).get("threads"), read_texts(path, type(study))
         different = [f"{name} was {old[name]} and is now {getattr(study, name)}"
@@ -268,6 +241,8 @@ def claim_folder(study):
         if different:
             raise UserError(f"{study.out} holds another comparison ({'; '.join(different)}): "
                             "choose another --out")
+    elif not path.exists() and names - {"lock", "logs", *made}:
+        raise UserError(f"{study.out} holds other files, and no comparison: choose another --out")
     if threads and USERS_THREADS not in (None, threads):
         cli.say(f"OMP_NUM_THREADS is {USERS_THREADS}, and the students so far had {threads}: those "
                 "to come are not what they would have been, bit for bit")
@@ -287,22 +262,21 @@ def run(cells, study, lock, threads, what):
     """Runs the cells that are not finished, study.jobs at a time. Returns {cell's name: its last
     line} for those that failed. what: the name of the progress bar."""
     queue, running, failed = [cell for cell in cells if outcome(cell, study) is None], {}, {}
-    logs = study.out / "logs"
-    disk.make_folder(logs)
+    disk.make_folder(study.out / "logs")
     bar = progress.bar(len(queue), "cell", what, disable=not queue)
     with cli.Signals() as signals, stopping(running), bar:
         while (queue or running) and not signals.stopped:
             while queue and len(running) < study.jobs:
-                name = queue[0].folder.name
-                running[start(queue.pop(0), logs / f"{name}.txt", lock, threads)] = name
+                cell = queue.pop(0)
+                log = study.out / "logs" / f"{cell.folder.name}.txt"
+                running[start(cell, log, lock, threads)] = log
             time.sleep(0.2)
-            ended = [process for process in running if process.poll() is not None]
-            for process in ended:
-                name = running.pop(process)
+            for process in [process for process in running if process.poll() is not None]:
+                log = running.pop(process)
                 if process.returncode:
-                    failed[name] = last_line(logs / f"{name}.txt")
-                    cli.say(f"failed: {name}: {failed[name]}", bar.write)
-            bar.update(len(ended))
+                    failed[log.stem] = last_line(log)
+                    cli.say(f"failed: {log.stem}: {failed[log.stem]}", bar.write)
+                bar.update(1)
         if signals.stopped:
             cli.say("stopped: the same command continues", bar.write)
             raise signals.stopped
@@ -311,7 +285,7 @@ def run(cells, study, lock, threads, what):
 
 @contextlib.contextmanager
 def stopping(running):
-    """Whatever ends the work here also ends the running cells, {process: name}. Each saves its
+    """Whatever ends the work here also ends the running cells, {process: log}. Each saves its
     state, and the next comparison continues it."""
     try:
         yield
@@ -324,10 +298,8 @@ def stopping(running):
 
 
 def start(cell, log, lock, threads):
-    """The process that runs a cell's commands, and prints into the file `log`.
-
-    It holds the comparison's lock, too. So if the comparison is killed, the next one waits until
-    its cells have ended."""
+    """The process that runs a cell's commands, and prints into the file `log`. It holds the
+    comparison's lock: if the comparison is killed, the next one waits until its cells ended."""
     line = " && ".join(shlex.join([sys.executable, str(ROOT / program), *words])
                        for program, *words in cell.commands)
     line = f"trap 'exit 143' TERM; {line}"  # else the shell would end before what it runs
