@@ -85,7 +85,8 @@ class Settings:
 def read_settings(words=None):
     """The Settings that a command line asks for (train.read_settings)."""
     asked = parsed(Settings, __doc__, words)
-    return presets.completed(asked, parsed(Settings, __doc__, presets.words_of(asked.preset)))
+    preset = parsed(Settings, __doc__, presets.words_of_preset(asked.preset))
+    return presets.completed(asked, preset)
 
 
 # --------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@
 """
 import contextlib
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -20,7 +19,6 @@ from files.teachers import fetch_model
 from program import cli, progress
 from program.cli import UserError
 from running import machine
-from running.machine import cores
 from running.options import COPIED, words_of
 
 import distill
@@ -33,9 +31,7 @@ from world import tasks as world_tasks
 USERS_THREADS = os.environ.get("OMP_NUM_THREADS")  # as many as the user asks for, if at all
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = "teacher-scores"  # the folder with the teacher's glue.json
-# The name of a student's folder, as `name_of` writes it.
-NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
-NAME = re.compile(rf"([a-z0-9-]+)-({NUMBER})-(all|{NUMBER})-seed(\d+)(?:-lr({NUMBER}))?")
+
 
 class Cell(NamedTuple):
     """A student. Or the teacher, whose strategy is "teacher", or how it is scored, whose strategy
@@ -51,28 +47,13 @@ class Cell(NamedTuple):
 
 
 # --------------------------------------------------------------------------------------------------
-# How a cell is called, and its lines of shell
+# The lines of shell
 
 
 def name_of(strategy, flops, unique, seed, lr):
     """The name of a student's folder. It says every digit, so that two names are two students."""
     tokens = "all" if unique is None else spell(unique)
     return f"{strategy}-{spell(flops)}-{tokens}-seed{seed}" + (f"-lr{lr!r}" if lr else "")
-
-
-def named(folder):
-    """The Cell that a folder's name speaks of, without commands, or None."""
-    match = NAME.fullmatch(folder.name)
-    if match is None:
-        return None
-    strategy, flops, unique, seed, lr = match.groups()
-    return Cell(strategy, cli.number(flops), None if unique == "all" else cli.number(unique),
-                int(seed), float(lr) if lr else None, folder, ())
-
-
-def teachers_name(study):
-    """The teacher: the name of one that exists, or the folder of the one that is trained first."""
-    return study.teacher or str(study.out / "teacher")
 
 
 def training(study, strategy, flops, size):
@@ -93,13 +74,14 @@ def teacher(study):
         # 4x128 ends at 0.49 with 1e-3 and at 0.81 with 2e-3 (docs/LOG.md).
         # lr = 2e-3 sqrt(128 / h) 2 / max(2, L)
         command += ["--lr", f"{2e-3 * (128 / size.h) ** 0.5 * (2 / max(2, size.L)):.6g}"]
-    command += ["--out", str(folder)]
-    return Cell("teacher", study.teacher_flops, None, 0, None, folder, (tuple(command),))
+    command = (*command, "--out", str(folder))
+    return Cell("teacher", study.teacher_flops, None, 0, None, folder, (command,))
 
 
 def student(study, strategy, flops, unique, seed):
     """The Cell of one student. All but what makes the strategy is equal for all strategies."""
-    base, lr, source = strategy.removesuffix(COPIED), study.rates[strategy], teachers_name(study)
+    base, lr = strategy.removesuffix(COPIED), study.rates[strategy]
+    source = study.teacher or str(study.out / "teacher")
     folder = study.out / "cells" / name_of(strategy, flops, unique, seed, lr)
     train = [*training(study, base, flops, study.model), "--seed", str(seed)]
     train += ["--unique-tokens", str(unique)] if unique else []
@@ -120,19 +102,17 @@ def student(study, strategy, flops, unique, seed):
     return Cell(strategy, flops, unique, seed, lr, folder, commands, source)
 
 
-def scoring(study, model, *more):
+def scoring(study, model):
     """The argument list that scores a model."""
     data = [] if study.glue_data == "stories" else ["--data", study.glue_data]
     return ("glue.py", str(model), "--tasks", study.tasks, "--seeds", str(study.glue_seeds),
-            "--grid", study.glue_grid, *data, *words_of(study.glue_options, "--glue-options"),
-            *more)
+            "--grid", study.glue_grid, *data, *words_of(study.glue_options, "--glue-options"))
 
 
 def scores_of_teacher(study, folder):
     """The Cell that scores the teacher, as the students are scored. folder: of the comparison."""
-    folder = folder / SCORES
-    command = scoring(study, teachers_name(study), "--out", str(folder))
-    return Cell(SCORES, 0, None, 0, None, folder, (command,))
+    command = *scoring(study, study.teacher or study.out / "teacher"), "--out", str(folder / SCORES)
+    return Cell(SCORES, 0, None, 0, None, folder / SCORES, (command,))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -231,9 +211,9 @@ def claim_folder(study):
     in which sums are added up, and with it the last bits of the weights.
 
     Raises UserError where the folder holds something else."""
-    path, leftover = study.out / "compare.json", disk.leftovers(r"compare\.json")
-    names = {entry.name for entry in study.out.iterdir() if not leftover.fullmatch(entry.name)}
-    made, threads = names & {"teacher", "cells", SCORES}, None
+    path, threads = study.out / "compare.json", None
+    names = {entry.name for entry in study.out.iterdir() if not entry.name.startswith(".")}
+    made = names & {"teacher", "cells", SCORES}
     if path.exists() and made:
         threads, old = disk.read_json(path).get("threads"), read_texts(path, type(study))
         different = [f"{name} was {old[name]} and is now {getattr(study, name)}"
@@ -253,9 +233,8 @@ def claim_folder(study):
 
 
 def threads_of(jobs):
-    """How many threads a cell has, of so many that run at once, as a text: what OMP_NUM_THREADS
-    says, or its share of the processors."""
-    return USERS_THREADS or str(max(1, cores() // jobs))
+    """How many threads a cell has, of so many that run at once, as a text."""
+    return USERS_THREADS or str(max(1, machine.cores() // jobs))
 
 
 def run(cells, study, lock, threads, what):
@@ -274,7 +253,8 @@ def run(cells, study, lock, threads, what):
             for process in [process for process in running if process.poll() is not None]:
                 log = running.pop(process)
                 if process.returncode:
-                    failed[log.stem] = last_line(log)
+                    printed = log.read_text(errors="replace").split("\n")
+                    failed[log.stem] = next(filter(str.strip, reversed(printed)), "no word")
                     cli.say(f"failed: {log.stem}: {failed[log.stem]}", bar.write)
                 bar.update(1)
         if signals.stopped:
@@ -308,9 +288,3 @@ def start(cell, log, lock, threads):
         return subprocess.Popen(line, shell=True, stdout=output, stderr=subprocess.STDOUT,
                                 env=cli.environment_of_one(OMP_NUM_THREADS=threads),
                                 start_new_session=True, pass_fds=[lock.fileno()])
-
-
-def last_line(log):
-    """The last line that a failed cell printed."""
-    lines = log.read_text(errors="replace").replace("\r", "\n").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "it printed nothing")

@@ -11,7 +11,8 @@ import zipfile
 from pathlib import Path
 
 from files import disk
-from program.cli import UserError, one_line
+from program import cli
+from program.cli import UserError
 
 from reporting.cells import SCORES
 from reporting.presets import texts
@@ -59,8 +60,7 @@ def opened(paths):
 def renamed(words, paths, folders):
     """Words in which a zip is named, and not the folder in which its files lie meanwhile."""
     for path, folder in zip(paths, folders):
-        if Path(path).is_file():
-            words = words.replace(str(folder), str(path))
+        words = words.replace(str(folder), str(Path(path)))
     return words
 
 
@@ -71,16 +71,11 @@ def unpacked(path, stack):
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)  # it leaves out what would lie outside of the folder
     except Exception as failure:  # every compression has classes of its own; it may be encrypted
-        raise UserError(f"--collect {path} cannot be unpacked ({type(failure).__name__}: "
-                        f"{one_line(failure)}): give the {NAME} that a comparison wrote, or its "
-                        "folder") from None
+        raise UserError(f"--collect {path} cannot be unpacked ({cli.one_line(failure)}): give the "
+                        f"{NAME} that a comparison wrote, or its folder") from None
     # Whoever zips a folder by hand has its name in the zip, too.
     places = sorted(found.parent for found in folder.rglob("compare.json"))
-    if not places:
-        raise UserError(f"--collect {path} holds no comparison (no compare.json): give the {NAME} "
-                        "that a comparison wrote, or its folder")
-    if len(places) > 1:
-        names = ", ".join(str(place.relative_to(folder)) for place in places)
-        raise UserError(f"--collect {path} holds {len(places)} comparisons ({names}): unpack it, "
-                        "and give each folder")
+    if len(places) != 1:
+        raise UserError(f"--collect {path} holds {cli.counted(len(places), 'comparison')}, and not "
+                        f"one: give the {NAME} that a comparison wrote, or its folder")
     return places[0]

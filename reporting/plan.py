@@ -5,6 +5,8 @@ trained. An hour later the same mistake would be found by a cell, and by each of
 
 study: the comparison's settings, a compare.Settings. students: its cells.
 """
+import shlex
+
 from files import disk, text, wordpiece
 from files.checkpoints import read_config
 from files.teachers import fetch_model
@@ -17,6 +19,7 @@ import distill
 import glue
 import train
 from model import BertConfig
+from reporting.cells import tasks_of
 from reporting.words import data_setting, listed, spell
 
 SMALLEST_V = 201  # the vocabulary of stories; a larger one makes a step dearer
@@ -47,30 +50,30 @@ def describe(study, students):
         f"cost        {cli.flops(total)} FLOPs of pretraining: "
         f"{cli.duration(total / LAPTOP_RATE)} on two laptop cores at {cli.flops(LAPTOP_RATE)} "
         f"FLOP/s, {cli.duration(total / H100_RATE)} on an H100 at {cli.flops(H100_RATE)}",
-        "            fine-tuning, validation and starts come on top: the presets demo and stories "
-        "take twice as long and more", *missing(study)])
+        "            fine-tuning, validation and starts come on top, and are not counted: the "
+        "presets demo and stories take twice as long and more", *missing(study)])
 
 
 def missing(study):
-    """Lines on the teachers, the text and the tasks that are no file and no folder here, or none.
+    """A line on the teachers, the text and the tasks that are no file and no folder here, or none.
     Their names may be on the hub: no network is asked."""
     names = [(study.teacher, "teacher"), (study.head_teacher, "teacher with a head"),
              *((name, "text") for name in words_of(study.data, "--data")),
              (study.glue_data, "tasks")]
     absent = [f"{name} ({what})" for name, what in names
-              if name and name != "stories" and not disk.path_of(name).exists()]
-    if absent:
-        yield (f"not here    {', '.join(absent)}: a name on the hub, like owner/name, is "
-               "downloaded when the study begins")
-    if study.head_teacher and not disk.path_of(study.head_teacher).exists():
-        yield ('            docs/clusters.md says under "Real text" how a teacher gets a head, and '
-               "which folders are needed")
+              if name not in (None, "stories") and not disk.path_of(name).exists()]
+    return [f"not here    {', '.join(absent)}: a name on the hub, like owner/name, is downloaded "
+            "when the study begins"] if absent else []
 
 
-def line_of(cell):
-    """A cell as a line of shell, with its price."""
-    return (f"{cell.line}  # {cli.flops(cell.flops)} FLOPs, about "
-            f"{cli.duration(cell.flops / LAPTOP_RATE)} of pretraining on two cores")
+def lines_of_shell(cells):
+    """The cells as lines of shell, each with its price."""
+    lines = []
+    for cell in filter(None, cells):
+        line = " && ".join("python " + shlex.join(command) for command in cell.commands)
+        lines.append(f"{line}  # {cli.flops(cell.flops)} FLOPs, about "
+                     f"{cli.duration(cell.flops / LAPTOP_RATE)} of pretraining on two cores")
+    return "\n".join(lines)
 
 
 def check_pairs(study, students):
@@ -89,11 +92,12 @@ def check_pairs(study, students):
 
 
 def check_inputs(study, students):
-    """Raises UserError where the text or a teacher is not there, or a teacher is not what the
-    comparison takes it for. What lies on the hub is downloaded."""
-    asked = train.read_settings(students[0].commands[0][1:])
-    is_trained = all((cell.folder / "model.safetensors").exists() for cell in students)
-    if study.data != "stories" and not is_trained:
+    """Raises UserError where --out cannot be written, where tasks, text or a teacher are not there,
+    or a teacher is not what it is taken for. What lies on the hub is downloaded."""
+    disk.check_writable(study.out)
+    tasks_of(study.glue_data, study.tasks)
+    if study.data != "stories":
+        asked = train.read_settings(students[0].commands[0][1:])
         text.open_source(asked.data, asked.text_column)
     words = []
     for option, name in (("--teacher", study.teacher), ("--head-teacher", study.head_teacher)):

@@ -5,7 +5,7 @@ raises UserError where the students would differ in more than their strategy. FI
 settings that make a comparison this one and no other: compare.json holds them as texts.
 """
 import shlex
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from files import disk
@@ -93,11 +93,6 @@ def amounts(text):
     return tuple(dict.fromkeys(None if word == "inf" else cli.number(word) for word in words))
 
 
-def teachers_price(text):
-    """The FLOPs that a teacher has cost: 0 is nothing, or not known."""
-    return 0 if text == "0" else cli.number(text)
-
-
 def rates(text):
     """The text of --lr with its rates in their shortest form: "scratch=2e-3" -> "scratch=0.002"."""
     words = text.split(",")
@@ -110,14 +105,12 @@ def rates(text):
     return ",".join(read)
 
 
-def rates_of(study):
+def rates_of(study, strategies):
     """{strategy: its learning rate, or None for train.py's own} by --lr. A preset may have rates
     for strategies that are not asked for."""
-    text = study.lr or ""
-    if text and "=" not in text:
-        return dict.fromkeys(study.strategies, float(text))
-    given = dict(word.split("=") for word in text.split(",") if word)
-    return {name: float(given[name]) if name in given else None for name in study.strategies}
+    given = dict(word.rpartition("=")[::2] for word in (study.lr or "").split(",") if word)
+    texts = {name: given.get(name) or given.get("") for name in strategies}
+    return {name: float(text) if text else None for name, text in texts.items()}
 
 
 # --------------------------------------------------------------------------------------------------
@@ -132,17 +125,17 @@ def words_of_preset(name):
 def completed(asked, preset):
     """The compare.Settings that were asked for, with all that follows: from the teacher's folder,
     then from the preset (compare.Settings, too), then from the rest."""
-    defaults = {field.name: getattr(preset, field.name) for field in fields(preset)}
+    defaults = dict(vars(preset))
     if asked.teacher:  # another one than the preset's, of which its second teacher was made
         defaults["head_teacher"] = None
     study = with_defaults(with_defaults(asked, told_by_teacher(asked.teacher)), defaults)
-    is_embedded, one_job = study.glue_data == "stories", torch.cuda.is_available()
     study = with_defaults(study, {
-        "glue_grid": "stories-short" if is_embedded else "quick", "jobs": 1 if one_job else cores(),
+        "glue_grid": "stories-short" if study.glue_data == "stories" else "quick",
+        "jobs": 1 if torch.cuda.is_available() else cores(),
         "out": Path("runs/collected" if study.collect else f"runs/compare-{study.preset}")})
     check(study)
-    seeds = range(study.first_seed, study.first_seed + study.seeds)
-    return replace(study, seed_numbers=tuple(seeds), rates=rates_of(study))
+    seeds = tuple(range(study.first_seed, study.first_seed + study.seeds))
+    return replace(study, seed_numbers=seeds, rates=rates_of(study, study.strategies))
 
 
 def told_by_teacher(name):
@@ -164,35 +157,27 @@ def check(study):
     --distil-options or --glue-options hold what is not theirs."""
     if study.head_teacher and not study.teacher:
         raise UserError("--head-teacher is for a --teacher that has no head: give that one, too")
-    if study.teacher is None:
-        cheapest_step = budget.step_flops(study.teacher_model, 200, 32, 1)
-        if study.teacher_flops < 1000 * cheapest_step:
-            raise UserError(f"--teacher-flops {cli.flops(study.teacher_flops)} is no training for "
-                            f"a teacher of {study.teacher_model}: raise it, or name one with "
-                            "--teacher")
+    cheapest_step = budget.step_flops(study.teacher_model, 200, 32, 1)
+    if study.teacher is None and study.teacher_flops < 1000 * cheapest_step:
+        raise UserError(f"--teacher-flops {cli.flops(study.teacher_flops)} is no training for a "
+                        f"teacher of {study.teacher_model}: raise it, or name one with --teacher")
     words_of(study.data, "--data")
     for word in options_in(study.train_options, "--train-options"):
         if word in OF_A_STUDENT:
             raise UserError(f"--train-options {word}: each student has its own, by an option of "
-                            "compare.py (--help), as --lr scratch=2e-3,kd=2e-3; layers are copied "
-                            "by --strategies scratch-copied")
-    for word in options_in(study.distil_options, "--distil-options"):
-        if word not in ONLY_DISTILLED:
-            raise UserError(f"--distil-options {word}: that would make more than the strategy "
-                            f"differ; they are {', '.join(ONLY_DISTILLED)}, and options for all "
-                            "students are --train-options")
-    for word in options_in(study.glue_options, "--glue-options"):
-        if word not in MORE_OF_GLUE:
-            raise UserError(f"--glue-options {word} is none of {', '.join(MORE_OF_GLUE)}")
+                            "compare.py (--help)")
+    for flag, text, own in (("--distil-options", study.distil_options, ONLY_DISTILLED),
+                            ("--glue-options", study.glue_options, MORE_OF_GLUE)):
+        for word in options_in(text, flag):
+            if word not in own:
+                raise UserError(f"{flag} {word} is none of {', '.join(own)}")
     # This raises what is wrong with their values.
     glue.read_settings(["student", *words_of(study.glue_options, "--glue-options")])
 
 
 def options_in(text, flag):
-    """The options that a text of options has, without their values: ["--dtype"] of "--dtype=fp32".
-    """
-    words = words_of(text, flag)
-    return [word.split("=")[0] for word in words if word.startswith("--")]
+    """The options that a text of options has, without their values: "--dtype" of "--dtype=fp32"."""
+    return [word.split("=")[0] for word in words_of(text, flag) if word.startswith("--")]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -208,13 +193,12 @@ def read_texts(path, kind):
     """{name: value} of the FIXED settings, from a compare.json. kind: compare.Settings, whose
     options say how a text is read. Raises UserError where one is missing, or is none."""
     kept, values = disk.read_json(path), {}
-    for field in fields(kind):
-        if field.name in FIXED:
-            text = kept.get(field.name)
-            if not isinstance(text, str):
-                raise UserError(f"{path} does not say {field.name}: it is no comparison of this "
-                                "version; choose another folder")
-            values[field.name] = None if text == "None" else field.metadata["type"](text)
+    for name in FIXED:
+        text, read = kept.get(name), kind.__dataclass_fields__[name].metadata["type"]
+        if not isinstance(text, str):
+            raise UserError(f"{path} does not say {name}: it is no comparison of this version; "
+                            "choose another folder")
+        values[name] = None if text == "None" else read(text)
     return values
 
 
