@@ -15,6 +15,7 @@ their differences to scratch are paired by seed (`pairs_of`, and `judge` for the
 Cells that are finished are skipped, so a killed comparison continues. All wait for the teacher.
 """
 import math
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,18 +248,21 @@ def run(study, lock):
     outcomes = {cell: found for cell in students if (found := cells.outcome(cell, study))}
     cells.check_texts(outcomes, study)
     if outcomes:
-        found = findings(study, outcomes, cells.outcome(scored, study))
-        report.write_report(study, found, presets.command_of(study), len(students), failed)
-        handin.hand_in(study, outcomes, found.teacher)
+        tell(study, outcomes, cells.outcome(scored, study), len(students), failed)
     return failed
+
+
+def tell(study, outcomes, teacher, planned, failed=()):
+    """Writes the report and students.zip. planned, failed: as in report.write_report."""
+    command = shlex.join(["python", "compare.py", *sys.argv[1:]])
+    report.write_report(study, findings(study, outcomes, teacher), command, planned, failed)
+    handin.hand_in(study, outcomes, teacher)
 
 
 def collect_into(asked):
     """Writes one report of all comparisons in --collect into --out."""
-    with collect.gathered(asked) as (study, outcomes, teacher, command):
-        found = findings(study, outcomes, teacher)
-        report.write_report(study, found, command, len(outcomes))
-        handin.hand_in(study, outcomes, teacher)
+    with collect.gathered(asked) as (study, outcomes, teacher):
+        tell(study, outcomes, teacher, len(outcomes))
 
 
 def main():

@@ -169,21 +169,16 @@ def check_record(cell, study, record):
 
 
 def results_of(cell, study, sha256=None):
-    """{task: summary} from a cell's glue.json; None while a fine-tuning is missing. sha256: of the
-    model that is scored, on this machine (None: any model, on any machine). Raises UserError where
-    another one was."""
+    """{task: summary} from a cell's glue.json, on whatever machine; None while a fine-tuning is
+    missing. sha256: of the model (None: any). Raises UserError where another one was scored."""
     kept = gluefiles.read_glue_json(cell.folder / "glue.json")
-    asked, place = glue.read_settings(cell.commands[-1][1:]), ("", "", "")
-    if sha256:
-        if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
-            raise UserError(f"{cell.folder}: the model is not the one that was scored: it was "
-                            "edited; remove its glue.json, and it is scored again")
-        device, dtype = machine.select(asked.device, asked.dtype)
-        place = sha256, dtype, device.type
-    tasks = tasks_of(study.glue_data, study.tasks)
+    if sha256 and any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
+        raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited; "
+                        "remove its glue.json, and it is scored again")
+    asked, tasks = glue.read_settings(cell.commands[-1][1:]), tasks_of(study.glue_data, study.tasks)
     h = (study.teacher_model if cell.strategy == SCORES else study.model).h
     fine_tunings = []
-    for task, wanted in glue.cells_of(asked, tasks, h, *place):
+    for task, wanted in glue.cells_of(asked, tasks, h, "", "", ""):
         wanted = {key: value for key, value in wanted.items() if value != ""}
         fine_tunings.append((task, gluefiles.finished_cell(kept, wanted)))
     return scores.results_of(tasks, fine_tunings)

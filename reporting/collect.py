@@ -4,12 +4,10 @@
     python compare.py --first-seed 10 --out runs/class/ben
     python compare.py --collect runs/class/* --out runs/class-report
 
-Of each student run.json and glue.json are read, and no weights. So what is handed in may be the
-students.zip that lies in the folder (handin.py). Scores may come from different machines. What must
-be equal is what the comparison is about: all of presets.FIXED but the teachers' names.
+Of each student run.json and glue.json are read: the students.zip that lies in a folder is enough.
+Scores may come from different machines. All of presets.FIXED but the teachers' names must be equal.
 """
 import contextlib
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,10 +26,9 @@ EQUAL = [name for name in FIXED if name not in ("teacher", "head_teacher")]
 @contextlib.contextmanager
 def gathered(asked):
     """(the settings of all comparisons in --collect as one, their students' outcomes, the teacher's
-    outcome, the line that gathers them), for as long as what was unpacked is there. A line is
-    printed for each student that is left out. Raises UserError where they do not belong together.
-
-    asked: a compare.Settings, of which only --collect and --out count."""
+    outcome), for as long as what was unpacked is there. A line names each student that is left out.
+    Raises UserError where they do not belong together. Of `asked` only --collect and --out count.
+    """
     collected = [Path(path).resolve() for path in asked.collect]
     if (asked.out / "compare.json").exists() or (asked.out / handin.NAME).resolve() in collected:
         raise UserError(f"--out {asked.out} holds a report, which would be written over: choose "
@@ -47,8 +44,7 @@ def gathered(asked):
         cli.say(f"{cli.counted(len(outcomes), 'student')} of "
                 f"{cli.counted(len(folders), 'comparison')}, "
                 f"{cli.counted(len(study.seed_numbers), 'seed')}")
-        command = ["python", "compare.py", "--collect", *asked.collect, "--out", str(asked.out)]
-        yield study, outcomes, scored_teacher(study, folders), shlex.join(command)
+        yield study, outcomes, scored_teacher(study, folders)
 
 
 def common_settings(asked, folders):
@@ -64,10 +60,10 @@ def common_settings(asked, folders):
             if settings[-1][name] != settings[0][name]:
                 raise UserError(f"{folder} holds another comparison than {folders[0]}: {name} is "
                                 f"{settings[-1][name]} here and {settings[0][name]} there")
-    teachers = {own["teacher"] for own in settings}
-    if teachers != {None}:  # a comparison that trained its own has None
-        teachers = {", ".join(sorted(name or "one of each comparison's own" for name in teachers))}
-    study = replace(asked, **{**settings[0], "teacher": teachers.pop()})
+    names = {own["teacher"] for own in settings}
+    if names != {None}:  # a comparison that trained its own has None
+        names = {", ".join(sorted(name or "one of each comparison's own" for name in names))}
+    study = replace(asked, **{**settings[0], "teacher": names.pop()})
     return replace(study, rates=rates_of(study, STUDENTS))
 
 

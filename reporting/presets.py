@@ -1,8 +1,5 @@
 """What the settings of a comparison mean: presets, lists, and what follows from what was asked.
-
-compare.py has the Settings at its top. `completed` puts something in the place of each None, and
-raises UserError where the students would differ in more than their strategy. FIXED names the
-settings that make a comparison this one and no other: compare.json holds them as texts.
+FIXED are the settings that make a comparison this one and no other: compare.json has their texts.
 """
 import shlex
 from dataclasses import replace
@@ -21,7 +18,6 @@ import budget
 import distill
 import glue
 from model import BertConfig
-from reporting.words import spell
 
 FIXED = ("model", "teacher", "head_teacher", "teacher_model", "teacher_flops", "data", "lr",
          "train_options", "distil_options", "glue_data", "tasks", "glue_grid", "glue_seeds",
@@ -35,9 +31,8 @@ PRESETS = {
         --model 2x128 --teacher-model 4x128 --teacher-flops 1e13
         --tasks acceptability,paraphrase --glue-seeds 1""",
     # The rates are those of the best development score at 3e12 FLOPs (docs/LOG.md).
-    "stories": """--strategies scratch,kd,tinybert,minilm --budgets 1e12,3e12,1e13
-        --unique-tokens inf,1e4 --seeds 12
-        --model 2x128 --teacher-model 4x128 --teacher-flops 1e14
+    "stories": """--strategies scratch,kd,tinybert,minilm --budgets 1e12,3e12,1e13 --seeds 12
+        --unique-tokens inf,1e4 --model 2x128 --teacher-model 4x128 --teacher-flops 1e14
         --tasks acceptability,paraphrase,entailment --glue-seeds 2
         --lr scratch=2e-3,kd=2e-3,tinybert=4e-3,minilm=4e-3""",
     # On folders of real text and of GLUE's files. The second teacher is the first one with a head
@@ -48,22 +43,18 @@ PRESETS = {
         --head-teacher runs/books-teacher --data books --glue-data glue_data
         --tasks cola,mrpc,stsb,rte --glue-seeds 2 --glue-grid quick
         --train-options '--seq-len 64 --batch-size 32'""",
-    "paper": """--strategies scratch,kd,tinybert,minilm --budgets 1.5e18,9e18
-        --unique-tokens inf,2.6e9 --seeds 1 --model 6x768
-        --teacher bert-base-uncased --teacher-model 12x768
-        --data wikimedia/wikipedia:20231101.en --glue-data nyu-mll/glue
-        --tasks mnli,qqp,qnli,sst2,mrpc,rte,cola --glue-seeds 3 --glue-grid paper
-        --train-options --paper""",
+    "paper": """--strategies scratch,kd,tinybert,minilm --budgets 1.5e18,9e18 --seeds 1
+        --unique-tokens inf,2.6e9 --model 6x768 --teacher bert-base-uncased --teacher-model 12x768
+        --data wikimedia/wikipedia:20231101.en --glue-data nyu-mll/glue --glue-grid paper
+        --tasks mnli,qqp,qnli,sst2,mrpc,rte,cola --glue-seeds 3 --train-options --paper""",
 }
 
-# Options of train.py that make one student, and are options of compare.py, or follow from them.
+# Options of train.py that are a student's own, those that only distilled ones may have, and options
+# of glue.py that all may have.
 OF_A_STUDENT = ("--strategy", "--flops", "--model", "--data", "--seed", "--unique-tokens",
                 "--teacher", "--init", "--lr", "--out", "--dry-run")
-# Options of train.py that make one strategy, and may differ from that of scratch.
-ONLY_DISTILLED = ("--mlm-finish", "--init", "--temperature", "--relation-heads",
-                  "--teacher-layer")
-# Options of glue.py that compare.py has no option of its own for.
-MORE_OF_GLUE = ("--pool", "--seq-len", "--dtype", "--device")
+ONLY_DISTILLED = "--mlm-finish", "--temperature", "--relation-heads", "--teacher-layer"
+MORE_OF_GLUE = "--pool", "--seq-len", "--dtype", "--device"
 
 
 # --------------------------------------------------------------------------------------------------
@@ -89,8 +80,8 @@ def budgets(text):
 
 def amounts(text):
     """"inf,1e4" -> (None, 10000), each once. None stands for unlimited data."""
-    words = text.split(",")
-    return tuple(dict.fromkeys(None if word == "inf" else cli.number(word) for word in words))
+    read = [None if word == "inf" else cli.number(word) for word in text.split(",")]
+    return tuple(dict.fromkeys(read))
 
 
 def rates(text):
@@ -200,15 +191,3 @@ def read_texts(path, kind):
                             "choose another folder")
         values[name] = None if text == "None" else read(text)
     return values
-
-
-def command_of(study):
-    """The comparison's own command, with every option spelled out."""
-    tokens = ["inf" if unique is None else spell(unique) for unique in study.unique_tokens]
-    options = {"strategies": ",".join(study.strategies),
-               "budgets": ",".join(map(spell, study.budgets)), "unique_tokens": ",".join(tokens),
-               "seeds": study.seeds, "first_seed": study.first_seed, **texts(study),
-               "out": study.out}
-    return shlex.join(["python", "compare.py", *(
-        f"--{name.replace('_', '-')}={value}" for name, value in options.items()
-        if value not in ("None", "", 0))])
