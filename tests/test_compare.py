@@ -106,10 +106,6 @@ def test_an_edited_cell_and_another_grid_in_the_folder_are_refused(whole):
     record["settings"]["seed"] = 5
     path.write_text(json.dumps(record))
     status, out, err = run(options, folder)
-    assert status == 2 and "does not match its checksum" in err
-    del record["checksum"]
-    path.write_text(json.dumps(record))
-    status, out, err = run(options, folder)
     assert status == 2 and "is not what its name says (seed)" in err
     path.write_text(original)
     weights = path.parent / "model.safetensors"
@@ -124,13 +120,6 @@ def test_an_edited_cell_and_another_grid_in_the_folder_are_refused(whole):
 
 # --------------------------------------------------------------------------------------------------
 # What is said before anything runs
-
-def test_a_comparison_that_was_killed_in_its_first_write_goes_on(tiny, tmp_path):
-    (tmp_path / ".compare.json.123.tmp").write_text("{")
-    status, out, err = run(tiny[1], tmp_path, "--teacher", tmp_path / "none")
-    # It says the next thing that is wrong, and not "holds other files".
-    assert status == 2 and "is no hub id" in err
-
 
 def test_cells_are_lines_of_shell_teachers_first(tiny):
     status, out, err = run(tiny[1], "runs/x", "--list")
@@ -149,8 +138,7 @@ def test_the_papers_study_has_a_price(tmp_path):
     assert "BERT 12x768, bert-base-uncased, whose own training is not counted" in out
 
 
-@pytest.mark.parametrize("words", [{"--budgets": "lots"}, {"--data": "my books'"},
-                                   {"--train-options": "--lr 5e-3"}, {"--preset": "huge"}])
+@pytest.mark.parametrize("words", [{"--budgets": "lots"}, {"--preset": "huge"}])
 def test_bad_input_ends_in_one_line(tmp_path, words):
     status, out, err = run(words, tmp_path / "out")
     last = err.strip().splitlines()[-1]
