@@ -42,13 +42,11 @@ from reporting import cells, collect, handin, plan, presets, report
 
 @dataclass(frozen=True)
 class Settings:
-    """What a comparison is asked for. For each None presets.completed puts in what follows: most of
-    it is the preset's."""
-    preset: str = option("demo", "where the options below are not given (default: demo)",
-                         choices=list(presets.PRESETS))
+    """What is asked for. presets.completed fills in each None, most of them from the preset."""
+    preset: str = option("demo", "defaults of the rest", choices=list(presets.PRESETS))
     # Which students there are
-    strategies: tuple = option(None, f"{', '.join(distill.STRATEGIES)}; with {COPIED} behind it "
-                               "the teacher's layers come first", presets.strategies, "A,B")
+    strategies: tuple = option(None, f"any of {', '.join(distill.STRATEGIES)}; {COPIED} behind one:"
+                               " begins with the teacher's layers", presets.strategies, "A,B")
     budgets: tuple = option(None, "FLOPs of a student, like 1e12,3e12,1e13", presets.budgets, "C,C")
     unique_tokens: tuple = option(None, "distinct tokens, like inf,1e4", presets.amounts, "N,N")
     seeds: int = option(None, "students of each kind", whole(1, 1000), "n")
@@ -72,10 +70,9 @@ class Settings:
     glue_seeds: int = option(None, "fine-tunings of a student on each task", whole(1, 100), "n")
     glue_options: str = option("", "more of glue.py", metavar="'...'", verbatim=True)
     # What is done
-    jobs: int = option(None, "cells at once (default: one a core, or a GPU)", whole(1, 1000), "N")
+    jobs: int = option(None, "cells at once (default: one a core or GPU)", whole(1, 1000), "N")
     out: Path = option(None, "default: runs/compare-PRESET", disk.path_of, "FOLDER")
-    collect: tuple = option(None, "run nothing: one report from the folders or students.zip of "
-                            "comparisons with seeds of their own", place, "FOLDER", nargs="+")
+    collect: tuple = option(None, "run nothing: one report of these", place, "FOLDER", nargs="+")
     list: bool = option(False, "print the cells as lines of shell, and stop")
     dry_run: bool = option(False, "print the grid and its price, and stop")
     # What follows: the seeds, and {strategy: its learning rate, or None for train.py's own}

@@ -1,7 +1,5 @@
-"""The cells of a comparison. A cell is one student: a line of shell that trains and scores it.
-
-`student`, `teacher` and `scores_of_teacher` make cells, `run` runs those that are not finished, and
-`outcome` reads what a cell left behind. `study` is the comparison's settings, a compare.Settings.
+"""The cells of a comparison. A cell is one student: a line of shell that trains and scores it. Here
+they are made, run, and read. `study` is the comparison's settings, a compare.Settings.
 """
 import contextlib
 import os
@@ -50,12 +48,6 @@ class Cell(NamedTuple):
 # The lines of shell
 
 
-def name_of(strategy, flops, unique, seed, lr):
-    """The name of a student's folder. It says every digit, so that two names are two students."""
-    tokens = "all" if unique is None else spell(unique)
-    return f"{strategy}-{spell(flops)}-{tokens}-seed{seed}" + (f"-lr{lr!r}" if lr else "")
-
-
 def training(study, strategy, flops, size):
     """The words of train.py that all students share, and the teacher."""
     data = [] if study.data == "stories" else ["--data", *words_of(study.data, "--data")]
@@ -82,7 +74,9 @@ def student(study, strategy, flops, unique, seed):
     """The Cell of one student. All but what makes the strategy is equal for all strategies."""
     base, lr = strategy.removesuffix(COPIED), study.rates[strategy]
     source = study.teacher or str(study.out / "teacher")
-    folder = study.out / "cells" / name_of(strategy, flops, unique, seed, lr)
+    # The name says every digit, so that two names are two students.
+    name = f"{strategy}-{spell(flops)}-{spell(unique) if unique else 'all'}-seed{seed}"
+    folder = study.out / "cells" / (name + (f"-lr{lr!r}" if lr else ""))
     train = [*training(study, base, flops, study.model), "--seed", str(seed)]
     train += ["--unique-tokens", str(unique)] if unique else []
     train += ["--lr", repr(lr)] if lr else []
@@ -165,7 +159,7 @@ def check_record(cell, study, record):
     wrong = [key for key, value in expected.items() if settings.get(key) != value]
     if wrong:
         raise UserError(f"{cell.folder} is not what its name says ({', '.join(wrong)}): it was "
-                        "edited or renamed; remove it, and it is made again")
+                        "edited; remove it, and it is made again")
 
 
 def results_of(cell, study, sha256=None):
@@ -209,15 +203,15 @@ def claim_folder(study):
     path, threads = study.out / "compare.json", None
     names = {entry.name for entry in study.out.iterdir() if not entry.name.startswith(".")}
     made = names & {"teacher", "cells", SCORES}
+    if not path.exists() and names - {"lock", "logs", *made}:
+        raise UserError(f"{study.out} holds other files, and no comparison: choose another --out")
     if path.exists() and made:
         threads, old = disk.read_json(path).get("threads"), read_texts(path, type(study))
-        different = [f"{name} was {old[name]} and is now {getattr(study, name)}"
-                     for name in FIXED if old[name] != getattr(study, name)]
-        if different:
-            raise UserError(f"{study.out} holds another comparison ({'; '.join(different)}): "
-                            "choose another --out")
-    elif not path.exists() and names - {"lock", "logs", *made}:
-        raise UserError(f"{study.out} holds other files, and no comparison: choose another --out")
+        changed = [f"{name} was {old[name]} and is now {getattr(study, name)}"
+                   for name in FIXED if old[name] != getattr(study, name)]
+        if changed:
+            raise UserError(f"{study.out} holds another comparison ({'; '.join(changed)}): choose "
+                            "another --out")
     if threads and USERS_THREADS not in (None, threads):
         cli.say(f"OMP_NUM_THREADS is {USERS_THREADS}, and the students so far had {threads}: those "
                 "to come are not what they would have been, bit for bit")

@@ -27,8 +27,7 @@ EQUAL = [name for name in FIXED if name not in ("teacher", "head_teacher")]
 def gathered(asked):
     """(the settings of all comparisons in --collect as one, their students' outcomes, the teacher's
     outcome), for as long as what was unpacked is there. A line names each student that is left out.
-    Raises UserError where they do not belong together. Of `asked` only --collect and --out count.
-    """
+    Raises UserError where they do not belong together."""
     collected = [Path(path).resolve() for path in asked.collect]
     if (asked.out / "compare.json").exists() or (asked.out / handin.NAME).resolve() in collected:
         raise UserError(f"--out {asked.out} holds a report, which would be written over: choose "
@@ -48,8 +47,7 @@ def gathered(asked):
 
 
 def common_settings(asked, folders):
-    """The settings that the comparisons in these folders share. Raises UserError where two of them
-    are about something else."""
+    """The settings that the comparisons in these folders share: they are about one thing."""
     settings = []
     for folder in folders:
         path = folder / "compare.json"
@@ -75,6 +73,8 @@ def add_student(outcomes, study, folder):
         return "it is not finished"
     settings = record["settings"]
     strategy = settings["strategy"] + COPIED * (settings.get("init") == "teacher")
+    if strategy not in STUDENTS:
+        return f"there is no strategy {strategy} here"
     cell = cells.student(study, strategy, settings["flops_budget"], settings["unique_tokens"],
                          settings["seed"])._replace(folder=folder, teacher=None)
     cells.check_record(cell, study, record)
@@ -89,12 +89,10 @@ def add_student(outcomes, study, folder):
 
 
 def filled(study, outcomes):
-    """The settings with the grid that the students fill. Raises UserError where there is nothing
-    to compare."""
+    """The settings with the grid that the students fill."""
     strategies = {cell.strategy for cell in outcomes}
     if "scratch" not in strategies:
-        raise UserError("--collect: no student from scratch is finished and scored, and there is "
-                        "nothing to compare with")
+        raise UserError("--collect: no student from scratch is there that is finished and scored")
     # Unlimited data, which is None, stands first.
     amounts = sorted({cell.unique_tokens for cell in outcomes}, key=lambda unique: unique or 0)
     return replace(
@@ -104,9 +102,8 @@ def filled(study, outcomes):
 
 
 def scored_teacher(study, folders):
-    """The teacher's outcome, as cells.outcome gives it, and the folder of its scores. None where no
-    comparison scored its teacher, or several scored different ones: a figure has one line for
-    it."""
+    """The teacher's outcome, and the folder of its scores. None where no comparison scored its
+    teacher, or several scored different ones: a figure has one line for it."""
     found = {}
     for folder in folders:
         cell = cells.scores_of_teacher(study, folder)

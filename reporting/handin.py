@@ -1,9 +1,7 @@
-"""students.zip: a comparison without its weights, small enough to hand in, to commit or to publish.
+"""students.zip: a comparison without its weights, small enough to hand in. It has compare.json, and
+of each student run.json and glue.json. Equal students make an equal file.
 
     python compare.py --collect students.zip --out runs/again      writes the report from it again
-
-It holds compare.json, and of each student run.json and glue.json. Equal students make an equal
-file.
 """
 import contextlib
 import tempfile
@@ -30,8 +28,7 @@ def hand_in(study, outcomes, teacher):
     if teacher:
         records[SCORES] = teacher["record"], teacher.get("folder", study.out / SCORES)
     for name, (record, folder) in records.items():
-        # Without the folder in which the teacher lay: it names its owner's home, and compare.json
-        # says what the teacher was called.
+        # Without the folder in which the teacher lay: it names its owner's home.
         record = {key: value for key, value in record.items() if key != "teacher"}
         contents[f"{name}/run.json"] = disk.json_text(record)
         contents[f"{name}/glue.json"] = disk.read_text(folder / "glue.json")
@@ -46,8 +43,7 @@ def hand_in(study, outcomes, teacher):
 @contextlib.contextmanager
 def opened(paths):
     """The folders of some comparisons. Each path is a folder, or a students.zip, whose files are
-    unpacked for as long as the context lasts. Raises UserError where a zip is damaged. An error
-    inside of the context names the zip, and not the folder in which its files lie meanwhile."""
+    unpacked for as long as the context lasts. An error inside of it names the zip."""
     with contextlib.ExitStack() as stack:
         folders = [unpacked(path, stack) if Path(path).is_file() else Path(path)
                    for path in paths]

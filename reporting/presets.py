@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from files import disk
-from files.checkpoints import read_config
 from program import cli
 from program.cli import UserError
 from running.machine import cores
@@ -14,10 +13,8 @@ from running.options import COPIED, with_defaults, words_of
 
 import torch
 
-import budget
 import distill
 import glue
-from model import BertConfig
 
 FIXED = ("model", "teacher", "head_teacher", "teacher_model", "teacher_flops", "data", "lr",
          "train_options", "distil_options", "glue_data", "tasks", "glue_grid", "glue_seeds",
@@ -55,10 +52,6 @@ OF_A_STUDENT = ("--strategy", "--flops", "--model", "--data", "--seed", "--uniqu
                 "--teacher", "--init", "--lr", "--out", "--dry-run")
 ONLY_DISTILLED = "--mlm-finish", "--temperature", "--relation-heads", "--teacher-layer"
 MORE_OF_GLUE = "--pool", "--seq-len", "--dtype", "--device"
-
-
-# --------------------------------------------------------------------------------------------------
-# How an option's text is read
 
 
 def strategies(text):
@@ -104,18 +97,14 @@ def rates_of(study, strategies):
     return {name: float(text) if text else None for name, text in texts.items()}
 
 
-# --------------------------------------------------------------------------------------------------
-# What follows
-
-
 def words_of_preset(name):
     """A preset as words of a command line."""
     return shlex.split(f"{ALL} {PRESETS[name]}")
 
 
 def completed(asked, preset):
-    """The compare.Settings that were asked for, with all that follows: from the teacher's folder,
-    then from the preset (compare.Settings, too), then from the rest."""
+    """The compare.Settings that were asked for, with all that follows: from the teacher, from the
+    preset (which are compare.Settings, too), and from the rest."""
     defaults = dict(vars(preset))
     if asked.teacher:  # another one than the preset's, of which its second teacher was made
         defaults["head_teacher"] = None
@@ -130,29 +119,20 @@ def completed(asked, preset):
 
 
 def told_by_teacher(name):
-    """What the folder of a teacher that exists says of it: its size, and its training's FLOPs. Of a
-    teacher that is no run nothing is charged."""
+    """What the training of a teacher that exists has cost. Of one that is no run nothing is
+    charged."""
     if name is None:
         return {}
-    folder = Path(name)
-    record = disk.optional_json(folder / "run.json")
+    record = disk.optional_json(Path(name) / "run.json")
     before = record.get("flops_before") or 0  # of the run that it began with (--start-from)
-    known = {"teacher_flops": record.get("flops_spent", 0) + before}
-    if (folder / "config.json").exists():
-        known["teacher_model"] = read_config(folder, BertConfig).size
-    return known
+    return {"teacher_flops": record.get("flops_spent", 0) + before}
 
 
 def check(study):
-    """Raises UserError where the teacher cannot be meant, or where --train-options,
-    --distil-options or --glue-options hold what is not theirs."""
+    """Raises UserError where the teacher cannot be meant, or where options of another program are
+    not those that the students may have."""
     if study.head_teacher and not study.teacher:
         raise UserError("--head-teacher is for a --teacher that has no head: give that one, too")
-    cheapest_step = budget.step_flops(study.teacher_model, 200, 32, 1)
-    if study.teacher is None and study.teacher_flops < 1000 * cheapest_step:
-        raise UserError(f"--teacher-flops {cli.flops(study.teacher_flops)} is no training for a "
-                        f"teacher of {study.teacher_model}: raise it, or name one with --teacher")
-    words_of(study.data, "--data")
     for word in options_in(study.train_options, "--train-options"):
         if word in OF_A_STUDENT:
             raise UserError(f"--train-options {word}: each student has its own, by an option of "

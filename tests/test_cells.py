@@ -1,5 +1,6 @@
 """reporting/cells.py: a grid in which all but the strategy is equal; what a cell left behind is
 believed only where it is what the cell made."""
+import contextlib
 import json
 import signal
 import time
@@ -14,12 +15,6 @@ import glue
 import train
 from reporting import cells
 from reporting.cells import Cell
-
-
-@pytest.fixture
-def study(tmp_path):
-    """The settings of a comparison in tmp_path."""
-    return study_of(tmp_path)
 
 
 def study_of(out, *words):
@@ -91,12 +86,6 @@ def test_strategies_that_read_predictions_have_the_teacher_with_a_head():
         "scratch": None, "kd": "H", "kd-released": "H", "tinybert": "T", "minilm": "T"}
 
 
-def test_the_teacher_is_scored_as_the_students_are(study):
-    [command] = cells.scores_of_teacher(study, study.out).commands
-    assert without(("--out",), command[2:]) == list(cell_of(study, "kd").commands[1][2:])
-    assert command[1] == str(study.out / "teacher")
-
-
 def test_every_digit_of_a_rate_and_the_options_of_glue_arrive(tmp_path):
     study = study_of(tmp_path, "--lr", "0.00123456789", "--glue-options", "--dtype fp32 --pool cls",
                      "--glue-data", "books")
@@ -104,6 +93,9 @@ def test_every_digit_of_a_rate_and_the_options_of_glue_arrive(tmp_path):
     asked = glue.read_settings(glue_words[1:])
     assert train.read_settings(train_words[1:]).lr == 0.00123456789
     assert (asked.dtype, asked.pool, asked.data) == ("fp32", "cls", "books")
+    # The teacher is scored as the students are.
+    [command] = cells.scores_of_teacher(study, tmp_path).commands
+    assert command[1] == str(tmp_path / "teacher") and command[2:-2] == glue_words[2:]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -130,34 +122,35 @@ def test_a_cell_that_is_not_what_its_name_says_is_refused(tmp_path, monkeypatch,
     cell = cell_of(study, strategy)
     assert cells.outcome(cell, study) is None  # nothing is there: it is to run
     leave_record(cell, **changes)
-    if wrong is None:
+    refused = pytest.raises(UserError, match=rf"is not what its name says \({wrong}\)")
+    with refused if wrong else contextlib.nullcontext():
         assert cells.outcome(cell, study) is None  # not finished, and not refused
-    else:
-        with pytest.raises(UserError, match=rf"is not what its name says \({wrong}\)"):
-            cells.outcome(cell, study)
 
 
-@pytest.mark.parametrize("data, same_seed, is_refused", [
-    ("a.txt", True, True), ("a.txt", False, True), ("stories", True, True),
-    ("stories", False, False)])  # of stories each seed has its own
-def test_students_of_different_texts_are_not_compared(tmp_path, data, same_seed, is_refused):
+@pytest.mark.parametrize("data, other_seed, is_refused", [
+    ("a.txt", 0, True), ("a.txt", 1, True), ("stories", 0, True),
+    ("stories", 1, False)])  # of stories each seed has its own
+def test_students_of_different_texts_are_not_compared(tmp_path, data, other_seed, is_refused):
     study = study_of(tmp_path, "--data", data)
-    students = [cells.student(study, "scratch", 10 ** 12, None, 0),
-                cells.student(study, "kd", 10 ** 12, None, 0 if same_seed else 1)]
-    outcomes = {cell: {"record": {"settings": {"text_sha256": sha256}}}
-                for cell, sha256 in zip(students, "ab")}
-    if is_refused:
-        with pytest.raises(UserError, match="was trained on another text"):
-            cells.check_texts(outcomes, study)
-    else:
+    outcomes = {cells.student(study, strategy, 10 ** 12, None, seed):
+                {"record": {"settings": {"text_sha256": sha256}}}
+                for strategy, seed, sha256 in (("kd", 0, "a"), ("tinybert", other_seed, "b"))}
+    refused = pytest.raises(UserError, match="was trained on another text")
+    with refused if is_refused else contextlib.nullcontext():
         cells.check_texts(outcomes, study)
 
 
 # --------------------------------------------------------------------------------------------------
 # The folder of a comparison
 
-def test_a_folder_holds_one_comparison(study, tmp_path):
+def test_a_folder_holds_one_comparison_and_nothing_else(tmp_path):
+    study = study_of(tmp_path)
     other = study_of(tmp_path, "--teacher-flops", "3e13", "--lr", "1e-3")
+    (tmp_path / ".compare.json.123.tmp").write_text("{")  # what a kill leaves
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="holds other files"):
+        cells.claim_folder(study)
+    (tmp_path / "notes.txt").unlink()
     cells.claim_folder(other)
     cells.claim_folder(study)  # nothing was begun: the folder is free
     leave_record(cell_of(study, "scratch"))
@@ -165,15 +158,6 @@ def test_a_folder_holds_one_comparison(study, tmp_path):
     with pytest.raises(UserError, match="holds another comparison .teacher_flops was 10000000000000"
                                         " and is now 30000000000000; lr was None and is now 0.001"):
         cells.claim_folder(other)
-
-
-def test_a_folder_with_other_files_is_refused_and_leftovers_of_a_kill_are_not(study):
-    (study.out / ".compare.json.123.tmp").write_text("{")
-    (study.out / "notes.txt").touch()
-    with pytest.raises(UserError, match="holds other files"):
-        cells.claim_folder(study)
-    (study.out / "notes.txt").unlink()
-    cells.claim_folder(study)
 
 
 @pytest.mark.parametrize("users, before, jobs, threads", [

@@ -48,9 +48,8 @@ def test_what_follows_from_the_words(words, name, value):
     ("--strategies", "scratch,magic", "--strategies: 'magic' is none of"),
     ("--strategies", "kd,minilm", "there is no scratch"),
     ("--budgets", "lots", "--budgets: 'lots' should be a whole number"),
-    ("--teacher-flops", "1000", "is no training for a teacher"),
     ("--head-teacher", "H", "give that one, too"), ("--teacher", "", 'an empty name, ""'),
-    ("--data", "my books'", "--data my books': No closing quotation"),
+    ("--train-options", "my books'", "--train-options my books': No closing quotation"),
     ("--lr", "scratch=1e-3,2e-3", "2e-3: write STRATEGY=RATE"),
     ("--lr", "scratch=x", "'x' should be a number"), ("--lr", "20", "'20' should be a number"),
     *(("--train-options", words, f"--train-options {words.split('=')[0].split()[0]}: each student "
