@@ -4,7 +4,6 @@ repeated data?
     python compare.py                    about ten minutes: a teacher, 12 students, unlimited data
     python compare.py --preset stories   the full study on the embedded world
     python compare.py --preset stories --list       its lines of shell, for many machines
-    python compare.py --preset paper --dry-run      what the paper's study costs
     python compare.py --collect runs/class/* --out runs/all     one report from many people
 
 The experiment is a grid: strategies x budgets x data settings x seeds. Each cell is one student,
@@ -45,30 +44,27 @@ class Settings:
     """What is asked for. presets.completed fills in each None, most of them from the preset."""
     preset: str = option("demo", "defaults of the rest", choices=list(presets.PRESETS))
     # Which students there are
-    strategies: tuple = option(None, f"any of {', '.join(distill.STRATEGIES)}; {COPIED} behind one:"
-                               " begins with the teacher's layers", presets.strategies, "A,B")
+    strategies: tuple = option(None, f"any of {', '.join(distill.STRATEGIES)}; kd{COPIED} begins with"
+                               " the teacher's layers", presets.strategies, "A,B")
     budgets: tuple = option(None, "FLOPs of a student, like 1e12,3e12,1e13", presets.budgets, "C,C")
     unique_tokens: tuple = option(None, "distinct tokens, like inf,1e4", presets.amounts, "N,N")
     seeds: int = option(None, "students of each kind", whole(1, 1000), "n")
     first_seed: int = option(0, "the first of their seeds (default: 0)", whole(0, 2 ** 30), "n")
     model: budget.Size = option(None, "the student, like 2x128 or 2x192h12", budget.size, "LxH")
     teacher: str = option(None, "a folder or a hub id (default: one is trained)", place, "NAME")
-    head_teacher: str = option(None, "another of the same size for strategies that read predictions"
-                               " (kd), where --teacher has no head for them", place, "NAME")
+    head_teacher: str = option(None, "one with an MLM head, for strategies like kd", place, "NAME")
     teacher_model: budget.Size = option(None, "size of a teacher to train", budget.size, "LxH")
     teacher_flops: int = option(None, "what its training costs", whole(0, 10 ** 30), "C")
     data: str = option(None, "to train on, as in train.py (default: stories)", metavar="TEXT")
     lr: str = option(None, "of all, or of each: scratch=2e-3,kd=2e-3", presets.rates, "R")
-    train_options: str = option(None, "more of train.py, for the teacher and all students: "
-                                "'--seq-len 64'", metavar="'...'", verbatim=True)
-    distil_options: str = option("", "more of train.py, for the distilled ones: '--mlm-finish 0.3'",
-                                 metavar="'...'", verbatim=True)
+    train_options: str = option(None, "more of train.py for all: '--seq-len 64'", verbatim=True)
+    distil_options: str = option("", "more for distilled ones: '--mlm-finish 0.3'", verbatim=True)
     # How they are scored
     glue_data: str = option(None, "to score on, as in glue.py (default: stories)", metavar="DATA")
     tasks: str = option(None, "as in glue.py", metavar="A,B")
     glue_grid: str = option(None, "as in glue.py", choices=list(glue.GRIDS))
     glue_seeds: int = option(None, "fine-tunings of a student on each task", whole(1, 100), "n")
-    glue_options: str = option("", "more of glue.py", metavar="'...'", verbatim=True)
+    glue_options: str = option("", "more of glue.py: '--pool cls'", verbatim=True)
     # What is done
     jobs: int = option(None, "cells at once (default: one a core or GPU)", whole(1, 1000), "N")
     out: Path = option(None, "default: runs/compare-PRESET", disk.path_of, "FOLDER")
@@ -88,7 +84,11 @@ def read_settings(words=None):
 
 
 # --------------------------------------------------------------------------------------------------
-# The grid
+# The grid of students, and their differences to scratch, in pairs of one seed
+
+PAIR = ["seed", "data", "flops"]      # what the two students of a pair share
+KIND = ["data", "flops", "strategy"]  # students of a kind differ in their seed alone
+ONLY_COPIED = "scratch" + COPIED      # layers of the teacher are all that it gets of it
 
 
 def grid(study):
@@ -96,14 +96,6 @@ def grid(study):
     return [cells.student(study, strategy, flops, unique, seed)
             for flops in study.budgets for unique in study.unique_tokens
             for seed in study.seed_numbers for strategy in study.strategies]
-
-
-# --------------------------------------------------------------------------------------------------
-# What came out: a table of students, and their differences to scratch, in pairs of one seed
-
-PAIR = ["seed", "data", "flops"]      # what the two students of a pair share
-KIND = ["data", "flops", "strategy"]  # students of a kind differ in their seed alone
-ONLY_COPIED = "scratch" + COPIED      # layers of the teacher are all that it gets of it
 
 
 class Difference(NamedTuple):
@@ -176,9 +168,8 @@ def kinds(table):
     groups = table.groupby(KIND, sort=False)
     rows = groups.mean(numeric_only=True).reset_index().to_dict("records")
     for row, (kind, own) in zip(rows, groups):
-        row |= own.filter(like="skill ").sum().to_dict()
         row |= {"n": len(own), "half": interval(own["score"].tolist())[1],
-                "difference": differences.get(kind)}
+                "difference": differences.get(kind), **own.filter(like="skill ").sum()}
     return [row | {"multiplier": multiplier(row, rows)} for row in rows]
 
 
