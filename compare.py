@@ -44,8 +44,8 @@ class Settings:
     """What is asked for. presets.completed fills in each None, most of them from the preset."""
     preset: str = option("demo", "defaults of the rest", choices=list(presets.PRESETS))
     # Which students there are
-    strategies: tuple = option(None, f"any of {', '.join(distill.STRATEGIES)}; kd{COPIED} begins with"
-                               " the teacher's layers", presets.strategies, "A,B")
+    strategies: tuple = option(None, f"any of {', '.join(distill.STRATEGIES)}; kd{COPIED} begins "
+                               "with the teacher's layers", presets.strategies, "A,B")
     budgets: tuple = option(None, "FLOPs of a student, like 1e12,3e12,1e13", presets.budgets, "C,C")
     unique_tokens: tuple = option(None, "distinct tokens, like inf,1e4", presets.amounts, "N,N")
     seeds: int = option(None, "students of each kind", whole(1, 1000), "n")

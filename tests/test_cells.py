@@ -194,39 +194,30 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_told_by_its_last_line(tmp
     assert "failed: fails: error: " in capsys.readouterr().out
 
 
-def start_program(folder, text):
-    """Starts a cell that runs a program. Returns (process, the path of its log)."""
-    program, log = folder / "program.py", folder / "log.txt"
-    program.write_text(text)  # an absolute path replaces the project's folder
-    cell = Cell("scratch", 10 ** 12, None, 0, None, folder / "cell", ((str(program),),))
-    with open(folder / "lock", "w") as lock:
-        return cells.start(cell, log, lock, "3"), log
-
-
-def test_a_cell_is_no_process_of_the_run_that_the_environment_speaks_of(tmp_path, monkeypatch):
-    # What torchrun sets. A cell would wait for the rest.
+@pytest.mark.parametrize("at_start", [signal.default_int_handler,
+                                      signal.SIG_IGN])  # a script with `&` starts a program so
+def test_a_cell_ends_with_the_comparison_and_is_no_process_of_a_torchrun(tmp_path, monkeypatch,
+                                                                         at_start):
     names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"]
     for name in [*names, "MY_RANK"]:
         monkeypatch.setenv(name, "2")
-    process, log = start_program(tmp_path, "import json, os\nprint(json.dumps(dict(os.environ)))")
-    assert process.wait() == 0
-    environment = json.loads(log.read_text())
-    assert not environment.keys() & set(names) and "MY_RANK" in environment
-    assert environment["OMP_NUM_THREADS"] == "3"
-
-
-@pytest.mark.parametrize("at_start", [signal.default_int_handler,
-                                      signal.SIG_IGN])  # a script with `&` starts a program so
-def test_what_ends_the_comparison_ends_its_cells(tmp_path, at_start):
+    program, log = tmp_path / "program.py", tmp_path / "log.txt"
+    program.write_text("import json, os, time\nprint(json.dumps(dict(os.environ)), flush=True)\n"
+                       "time.sleep(60)\nprint('ended')")
+    # An absolute path replaces the project's folder.
+    cell = Cell("scratch", 10 ** 12, None, 0, None, tmp_path / "cell", ((str(program),),))
     before = signal.signal(signal.SIGINT, at_start)
     try:
-        process, log = start_program(
-            tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(60)\nprint('ended')")
+        with open(tmp_path / "lock", "w") as lock:
+            process = cells.start(cell, log, lock, "3")
     finally:
         signal.signal(signal.SIGINT, before)
-    with pytest.raises(KeyboardInterrupt), cells.stopping({process: "cell"}):
-        while "begun" not in log.read_text() and process.poll() is None:
+    with pytest.raises(KeyboardInterrupt), cells.stopping({process: log}):
+        while "\n" not in log.read_text() and process.poll() is None:
             time.sleep(0.05)
         raise KeyboardInterrupt
-    text = log.read_text()
-    assert process.returncode and "begun" in text and "ended" not in text
+    first, *others = log.read_text().splitlines()
+    environment = json.loads(first)
+    assert "ended" not in others
+    assert process.returncode and environment["OMP_NUM_THREADS"] == "3"
+    assert not environment.keys() & set(names) and "MY_RANK" in environment

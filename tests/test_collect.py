@@ -101,7 +101,6 @@ def test_differences_of_all_the_class_are_paired_by_seed(hand_in, tmp_path, gain
 
 
 @pytest.mark.parametrize("teachers, words", [
-    (("bert-base-uncased", "other/bert"), "(bert-base-uncased, other/bert)"),
     (("other/bert", "None"), "(one of each comparison's own, other/bert)"),
     (("None", "None"), "(trained here with 3.00e12 FLOPs)")])
 def test_teachers_of_different_names_are_named(hand_in, tmp_path, no_figures, teachers, words):
