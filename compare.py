@@ -4,17 +4,17 @@ repeated data?
     python compare.py                    about ten minutes: a teacher, 12 students, unlimited data
     python compare.py --preset stories   the full study on the embedded world
     python compare.py --preset stories --list       its lines of shell, for many machines
+    python compare.py --collect runs/class/* --out runs/all     one report from many people
 
 The experiment is a grid: strategies x budgets x data settings x seeds. Each cell is one student,
 one line of shell: a `train.py` and a `glue.py` (reporting/cells.py). All but the strategy is equal,
 and the students of one seed begin with the same weights and see the same blocks and masks, so
 their differences to scratch are paired by seed (`pairs_of`, and `judge` for the verdicts).
 
-This program makes the lines, runs those that are not finished, some at a time, and reports. What is
-finished is skipped: a killed comparison continues. The first line of --list trains the teacher, and
-the others wait for it.
+Cells that are finished are skipped, so a killed comparison continues. All wait for the teacher.
 """
 import math
+import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,52 +41,34 @@ from reporting import cells, collect, handin, plan, presets, report
 
 @dataclass(frozen=True)
 class Settings:
-    """What a comparison is asked for: the options of the command line. presets.completed puts
-    something in the place of each None, most of it from the preset."""
-    preset: str = option("demo", "what the options below are, where they are not given (default: "
-                         "demo)", choices=list(presets.PRESETS))
+    """What is asked for. presets.completed fills in each None, most of them from the preset."""
+    preset: str = option("demo", "defaults of the rest", choices=list(presets.PRESETS))
     # Which students there are
-    strategies: tuple = option(None, "scratch must be among them; "
-                               f"{', '.join(distill.STRATEGIES)}; with {COPIED} behind it, as in "
-                               "scratch-copied, the student begins with layers copied from the "
-                               "teacher", presets.strategies, "A,B")
+    strategies: tuple = option(None, f"any of {', '.join(distill.STRATEGIES)}; kd{COPIED} begins "
+                               "with the teacher's layers", presets.strategies, "A,B")
     budgets: tuple = option(None, "FLOPs of a student, like 1e12,3e12,1e13", presets.budgets, "C,C")
-    unique_tokens: tuple = option(None, "distinct tokens of the text, like inf,1e4: inf is all "
-                                  "there are", presets.amounts, "N,N")
-    seeds: int = option(None, "students of each kind; differences are paired by seed",
-                        whole(1, 1000), "n")
-    first_seed: int = option(0, "their seeds count from here (default: 0): a class takes 0, 10, "
-                             "20, ...", whole(0, 2 ** 30), "n")
-    model: budget.Size = option(None, "the student: layers x width, and heads where they are not "
-                                "64 wide: 2x192h12", budget.size, "LxH")
-    teacher: str = option(None, "a teacher that exists: a run's folder, a BERT's folder or a hub "
-                          "id (default: one is trained)", place, "NAME")
-    head_teacher: str = option(None, "another teacher, of the same size, for the strategies that "
-                               "read predictions (kd): where --teacher is an encoder without a "
-                               "head for masked words", place, "NAME")
+    unique_tokens: tuple = option(None, "distinct tokens, like inf,1e4", presets.amounts, "N,N")
+    seeds: int = option(None, "students of each kind", whole(1, 1000), "n")
+    first_seed: int = option(0, "the first of their seeds (default: 0)", whole(0, 2 ** 30), "n")
+    model: budget.Size = option(None, "the student, like 2x128 or 2x192h12", budget.size, "LxH")
+    teacher: str = option(None, "a folder or a hub id (default: one is trained)", place, "NAME")
+    head_teacher: str = option(None, "one with an MLM head, for strategies like kd", place, "NAME")
     teacher_model: budget.Size = option(None, "size of a teacher to train", budget.size, "LxH")
-    teacher_flops: int = option(None, "its budget; of a teacher that exists: what its training "
-                                "cost, for the break-even", presets.teachers_price, "C")
+    teacher_flops: int = option(None, "what its training costs", whole(0, 10 ** 30), "C")
     data: str = option(None, "to train on, as in train.py (default: stories)", metavar="TEXT")
-    lr: str = option(None, "of every student, or one for each strategy: scratch=2e-3,kd=2e-3 "
-                     "(default: train.py's)", presets.rates, "R")
-    train_options: str = option(None, "more options of train.py, for the teacher and every "
-                                "student: '--seq-len 64'", metavar="'...'", verbatim=True)
-    distil_options: str = option("", "more options of train.py for the distilled ones: "
-                                 "'--mlm-finish 0.3'", metavar="'...'", verbatim=True)
+    lr: str = option(None, "of all, or of each: scratch=2e-3,kd=2e-3", presets.rates, "R")
+    train_options: str = option(None, "more of train.py for all: '--seq-len 64'", verbatim=True)
+    distil_options: str = option("", "more for distilled ones: '--mlm-finish 0.3'", verbatim=True)
     # How they are scored
     glue_data: str = option(None, "to score on, as in glue.py (default: stories)", metavar="DATA")
     tasks: str = option(None, "as in glue.py", metavar="A,B")
     glue_grid: str = option(None, "as in glue.py", choices=list(glue.GRIDS))
     glue_seeds: int = option(None, "fine-tunings of a student on each task", whole(1, 100), "n")
-    glue_options: str = option("", f"more options of glue.py: {', '.join(presets.MORE_OF_GLUE)}",
-                               metavar="'...'", verbatim=True)
+    glue_options: str = option("", "more of glue.py: '--pool cls'", verbatim=True)
     # What is done
-    jobs: int = option(None, "cells at once (default: one a core; one where there is a GPU)",
-                       whole(1, 1000), "N")
+    jobs: int = option(None, "cells at once (default: one a core or GPU)", whole(1, 1000), "N")
     out: Path = option(None, "default: runs/compare-PRESET", disk.path_of, "FOLDER")
-    collect: tuple = option(None, "run nothing: one report from many comparisons' folders or "
-                            "students.zip, each with seeds of its own", place, "FOLDER", nargs="+")
+    collect: tuple = option(None, "run nothing: one report of these", place, "FOLDER", nargs="+")
     list: bool = option(False, "print the cells as lines of shell, and stop")
     dry_run: bool = option(False, "print the grid and its price, and stop")
     # What follows: the seeds, and {strategy: its learning rate, or None for train.py's own}
@@ -94,23 +76,19 @@ class Settings:
     rates: dict = None
 
 
-EXAMPLES = """examples:
-  python compare.py                                  the demonstration, about ten minutes
-  python compare.py --strategies scratch,kd,kd-released --budgets 1e12,3e12 --seeds 5 --out runs/kd
-  python compare.py --preset stories --list          the cells as lines of shell, teachers first
-  python compare.py --collect runs/class/* --out runs/class-report     one report from many people
-  python compare.py --preset paper --dry-run         what the paper's study costs"""
-
-
 def read_settings(words=None):
     """The Settings that a command line asks for (train.read_settings)."""
-    title = "From scratch or distilled, at equal compute: grid, table, figure, report."
-    asked = parsed(Settings, title, words, EXAMPLES)
-    return presets.completed(asked, parsed(Settings, title, presets.words_of_preset(asked.preset)))
+    asked = parsed(Settings, __doc__, words)
+    preset = parsed(Settings, __doc__, presets.words_of_preset(asked.preset))
+    return presets.completed(asked, preset)
 
 
 # --------------------------------------------------------------------------------------------------
-# The grid
+# The grid of students, and their differences to scratch, in pairs of one seed
+
+PAIR = ["seed", "data", "flops"]      # what the two students of a pair share
+KIND = ["data", "flops", "strategy"]  # students of a kind differ in their seed alone
+ONLY_COPIED = "scratch" + COPIED      # layers of the teacher are all that it gets of it
 
 
 def grid(study):
@@ -118,15 +96,6 @@ def grid(study):
     return [cells.student(study, strategy, flops, unique, seed)
             for flops in study.budgets for unique in study.unique_tokens
             for seed in study.seed_numbers for strategy in study.strategies]
-
-
-# --------------------------------------------------------------------------------------------------
-# What came out: a table of students, and their differences to scratch, in pairs of one seed
-
-SETTING = ["data"]  # what students share that are compared with each other, beside the budget
-PAIR = ["seed", *SETTING, "flops"]  # what the two students of a pair share
-KIND = [*SETTING, "flops", "strategy"]  # students of a kind differ in their seed alone
-ONLY_COPIED = "scratch" + COPIED  # layers of the teacher are all that it gets of it
 
 
 class Difference(NamedTuple):
@@ -160,18 +129,16 @@ def students(study, outcomes):
     return pd.DataFrame(rows)
 
 
-def pairs_of(table, control="scratch", value="score"):
+def pairs_of(table, control="scratch"):
     """The students that have a partner, which is the one of `control` with the same seed, data and
     budget: it saw the same blocks and masks, and began with the same weights."""
-    partners = table.loc[table["strategy"] == control, [*PAIR, value]]
-    partners = partners.rename(columns={value: "partner"})
-    pairs = table[table["strategy"] != control].merge(partners, on=PAIR)
-    # difference = score of the student - score of its partner
-    return pairs.assign(difference=pairs[value] - pairs["partner"]).dropna(subset="difference")
+    partners = table.loc[table["strategy"] == control, [*PAIR, "score"]]
+    pairs = table[table["strategy"] != control].merge(partners, on=PAIR, suffixes=("", " there"))
+    return pairs.assign(difference=pairs["score"] - pairs["score there"])
 
 
 def judge(samples):
-    """{what: Difference} of {what: differences, one for each pair}, but for those without a pair.
+    """{what: Difference} of {what: differences, one for each pair}, but where there is no pair.
     All of them are one family: a verdict holds after correction for their number."""
     samples = {what: sample for what, sample in samples.items() if sample}
     # t = mean / (s / sqrt(n)): p is the probability of such a t where nothing differs
@@ -194,34 +161,23 @@ def verdict(mean, p, equal_p):
     return "equal" if equal_p < LEVEL else "open"
 
 
-def judge_groups(pairs, columns):
-    """{values of the columns: Difference} of the pairs that agree in these columns."""
-    groups = pairs.groupby(columns, sort=False)["difference"]
-    return judge({key: differences.tolist() for key, differences in groups})
-
-
 def kinds(table):
     """A row for each kind of students: means over its "n" students, "half" of their score's
     interval, how many have each skill, their Difference to scratch, and the compute multiplier."""
-    groups, differences = table.groupby(KIND, sort=False), judge_groups(pairs_of(table), KIND)
+    differences = judge(pairs_of(table).groupby(KIND)["difference"].agg(list))
+    groups = table.groupby(KIND, sort=False)
     rows = groups.mean(numeric_only=True).reset_index().to_dict("records")
     for row, (kind, own) in zip(rows, groups):
-        row |= own.filter(like="skill ").sum().to_dict()
         row |= {"n": len(own), "half": interval(own["score"].tolist())[1],
-                "difference": differences.get(kind)}
+                "difference": differences.get(kind), **own.filter(like="skill ").sum()}
     return [row | {"multiplier": multiplier(row, rows)} for row in rows]
-
-
-def alike(row, rows, columns):
-    """Those of the rows that have the same values in these columns as `row`."""
-    return [other for other in rows if all(other[key] == row[key] for key in columns)]
 
 
 def multiplier(row, rows):
     """How many times the budget scratch needs for the same score, read off its own curve. None
     where there is no pair, or no curve."""
-    curve = {other["flops"]: other["score"] for other in alike(row, rows, SETTING)
-             if other["strategy"] == "scratch"}
+    curve = {other["flops"]: other["score"] for other in rows
+             if other["strategy"] == "scratch" and other["data"] == row["data"]}
     if row["difference"] is None or len(curve) == 1:
         return None
     # Scratch's mean plus the difference: the row's own seeds may be other ones than scratch's.
@@ -231,23 +187,23 @@ def multiplier(row, rows):
 
 def pooled(table, rows):
     """A row for each data setting and strategy: its Difference to scratch as a mean over its
-    budgets, whose rows are the "parts"; its "change" from the smallest of them to the largest; and
-    whether it "depends" on the budget, for sure and by MARGIN or more: then the mean is an answer
-    for none of them."""
-    means, changes, columns = {}, {}, [*SETTING, "strategy"]
-    for key, own in pairs_of(table).groupby(columns, sort=False):
+    budgets, whose rows are the "parts"; its "change" from the smallest budget to the largest; and
+    whether it "depends" on the budget: the change is sure, and no less than MARGIN."""
+    means, changes = {}, {}
+    for key, own in pairs_of(table).groupby(["data", "strategy"], sort=False):
         by_budget = own.pivot(index="seed", columns="flops", values="difference")
         means[key] = by_budget.dropna().mean(axis=1).tolist()  # of the seeds that have all
         if means[key] and by_budget.shape[1] > 1:
             ends = by_budget.iloc[:, [0, -1]].dropna()
             changes[key] = (ends.iloc[:, 1] - ends.iloc[:, 0]).tolist()
-    means, changes, found = judge(means), judge(changes), []
-    for key, mean in means.items():
-        row, change = dict(zip(columns, key)), changes.get(key)
+    changes, found = judge(changes), []
+    for (data, strategy), mean in judge(means).items():
+        change = changes.get((data, strategy))
         is_sure = change is not None and change.verdict in ("ahead", "behind")
-        found.append({**row, "difference": mean, "change": change,
-                      "depends": is_sure and abs(change.mean) >= MARGIN,
-                      "parts": [part for part in alike(row, rows, columns) if part["difference"]]})
+        parts = [row for row in rows
+                 if (row["data"], row["strategy"]) == (data, strategy) and row["difference"]]
+        found.append({"data": data, "strategy": strategy, "difference": mean, "change": change,
+                      "depends": is_sure and abs(change.mean) >= MARGIN, "parts": parts})
     return found
 
 
@@ -258,8 +214,8 @@ def controls(table):
     others = pairs_of(table[table["strategy"] != "scratch"], ONLY_COPIED)
     pairs = pd.concat([kd.assign(control="kd-released"), others.assign(control=ONLY_COPIED)])
     columns = [*KIND, "control"]
-    return [dict(zip(columns, key), difference=found)
-            for key, found in judge_groups(pairs, columns).items()]
+    differences = judge(pairs.groupby(columns, sort=False)["difference"].agg(list))
+    return [dict(zip(columns, key), difference=found) for key, found in differences.items()]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -275,29 +231,26 @@ def run(study, lock):
     if teacher:  # everything waits for it, so it alone has all processors
         failed = cells.run([teacher], study, lock, cells.threads_of(1), "teacher")
         if failed:
-            raise UserError("the teacher failed, and there is nothing to learn from: "
-                            f"{failed['teacher']}")
+            raise UserError(f"the teacher failed, and all wait for it: {failed['teacher']}")
     failed = cells.run([scored, *students], study, lock, threads, "students")
     outcomes = {cell: found for cell in students if (found := cells.outcome(cell, study))}
     cells.check_texts(outcomes, study)
-    tell(study, outcomes, cells.outcome(scored, study), presets.command_of(study), len(students),
-         failed)
+    if outcomes:
+        tell(study, outcomes, cells.outcome(scored, study), len(students), failed)
     return failed
 
 
-def tell(study, outcomes, teacher, command, planned, failed=()):
-    """Writes the report and students.zip. command, planned, failed: as in report.write_report."""
-    if not outcomes:
-        return cli.say("no cell is finished: there is nothing to report")
-    found = findings(study, outcomes, teacher)
-    report.write_report(study, found, command, planned, failed)
+def tell(study, outcomes, teacher, planned, failed=()):
+    """Writes the report and students.zip. planned, failed: as in report.write_report."""
+    command = shlex.join(["python", "compare.py", *sys.argv[1:]])
+    report.write_report(study, findings(study, outcomes, teacher), command, planned, failed)
     handin.hand_in(study, outcomes, teacher)
 
 
 def collect_into(asked):
     """Writes one report of all comparisons in --collect into --out."""
-    with collect.gathered(asked) as (study, outcomes, teacher, command):
-        tell(study, outcomes, teacher, command, len(outcomes))
+    with collect.gathered(asked) as (study, outcomes, teacher):
+        tell(study, outcomes, teacher, len(outcomes))
 
 
 def main():
@@ -307,23 +260,17 @@ def main():
     students = grid(study)
     plan.check_pairs(study, students)
     if study.list:
-        for cell in filter(None, [cells.teacher(study), *students]):
-            cli.say(plan.line_of(cell))
-        return
+        return cli.say(plan.lines_of_shell([cells.teacher(study), *students]))
     note_stories(study.data)
     cli.say(plan.describe(study, students))
     if study.dry_run:
         return
-    disk.check_writable(study.out)
-    cells.tasks_of(study.glue_data, study.tasks)  # a missing one is said before anything runs
     plan.check_inputs(study, students)
     disk.make_folder(study.out)
     with disk.locked(study.out / "lock", "compares in the same folder") as lock:
         failed = run(study, lock)
     if failed:
-        line = f"cells that failed: {len(failed)}; the same command tries them again"
-        cli.say(line, lambda words: print(words, file=sys.stderr))
-        sys.exit(1)
+        sys.exit(f"cells that failed: {len(failed)}; the same command tries them again")
 
 
 if __name__ == "__main__":

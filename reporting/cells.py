@@ -1,11 +1,8 @@
-"""The cells of a comparison. A cell is one student: a line of shell that trains and scores it.
-
-`student`, `teacher` and `scores_of_teacher` make cells, `run` runs those that are not finished, and
-`outcome` reads what a cell left behind. `study` is the comparison's settings, a compare.Settings.
+"""The cells of a comparison. A cell is one student: a line of shell that trains and scores it. Here
+they are made, run, and read. `study` is the comparison's settings, a compare.Settings.
 """
 import contextlib
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -20,7 +17,6 @@ from files.teachers import fetch_model
 from program import cli, progress
 from program.cli import UserError
 from running import machine
-from running.machine import cores
 from running.options import COPIED, words_of
 
 import distill
@@ -33,12 +29,6 @@ from world import tasks as world_tasks
 USERS_THREADS = os.environ.get("OMP_NUM_THREADS")  # as many as the user asks for, if at all
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = "teacher-scores"  # the folder with the teacher's glue.json
-# The name of a student's folder, as `name_of` writes it.
-NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
-NAME = re.compile(rf"(?P<strategy>[a-z0-9-]+)-(?P<flops>{NUMBER})-(?P<unique>all|{NUMBER})"
-                  rf"-seed(?P<seed>\d+)(?:-lr(?P<lr>{NUMBER}))?")
-# What a fine-tuning says of where it ran, and not of what was asked for.
-PLACE = ("model_sha256", "dtype", "device")
 
 
 class Cell(NamedTuple):
@@ -53,36 +43,9 @@ class Cell(NamedTuple):
     commands: tuple                 # argument lists that run one after the other: train.py, glue.py
     teacher: Optional[str] = None   # the model that it learns from, or whose layers it copies
 
-    @property
-    def line(self):
-        """The cell as a line of shell."""
-        return " && ".join("python " + shlex.join(command) for command in self.commands)
-
 
 # --------------------------------------------------------------------------------------------------
-# How a cell is called, and its lines of shell
-
-
-def name_of(strategy, flops, unique, seed, lr):
-    """The name of a student's folder. It says every digit, so that two names are two students."""
-    tokens = "all" if unique is None else spell(unique)
-    return f"{strategy}-{spell(flops)}-{tokens}-seed{seed}" + (f"-lr{lr!r}" if lr else "")
-
-
-def named(folder):
-    """The Cell that a folder's name speaks of, without commands, or None."""
-    match = NAME.fullmatch(folder.name)
-    if match is None:
-        return None
-    unique = None if match["unique"] == "all" else cli.number(match["unique"])
-    lr = float(match["lr"]) if match["lr"] else None
-    return Cell(match["strategy"], cli.number(match["flops"]), unique, int(match["seed"]), lr,
-                folder, ())
-
-
-def teachers_name(study):
-    """The teacher: the name of one that exists, or the folder of the one that is trained first."""
-    return study.teacher or str(study.out / "teacher")
+# The lines of shell
 
 
 def training(study, strategy, flops, size):
@@ -103,24 +66,26 @@ def teacher(study):
         # 4x128 ends at 0.49 with 1e-3 and at 0.81 with 2e-3 (docs/LOG.md).
         # lr = 2e-3 sqrt(128 / h) 2 / max(2, L)
         command += ["--lr", f"{2e-3 * (128 / size.h) ** 0.5 * (2 / max(2, size.L)):.6g}"]
-    command += ["--out", str(folder)]
-    return Cell("teacher", study.teacher_flops, None, 0, None, folder, (tuple(command),))
+    command = (*command, "--out", str(folder))
+    return Cell("teacher", study.teacher_flops, None, 0, None, folder, (command,))
 
 
 def student(study, strategy, flops, unique, seed):
     """The Cell of one student. All but what makes the strategy is equal for all strategies."""
-    base, lr, source = strategy.removesuffix(COPIED), study.rates[strategy], teachers_name(study)
-    folder = study.out / "cells" / name_of(strategy, flops, unique, seed, lr)
+    base, lr = strategy.removesuffix(COPIED), study.rates[strategy]
+    source = study.teacher or str(study.out / "teacher")
+    # The name says every digit, so that two names are two students.
+    name = f"{strategy}-{spell(flops)}-{spell(unique) if unique else 'all'}-seed{seed}"
+    folder = study.out / "cells" / (name + (f"-lr{lr!r}" if lr else ""))
     train = [*training(study, base, flops, study.model), "--seed", str(seed)]
-    if unique is not None:
-        train += ["--unique-tokens", str(unique)]
-    if lr:
-        train += ["--lr", repr(lr)]
+    train += ["--unique-tokens", str(unique)] if unique else []
+    train += ["--lr", repr(lr)] if lr else []
     if strategy == "scratch":  # the same tokenizer for all
         train += ["--tokenizer", source]
         source = None
     else:
-        if study.head_teacher and reads_predictions(study, strategy):
+        lesson = distill.lesson(base, study.model, study.teacher_model)
+        if study.head_teacher and lesson.teacher and lesson.teacher.logits:
             source = study.head_teacher
         train += ["--teacher", source]
     if base != "scratch":
@@ -131,25 +96,17 @@ def student(study, strategy, flops, unique, seed):
     return Cell(strategy, flops, unique, seed, lr, folder, commands, source)
 
 
-def reads_predictions(study, strategy):
-    """Whether a strategy reads the predictions of the teacher's head."""
-    lesson = distill.lesson(strategy.removesuffix(COPIED), study.model, study.teacher_model)
-    return lesson.teacher is not None and lesson.teacher.logits
-
-
-def scoring(study, model, *more):
+def scoring(study, model):
     """The argument list that scores a model."""
     data = [] if study.glue_data == "stories" else ["--data", study.glue_data]
     return ("glue.py", str(model), "--tasks", study.tasks, "--seeds", str(study.glue_seeds),
-            "--grid", study.glue_grid, *data, *words_of(study.glue_options, "--glue-options"),
-            *more)
+            "--grid", study.glue_grid, *data, *words_of(study.glue_options, "--glue-options"))
 
 
 def scores_of_teacher(study, folder):
     """The Cell that scores the teacher, as the students are scored. folder: of the comparison."""
-    folder = folder / SCORES
-    command = scoring(study, teachers_name(study), "--out", str(folder))
-    return Cell(SCORES, 0, None, 0, None, folder, (command,))
+    command = *scoring(study, study.teacher or study.out / "teacher"), "--out", str(folder / SCORES)
+    return Cell(SCORES, 0, None, 0, None, folder / SCORES, (command,))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -171,19 +128,14 @@ def sha256_of(name):
 
 def outcome(cell, study):
     """What a finished cell left: {"record": run.json, "results": {task: summary}}. None while the
-    cell is not finished.
-
-    Raises UserError where the folder is not what the cell made: it was edited, or its student had
-    another teacher."""
+    cell is not finished. Raises UserError where the folder is not what the cell made."""
     if cell.strategy == SCORES:
-        model = fetch_model(cell.commands[-1][1])
+        model = fetch_model(cell.commands[0][1])
         record = disk.optional_json(model / "run.json")
     else:
-        model, path = cell.folder, cell.folder / "run.json"
-        if not path.exists():
-            return None
-        record = disk.read_json(path)
-        check_record(cell, study, record)
+        model, record = cell.folder, disk.optional_json(cell.folder / "run.json")
+        if record:
+            check_record(cell, study, record)
         if not record.get("finished"):
             return None
         if cell.strategy == "teacher":
@@ -207,27 +159,22 @@ def check_record(cell, study, record):
     wrong = [key for key, value in expected.items() if settings.get(key) != value]
     if wrong:
         raise UserError(f"{cell.folder} is not what its name says ({', '.join(wrong)}): it was "
-                        "edited or renamed; remove it, and it is made again")
+                        "edited; remove it, and it is made again")
 
 
 def results_of(cell, study, sha256=None):
-    """{task: summary} from a cell's glue.json; None while a fine-tuning is missing. sha256: of the
-    model that is to be scored, on this machine (None: any model, on any machine). Raises UserError
-    where another one was."""
+    """{task: summary} from a cell's glue.json, on whatever machine; None while a fine-tuning is
+    missing. sha256: of the model (None: any). Raises UserError where another one was scored."""
     kept = gluefiles.read_glue_json(cell.folder / "glue.json")
-    asked = glue.read_settings(cell.commands[-1][1:])
-    tasks = tasks_of(study.glue_data, study.tasks)
+    if sha256 and any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
+        raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited; "
+                        "remove its glue.json, and it is scored again")
+    asked, tasks = glue.read_settings(cell.commands[-1][1:]), tasks_of(study.glue_data, study.tasks)
     h = (study.teacher_model if cell.strategy == SCORES else study.model).h
-    if sha256 is None:
-        wanted = [(task, {key: value for key, value in one.items() if key not in PLACE})
-                  for task, one in glue.cells_of(asked, tasks, h, "", "", "")]
-    else:
-        if any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
-            raise UserError(f"{cell.folder}: the model is not the one that was scored: it was "
-                            "edited; remove its glue.json, and it is scored again")
-        device, dtype = machine.select(asked.device, asked.dtype)
-        wanted = glue.cells_of(asked, tasks, h, sha256, dtype, device.type)
-    fine_tunings = [(task, gluefiles.finished_cell(kept, one)) for task, one in wanted]
+    fine_tunings = []
+    for task, wanted in glue.cells_of(asked, tasks, h, "", "", ""):
+        wanted = {key: value for key, value in wanted.items() if value != ""}
+        fine_tunings.append((task, gluefiles.finished_cell(kept, wanted)))
     return scores.results_of(tasks, fine_tunings)
 
 
@@ -238,9 +185,8 @@ def check_texts(outcomes, study):
     for cell, found in outcomes.items():
         kind = (cell.unique_tokens, cell.seed) if study.data == "stories" else None
         sha256 = found["record"]["settings"]["text_sha256"]
-        other, text = first.setdefault(kind, (cell, sha256))
-        if sha256 != text:
-            raise UserError(f"{cell.folder} and {other.folder} were trained on different texts: "
+        if sha256 != first.setdefault(kind, sha256):
+            raise UserError(f"{cell.folder} was trained on another text than students before it: "
                             "the text was edited in between; choose another --out")
 
 
@@ -253,21 +199,19 @@ def claim_folder(study):
     text: as many as the first ones, whatever --jobs says now. Another number would change the order
     in which sums are added up, and with it the last bits of the weights.
 
-    Raises UserError where the folder holds another comparison of which anything was begun, or other
-    files and no comparison."""
-    path, leftover = study.out / "compare.json", disk.leftovers(r"compare\.json")
-    names = {entry.name for entry in study.out.iterdir() if not leftover.fullmatch(entry.name)}
+    Raises UserError where the folder holds something else."""
+    path, threads = study.out / "compare.json", None
+    names = {entry.name for entry in study.out.iterdir() if not entry.name.startswith(".")}
     made = names & {"teacher", "cells", SCORES}
     if not path.exists() and names - {"lock", "logs", *made}:
         raise UserError(f"{study.out} holds other files, and no comparison: choose another --out")
-    threads = None
     if path.exists() and made:
         threads, old = disk.read_json(path).get("threads"), read_texts(path, type(study))
-        different = [f"{name} was {old[name]} and is now {getattr(study, name)}"
-                     for name in FIXED if old[name] != getattr(study, name)]
-        if different:
-            raise UserError(f"{study.out} holds another comparison ({'; '.join(different)}): "
-                            "choose another --out")
+        changed = [f"{name} was {old[name]} and is now {getattr(study, name)}"
+                   for name in FIXED if old[name] != getattr(study, name)]
+        if changed:
+            raise UserError(f"{study.out} holds another comparison ({'; '.join(changed)}): choose "
+                            "another --out")
     if threads and USERS_THREADS not in (None, threads):
         cli.say(f"OMP_NUM_THREADS is {USERS_THREADS}, and the students so far had {threads}: those "
                 "to come are not what they would have been, bit for bit")
@@ -278,31 +222,30 @@ def claim_folder(study):
 
 
 def threads_of(jobs):
-    """How many threads a cell has, of so many that run at once, as a text: what OMP_NUM_THREADS
-    says, or its share of the processors."""
-    return USERS_THREADS or str(max(1, cores() // jobs))
+    """How many threads a cell has, of so many that run at once, as a text."""
+    return USERS_THREADS or str(max(1, machine.cores() // jobs))
 
 
 def run(cells, study, lock, threads, what):
     """Runs the cells that are not finished, study.jobs at a time. Returns {cell's name: its last
     line} for those that failed. what: the name of the progress bar."""
     queue, running, failed = [cell for cell in cells if outcome(cell, study) is None], {}, {}
-    logs = study.out / "logs"
-    disk.make_folder(logs)
+    disk.make_folder(study.out / "logs")
     bar = progress.bar(len(queue), "cell", what, disable=not queue)
     with cli.Signals() as signals, stopping(running), bar:
         while (queue or running) and not signals.stopped:
             while queue and len(running) < study.jobs:
-                name = queue[0].folder.name
-                running[start(queue.pop(0), logs / f"{name}.txt", lock, threads)] = name
+                cell = queue.pop(0)
+                log = study.out / "logs" / f"{cell.folder.name}.txt"
+                running[start(cell, log, lock, threads)] = log
             time.sleep(0.2)
-            ended = [process for process in running if process.poll() is not None]
-            for process in ended:
-                name = running.pop(process)
+            for process in [process for process in running if process.poll() is not None]:
+                log = running.pop(process)
                 if process.returncode:
-                    failed[name] = last_line(logs / f"{name}.txt")
-                    cli.say(f"failed: {name}: {failed[name]}", bar.write)
-            bar.update(len(ended))
+                    printed = log.read_text(errors="replace").split("\n")
+                    failed[log.stem] = next(filter(str.strip, reversed(printed)), "no word")
+                    cli.say(f"failed: {log.stem}: {failed[log.stem]}", bar.write)
+                bar.update(1)
         if signals.stopped:
             cli.say("stopped: the same command continues", bar.write)
             raise signals.stopped
@@ -311,7 +254,7 @@ def run(cells, study, lock, threads, what):
 
 @contextlib.contextmanager
 def stopping(running):
-    """Whatever ends the work here also ends the running cells, {process: name}. Each saves its
+    """Whatever ends the work here also ends the running cells, {process: log}. Each saves its
     state, and the next comparison continues it."""
     try:
         yield
@@ -324,10 +267,8 @@ def stopping(running):
 
 
 def start(cell, log, lock, threads):
-    """The process that runs a cell's commands, and prints into the file `log`.
-
-    It holds the comparison's lock, too. So if the comparison is killed, the next one waits until
-    its cells have ended."""
+    """The process that runs a cell's commands, and prints into the file `log`. It holds the
+    comparison's lock: if the comparison is killed, the next one waits until its cells ended."""
     line = " && ".join(shlex.join([sys.executable, str(ROOT / program), *words])
                        for program, *words in cell.commands)
     line = f"trap 'exit 143' TERM; {line}"  # else the shell would end before what it runs
@@ -336,9 +277,3 @@ def start(cell, log, lock, threads):
         return subprocess.Popen(line, shell=True, stdout=output, stderr=subprocess.STDOUT,
                                 env=cli.environment_of_one(OMP_NUM_THREADS=threads),
                                 start_new_session=True, pass_fds=[lock.fileno()])
-
-
-def last_line(log):
-    """The last line that a failed cell printed."""
-    lines = log.read_text(errors="replace").replace("\r", "\n").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), "it printed nothing")

@@ -4,22 +4,21 @@
     python compare.py --first-seed 10 --out runs/class/ben
     python compare.py --collect runs/class/* --out runs/class-report
 
-Of each student run.json and glue.json are read, and no weights. So what is handed in may be the
-students.zip that lies in the folder (handin.py). Scores may come from different machines. What must
-be equal is what the comparison is about: all of presets.FIXED but the teachers' names.
+Of each student run.json and glue.json are read: the students.zip that lies in a folder is enough.
+Scores may come from different machines. All of presets.FIXED but the teachers' names must be equal.
 """
 import contextlib
-import shlex
 from dataclasses import replace
 from pathlib import Path
 
 from files import disk
 from program import cli
 from program.cli import UserError
+from running.options import COPIED
 
 from measure import scores
 from reporting import cells, handin
-from reporting.presets import FIXED, STUDENTS, read_texts
+from reporting.presets import FIXED, STUDENTS, rates_of, read_texts
 
 EQUAL = [name for name in FIXED if name not in ("teacher", "head_teacher")]
 
@@ -27,37 +26,28 @@ EQUAL = [name for name in FIXED if name not in ("teacher", "head_teacher")]
 @contextlib.contextmanager
 def gathered(asked):
     """(the settings of all comparisons in --collect as one, their students' outcomes, the teacher's
-    outcome, the line that gathers them), for as long as what was unpacked is there. A line is
-    printed for each student that is left out. Raises UserError where they do not belong together.
-
-    asked: a compare.Settings, of which only --collect and --out count."""
-    if (asked.out / "compare.json").exists():
-        raise UserError(f"--out {asked.out} is a comparison of its own, with a report of its own: "
-                        "choose another folder")
-    if (asked.out / handin.NAME).resolve() in [Path(path).resolve() for path in asked.collect]:
-        raise UserError(f"--out {asked.out} would write over {asked.out / handin.NAME}, which is "
-                        "collected: choose another folder")
+    outcome), for as long as what was unpacked is there. A line names each student that is left out.
+    Raises UserError where they do not belong together."""
+    collected = [Path(path).resolve() for path in asked.collect]
+    if (asked.out / "compare.json").exists() or (asked.out / handin.NAME).resolve() in collected:
+        raise UserError(f"--out {asked.out} holds a report, which would be written over: choose "
+                        "another folder")
     with handin.opened(asked.collect) as folders:
         study, outcomes = common_settings(asked, folders), {}
-        for folder in folders:
-            for cell, found in students_of(study, folder):
-                if isinstance(found, str):
-                    line = f"left out: {cell.folder}: {found}"
-                    cli.say(handin.renamed(line, asked.collect, folders))
-                else:
-                    add_student(outcomes, cell, found)
+        for path in (path for folder in folders for path in sorted(folder.glob("cells/*/"))):
+            why = add_student(outcomes, study, path)
+            if why:
+                cli.say(handin.renamed(f"left out: {path}: {why}", asked.collect, folders))
         study = filled(study, outcomes)
         disk.make_folder(asked.out)
         cli.say(f"{cli.counted(len(outcomes), 'student')} of "
                 f"{cli.counted(len(folders), 'comparison')}, "
                 f"{cli.counted(len(study.seed_numbers), 'seed')}")
-        command = ["python", "compare.py", "--collect", *asked.collect, "--out", str(asked.out)]
-        yield study, outcomes, scored_teacher(study, folders), shlex.join(command)
+        yield study, outcomes, scored_teacher(study, folders)
 
 
 def common_settings(asked, folders):
-    """The settings that the comparisons in these folders share. Raises UserError where two of them
-    are about something else."""
+    """The settings that the comparisons in these folders share: they are about one thing."""
     settings = []
     for folder in folders:
         path = folder / "compare.json"
@@ -68,70 +58,59 @@ def common_settings(asked, folders):
             if settings[-1][name] != settings[0][name]:
                 raise UserError(f"{folder} holds another comparison than {folders[0]}: {name} is "
                                 f"{settings[-1][name]} here and {settings[0][name]} there")
-    teachers = {own["teacher"] for own in settings}
-    if teachers != {None}:  # a comparison that trained its own has None
-        teachers = {", ".join(sorted(name or "one of each comparison's own" for name in teachers))}
-    return replace(asked, **{**settings[0], "teacher": teachers.pop()})
+    names = {own["teacher"] for own in settings}
+    if names != {None}:  # a comparison that trained its own has None
+        names = {", ".join(sorted(name or "one of each comparison's own" for name in names))}
+    study = replace(asked, **{**settings[0], "teacher": names.pop()})
+    return replace(study, rates=rates_of(study, STUDENTS))
 
 
-def students_of(study, folder):
-    """Yields (Cell, its outcome) for each student in a comparison's folder, or (Cell, why it is
-    left out). Raises UserError where a student is not what its name says."""
-    for path in sorted(path for path in (folder / "cells").glob("*") if path.is_dir()):
-        cell = cells.named(path)
-        if cell is None:
-            yield cells.Cell("", 0, None, 0, None, path, ()), "its name is not one of a student"
-            continue
-        record = disk.optional_json(path / "run.json")
-        if not record.get("finished"):
-            yield cell, "it is not finished"
-            continue
-        cells.check_record(cell, study, record)
-        results = cells.results_of(
-            cell._replace(commands=(cells.scoring(study, path),)), study)
-        yield cell, results and {"record": record, "results": results} or (
-            "it is not scored on all tasks")
-
-
-def add_student(outcomes, cell, found):
-    """Adds a student's outcome. Raises UserError where it is there already."""
+def add_student(outcomes, study, folder):
+    """Adds the outcome of the student in a folder, or returns why it is left out. run.json says
+    which student it is. Raises UserError where it is there already, or is of no such comparison."""
+    record = disk.optional_json(folder / "run.json")
+    if not record.get("finished"):
+        return "it is not finished"
+    settings = record["settings"]
+    strategy = settings["strategy"] + COPIED * (settings.get("init") == "teacher")
+    if strategy not in STUDENTS:
+        return f"there is no strategy {strategy} here"
+    cell = cells.student(study, strategy, settings["flops_budget"], settings["unique_tokens"],
+                         settings["seed"])._replace(folder=folder, teacher=None)
+    cells.check_record(cell, study, record)
+    results = cells.results_of(cell, study)
+    if results is None:
+        return "it is not scored on all tasks"
     for other in outcomes:
         if other[:4] == cell[:4]:  # its strategy, budget, data and seed
-            raise UserError(f"{cell.folder} and {other.folder} are the same student: give each "
+            raise UserError(f"{folder} and {other.folder} are the same student: give each "
                             "comparison a --first-seed of its own")
-    outcomes[cell] = found
+    outcomes[cell] = {"record": record, "results": results}
 
 
 def filled(study, outcomes):
-    """The settings with the grid that the students fill. Raises UserError where there is nothing
-    to compare."""
-    if not outcomes:
-        raise UserError("--collect: no student of these comparisons is finished and scored")
-    if not any(cell.strategy == "scratch" for cell in outcomes):
-        raise UserError("--collect: no student from scratch is among them, and there is nothing to "
-                        "compare with")
-    rates = {cell.strategy: cell.lr for cell in outcomes}
-    amounts = {cell.unique_tokens for cell in outcomes}
+    """The settings with the grid that the students fill."""
+    strategies = {cell.strategy for cell in outcomes}
+    if "scratch" not in strategies:
+        raise UserError("--collect: no student from scratch is there that is finished and scored")
+    # Unlimited data, which is None, stands first.
+    amounts = sorted({cell.unique_tokens for cell in outcomes}, key=lambda unique: unique or 0)
     return replace(
-        study, strategies=tuple(name for name in STUDENTS if name in rates), rates=rates,
-        budgets=tuple(sorted({cell.flops for cell in outcomes})),
-        # Unlimited data, which is None, stands first.
-        unique_tokens=tuple(sorted(amounts, key=lambda unique: unique or 0)),
+        study, strategies=tuple(name for name in STUDENTS if name in strategies),
+        budgets=tuple(sorted({cell.flops for cell in outcomes})), unique_tokens=tuple(amounts),
         seed_numbers=tuple(sorted({cell.seed for cell in outcomes})))
 
 
 def scored_teacher(study, folders):
-    """The teacher's outcome, as cells.outcome gives it, and the folder of its scores. None where no
-    comparison scored its teacher, or several scored different ones: a figure has one line for
-    it."""
+    """The teacher's outcome, and the folder of its scores. None where no comparison scored its
+    teacher, or several scored different ones: a figure has one line for it."""
     found = {}
     for folder in folders:
         cell = cells.scores_of_teacher(study, folder)
         results = cells.results_of(cell, study)
         if results:
-            records = [path for path in (cell.folder / "run.json", folder / "teacher" / "run.json")
-                       if path.exists()]
-            record = disk.read_json(records[0]) if records else {}
+            record = (disk.optional_json(cell.folder / "run.json")
+                      or disk.optional_json(folder / "teacher" / "run.json"))
             found[scores.score_of(results)] = {"record": record, "results": results,
                                                "folder": cell.folder}
     return found.popitem()[1] if len(found) == 1 else None

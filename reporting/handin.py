@@ -1,9 +1,7 @@
-"""students.zip: a comparison without its weights, small enough to hand in, to commit or to publish.
+"""students.zip: a comparison without its weights, small enough to hand in. It has compare.json, and
+of each student run.json and glue.json. Equal students make an equal file.
 
     python compare.py --collect students.zip --out runs/again      writes the report from it again
-
-It holds compare.json, and of each student run.json and glue.json. Equal students make an equal
-file.
 """
 import contextlib
 import tempfile
@@ -11,7 +9,8 @@ import zipfile
 from pathlib import Path
 
 from files import disk
-from program.cli import UserError, one_line
+from program import cli
+from program.cli import UserError
 
 from reporting.cells import SCORES
 from reporting.presets import texts
@@ -29,8 +28,7 @@ def hand_in(study, outcomes, teacher):
     if teacher:
         records[SCORES] = teacher["record"], teacher.get("folder", study.out / SCORES)
     for name, (record, folder) in records.items():
-        # Without the folder in which the teacher lay: it names its owner's home, and compare.json
-        # says what the teacher was called.
+        # Without the folder in which the teacher lay: it names its owner's home.
         record = {key: value for key, value in record.items() if key != "teacher"}
         contents[f"{name}/run.json"] = disk.json_text(record)
         contents[f"{name}/glue.json"] = disk.read_text(folder / "glue.json")
@@ -45,8 +43,7 @@ def hand_in(study, outcomes, teacher):
 @contextlib.contextmanager
 def opened(paths):
     """The folders of some comparisons. Each path is a folder, or a students.zip, whose files are
-    unpacked for as long as the context lasts. Raises UserError where a zip is damaged. An error
-    inside of the context names the zip, and not the folder in which its files lie meanwhile."""
+    unpacked for as long as the context lasts. An error inside of it names the zip."""
     with contextlib.ExitStack() as stack:
         folders = [unpacked(path, stack) if Path(path).is_file() else Path(path)
                    for path in paths]
@@ -59,8 +56,7 @@ def opened(paths):
 def renamed(words, paths, folders):
     """Words in which a zip is named, and not the folder in which its files lie meanwhile."""
     for path, folder in zip(paths, folders):
-        if Path(path).is_file():
-            words = words.replace(str(folder), str(path))
+        words = words.replace(str(folder), str(Path(path)))
     return words
 
 
@@ -71,16 +67,11 @@ def unpacked(path, stack):
         with zipfile.ZipFile(path) as archive:
             archive.extractall(folder)  # it leaves out what would lie outside of the folder
     except Exception as failure:  # every compression has classes of its own; it may be encrypted
-        raise UserError(f"--collect {path} cannot be unpacked ({type(failure).__name__}: "
-                        f"{one_line(failure)}): give the {NAME} that a comparison wrote, or its "
-                        "folder") from None
+        raise UserError(f"--collect {path} cannot be unpacked ({cli.one_line(failure)}): give the "
+                        f"{NAME} that a comparison wrote, or its folder") from None
     # Whoever zips a folder by hand has its name in the zip, too.
     places = sorted(found.parent for found in folder.rglob("compare.json"))
-    if not places:
-        raise UserError(f"--collect {path} holds no comparison (no compare.json): give the {NAME} "
-                        "that a comparison wrote, or its folder")
-    if len(places) > 1:
-        names = ", ".join(str(place.relative_to(folder)) for place in places)
-        raise UserError(f"--collect {path} holds {len(places)} comparisons ({names}): unpack it, "
-                        "and give each folder")
+    if len(places) != 1:
+        raise UserError(f"--collect {path} holds {cli.counted(len(places), 'comparison')}, and not "
+                        f"one: give the {NAME} that a comparison wrote, or its folder")
     return places[0]

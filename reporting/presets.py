@@ -1,15 +1,11 @@
 """What the settings of a comparison mean: presets, lists, and what follows from what was asked.
-
-compare.py has the Settings at its top. `completed` puts something in the place of each None, and
-raises UserError where the students would differ in more than their strategy. FIXED names the
-settings that make a comparison this one and no other: compare.json holds them as texts.
+FIXED are the settings that make a comparison this one and no other: compare.json has their texts.
 """
 import shlex
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from files import disk
-from files.checkpoints import read_config
 from program import cli
 from program.cli import UserError
 from running.machine import cores
@@ -17,11 +13,8 @@ from running.options import COPIED, with_defaults, words_of
 
 import torch
 
-import budget
 import distill
 import glue
-from model import BertConfig
-from reporting.words import spell
 
 FIXED = ("model", "teacher", "head_teacher", "teacher_model", "teacher_flops", "data", "lr",
          "train_options", "distil_options", "glue_data", "tasks", "glue_grid", "glue_seeds",
@@ -35,9 +28,8 @@ PRESETS = {
         --model 2x128 --teacher-model 4x128 --teacher-flops 1e13
         --tasks acceptability,paraphrase --glue-seeds 1""",
     # The rates are those of the best development score at 3e12 FLOPs (docs/LOG.md).
-    "stories": """--strategies scratch,kd,tinybert,minilm --budgets 1e12,3e12,1e13
-        --unique-tokens inf,1e4 --seeds 12
-        --model 2x128 --teacher-model 4x128 --teacher-flops 1e14
+    "stories": """--strategies scratch,kd,tinybert,minilm --budgets 1e12,3e12,1e13 --seeds 12
+        --unique-tokens inf,1e4 --model 2x128 --teacher-model 4x128 --teacher-flops 1e14
         --tasks acceptability,paraphrase,entailment --glue-seeds 2
         --lr scratch=2e-3,kd=2e-3,tinybert=4e-3,minilm=4e-3""",
     # On folders of real text and of GLUE's files. The second teacher is the first one with a head
@@ -48,26 +40,18 @@ PRESETS = {
         --head-teacher runs/books-teacher --data books --glue-data glue_data
         --tasks cola,mrpc,stsb,rte --glue-seeds 2 --glue-grid quick
         --train-options '--seq-len 64 --batch-size 32'""",
-    "paper": """--strategies scratch,kd,tinybert,minilm --budgets 1.5e18,9e18
-        --unique-tokens inf,2.6e9 --seeds 1 --model 6x768
-        --teacher bert-base-uncased --teacher-model 12x768
-        --data wikimedia/wikipedia:20231101.en --glue-data nyu-mll/glue
-        --tasks mnli,qqp,qnli,sst2,mrpc,rte,cola --glue-seeds 3 --glue-grid paper
-        --train-options --paper""",
+    "paper": """--strategies scratch,kd,tinybert,minilm --budgets 1.5e18,9e18 --seeds 1
+        --unique-tokens inf,2.6e9 --model 6x768 --teacher bert-base-uncased --teacher-model 12x768
+        --data wikimedia/wikipedia:20231101.en --glue-data nyu-mll/glue --glue-grid paper
+        --tasks mnli,qqp,qnli,sst2,mrpc,rte,cola --glue-seeds 3 --train-options --paper""",
 }
 
-# Options of train.py that make one student, and are options of compare.py, or follow from them.
+# Options of train.py that are a student's own, those that only distilled ones may have, and options
+# of glue.py that all may have.
 OF_A_STUDENT = ("--strategy", "--flops", "--model", "--data", "--seed", "--unique-tokens",
                 "--teacher", "--init", "--lr", "--out", "--dry-run")
-# Options of train.py that make one strategy, and may differ from that of scratch.
-ONLY_DISTILLED = ("--mlm-finish", "--init", "--temperature", "--relation-heads",
-                  "--teacher-layer")
-# Options of glue.py that compare.py has no option of its own for.
-MORE_OF_GLUE = ("--pool", "--seq-len", "--dtype", "--device")
-
-
-# --------------------------------------------------------------------------------------------------
-# How an option's text is read
+ONLY_DISTILLED = "--mlm-finish", "--temperature", "--relation-heads", "--teacher-layer"
+MORE_OF_GLUE = "--pool", "--seq-len", "--dtype", "--device"
 
 
 def strategies(text):
@@ -89,13 +73,8 @@ def budgets(text):
 
 def amounts(text):
     """"inf,1e4" -> (None, 10000), each once. None stands for unlimited data."""
-    words = text.split(",")
-    return tuple(dict.fromkeys(None if word == "inf" else cli.number(word) for word in words))
-
-
-def teachers_price(text):
-    """The FLOPs that a teacher has cost: 0 is nothing, or not known."""
-    return 0 if text == "0" else cli.number(text)
+    read = [None if word == "inf" else cli.number(word) for word in text.split(",")]
+    return tuple(dict.fromkeys(read))
 
 
 def rates(text):
@@ -110,18 +89,12 @@ def rates(text):
     return ",".join(read)
 
 
-def rates_of(study):
+def rates_of(study, strategies):
     """{strategy: its learning rate, or None for train.py's own} by --lr. A preset may have rates
     for strategies that are not asked for."""
-    text = study.lr or ""
-    if text and "=" not in text:
-        return dict.fromkeys(study.strategies, float(text))
-    given = dict(word.split("=") for word in text.split(",") if word)
-    return {name: float(given[name]) if name in given else None for name in study.strategies}
-
-
-# --------------------------------------------------------------------------------------------------
-# What follows
+    given = dict(word.rpartition("=")[::2] for word in (study.lr or "").split(",") if word)
+    texts = {name: given.get(name) or given.get("") for name in strategies}
+    return {name: float(text) if text else None for name, text in texts.items()}
 
 
 def words_of_preset(name):
@@ -130,69 +103,52 @@ def words_of_preset(name):
 
 
 def completed(asked, preset):
-    """The compare.Settings that were asked for, with all that follows: from the teacher's folder,
-    then from the preset (compare.Settings, too), then from the rest."""
-    defaults = {field.name: getattr(preset, field.name) for field in fields(preset)}
+    """The compare.Settings that were asked for, with all that follows: from the teacher, from the
+    preset (which are compare.Settings, too), and from the rest."""
+    defaults = dict(vars(preset))
     if asked.teacher:  # another one than the preset's, of which its second teacher was made
         defaults["head_teacher"] = None
     study = with_defaults(with_defaults(asked, told_by_teacher(asked.teacher)), defaults)
-    is_embedded, one_job = study.glue_data == "stories", torch.cuda.is_available()
     study = with_defaults(study, {
-        "glue_grid": "stories-short" if is_embedded else "quick", "jobs": 1 if one_job else cores(),
+        "glue_grid": "stories-short" if study.glue_data == "stories" else "quick",
+        "jobs": 1 if torch.cuda.is_available() else cores(),
         "out": Path("runs/collected" if study.collect else f"runs/compare-{study.preset}")})
     check(study)
-    seeds = range(study.first_seed, study.first_seed + study.seeds)
-    return replace(study, seed_numbers=tuple(seeds), rates=rates_of(study))
+    seeds = tuple(range(study.first_seed, study.first_seed + study.seeds))
+    return replace(study, seed_numbers=seeds, rates=rates_of(study, study.strategies))
 
 
 def told_by_teacher(name):
-    """What the folder of a teacher that exists says of it: its size, and its training's FLOPs. Of a
-    teacher that is no run nothing is charged."""
+    """What the training of a teacher that exists has cost. Of one that is no run nothing is
+    charged."""
     if name is None:
         return {}
-    folder = Path(name)
-    record = disk.optional_json(folder / "run.json")
+    record = disk.optional_json(Path(name) / "run.json")
     before = record.get("flops_before") or 0  # of the run that it began with (--start-from)
-    known = {"teacher_flops": record.get("flops_spent", 0) + before}
-    if (folder / "config.json").exists():
-        known["teacher_model"] = read_config(folder, BertConfig).size
-    return known
+    return {"teacher_flops": record.get("flops_spent", 0) + before}
 
 
 def check(study):
-    """Raises UserError where the teacher cannot be meant, or where --train-options,
-    --distil-options or --glue-options hold what is not theirs."""
+    """Raises UserError where the teacher cannot be meant, or where options of another program are
+    not those that the students may have."""
     if study.head_teacher and not study.teacher:
         raise UserError("--head-teacher is for a --teacher that has no head: give that one, too")
-    if study.teacher is None:
-        cheapest_step = budget.step_flops(study.teacher_model, 200, 32, 1)
-        if study.teacher_flops < 1000 * cheapest_step:
-            raise UserError(f"--teacher-flops {cli.flops(study.teacher_flops)} is no training for "
-                            f"a teacher of {study.teacher_model}: raise it, or name one with "
-                            "--teacher")
-    words_of(study.data, "--data")
     for word in options_in(study.train_options, "--train-options"):
         if word in OF_A_STUDENT:
             raise UserError(f"--train-options {word}: each student has its own, by an option of "
-                            "compare.py (--help), as --lr scratch=2e-3,kd=2e-3; layers are copied "
-                            "by --strategies scratch-copied")
-    for word in options_in(study.distil_options, "--distil-options"):
-        if word not in ONLY_DISTILLED:
-            raise UserError(f"--distil-options {word}: that would make more than the strategy "
-                            f"differ; they are {', '.join(ONLY_DISTILLED)}, and options for all "
-                            "students are --train-options")
-    for word in options_in(study.glue_options, "--glue-options"):
-        if word not in MORE_OF_GLUE:
-            raise UserError(f"--glue-options {word} is none of {', '.join(MORE_OF_GLUE)}")
+                            "compare.py (--help)")
+    for flag, text, own in (("--distil-options", study.distil_options, ONLY_DISTILLED),
+                            ("--glue-options", study.glue_options, MORE_OF_GLUE)):
+        for word in options_in(text, flag):
+            if word not in own:
+                raise UserError(f"{flag} {word} is none of {', '.join(own)}")
     # This raises what is wrong with their values.
     glue.read_settings(["student", *words_of(study.glue_options, "--glue-options")])
 
 
 def options_in(text, flag):
-    """The options that a text of options has, without their values: ["--dtype"] of "--dtype=fp32".
-    """
-    words = words_of(text, flag)
-    return [word.split("=")[0] for word in words if word.startswith("--")]
+    """The options that a text of options has, without their values: "--dtype" of "--dtype=fp32"."""
+    return [word.split("=")[0] for word in words_of(text, flag) if word.startswith("--")]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -208,23 +164,10 @@ def read_texts(path, kind):
     """{name: value} of the FIXED settings, from a compare.json. kind: compare.Settings, whose
     options say how a text is read. Raises UserError where one is missing, or is none."""
     kept, values = disk.read_json(path), {}
-    for field in fields(kind):
-        if field.name in FIXED:
-            text = kept.get(field.name)
-            if not isinstance(text, str):
-                raise UserError(f"{path} does not say {field.name}: it is no comparison of this "
-                                "version; choose another folder")
-            values[field.name] = None if text == "None" else field.metadata["type"](text)
+    for name in FIXED:
+        text, read = kept.get(name), kind.__dataclass_fields__[name].metadata["type"]
+        if not isinstance(text, str):
+            raise UserError(f"{path} does not say {name}: it is no comparison of this version; "
+                            "choose another folder")
+        values[name] = None if text == "None" else read(text)
     return values
-
-
-def command_of(study):
-    """The comparison's own command, with every option spelled out."""
-    tokens = ["inf" if unique is None else spell(unique) for unique in study.unique_tokens]
-    options = {"strategies": ",".join(study.strategies),
-               "budgets": ",".join(map(spell, study.budgets)), "unique_tokens": ",".join(tokens),
-               "seeds": study.seeds, "first_seed": study.first_seed, **texts(study),
-               "out": study.out}
-    return shlex.join(["python", "compare.py", *(
-        f"--{name.replace('_', '-')}={value}" for name, value in options.items()
-        if value not in ("None", "", 0))])

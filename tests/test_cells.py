@@ -1,27 +1,20 @@
 """reporting/cells.py: a grid in which all but the strategy is equal; what a cell left behind is
 believed only where it is what the cell made."""
+import contextlib
 import json
 import signal
 import time
-from pathlib import Path
 
 from files import disk
 from program.cli import UserError
 
 import pytest
-import torch
 
 import compare
 import glue
 import train
 from reporting import cells
 from reporting.cells import Cell
-
-
-@pytest.fixture
-def study(tmp_path):
-    """The settings of a comparison in tmp_path."""
-    return study_of(tmp_path)
 
 
 def study_of(out, *words):
@@ -47,9 +40,7 @@ def leave_record(cell, **changes):
 def students_of(*words):
     """{strategy: the words of its train.py, without --out} of a grid of one student each."""
     study = compare.read_settings(["--seeds", "1", "--unique-tokens", "inf", *words])
-    students = compare.grid(study)
-    assert {cell.commands[1][2:] for cell in students} == {students[0].commands[1][2:]}
-    return {cell.strategy: list(cell.commands[0][:-2]) for cell in students}
+    return {cell.strategy: list(cell.commands[0][:-2]) for cell in compare.grid(study)}
 
 
 def without(flags, words):
@@ -69,11 +60,10 @@ def test_all_but_the_strategy_is_equal():
     assert len(rest) == 3 and rest[0] == rest[1] == rest[2]
 
 
-@pytest.mark.parametrize("words", ["--budgets 1e12,3e12 --unique-tokens inf,1e4",
-                                   "--budgets 1e12,3e12,3e12 --unique-tokens inf,1e4,10000"])
-def test_the_grid_is_every_combination_once(words):
+def test_the_grid_is_every_combination_once():
     students = compare.grid(compare.read_settings(
-        ["--strategies", "scratch,kd", "--seeds", "3", *words.split()]))
+        ["--strategies", "scratch,kd", "--seeds", "3", "--budgets", "1e12,3e12,3e12",
+         "--unique-tokens", "inf,1e4,10000"]))
     assert len(students) == len({cell[:4] for cell in students}) == 2 * 2 * 2 * 3
     assert len({cell.folder for cell in students}) == 24
 
@@ -96,36 +86,16 @@ def test_strategies_that_read_predictions_have_the_teacher_with_a_head():
         "scratch": None, "kd": "H", "kd-released": "H", "tinybert": "T", "minilm": "T"}
 
 
-def test_the_teacher_is_scored_as_the_students_are(study):
-    [command] = cells.scores_of_teacher(study, study.out).commands
-    assert without(("--out",), command[2:]) == list(cell_of(study, "kd").commands[1][2:])
-    assert command[1] == str(study.out / "teacher")
-
-
-@pytest.mark.parametrize("strategy, flops, unique_tokens, seed, lr", [
-    ("scratch", 10 ** 12, None, 0, None), ("kd-released", 1234567890123, 10_000, 10, 0.0005),
-    ("minilm-v1", 3 * 10 ** 18, 2_600_000_001, 7, 1e-05),
-    ("scratch-copied", 10 ** 12, None, 0, 0.00123456789)])
-def test_the_name_of_a_cell_says_exactly_which_student_it_is(strategy, flops, unique_tokens, seed,
-                                                            lr):
-    student = strategy, flops, unique_tokens, seed, lr
-    assert cells.named(Path(cells.name_of(*student)))[:5] == student
-
-
-@pytest.mark.parametrize("name", ["notes", "kd-1.2.3-all-seed0", "kd-1e12-all-seed0 (copy)", "kd"])
-def test_another_name_is_no_cells(name):
-    assert cells.named(Path(name)) is None
-
-
-def test_every_digit_of_a_rate_arrives_at_train_py(tmp_path):
-    cell = cell_of(study_of(tmp_path, "--lr", "0.00123456789"), "scratch")
-    assert train.read_settings(cell.commands[0][1:]).lr == cell.lr == 0.00123456789
-
-
-def test_the_options_of_glue_arrive_at_glue_py(tmp_path):
-    study = study_of(tmp_path, "--glue-options", "--dtype fp32 --pool cls", "--glue-data", "books")
-    asked = glue.read_settings(cell_of(study, "scratch").commands[1][1:])
+def test_every_digit_of_a_rate_and_the_options_of_glue_arrive(tmp_path):
+    study = study_of(tmp_path, "--lr", "0.00123456789", "--glue-options", "--dtype fp32 --pool cls",
+                     "--glue-data", "books")
+    train_words, glue_words = cell_of(study, "scratch").commands
+    asked = glue.read_settings(glue_words[1:])
+    assert train.read_settings(train_words[1:]).lr == 0.00123456789
     assert (asked.dtype, asked.pool, asked.data) == ("fp32", "cls", "books")
+    # The teacher is scored as the students are.
+    [command] = cells.scores_of_teacher(study, tmp_path).commands
+    assert command[1] == str(tmp_path / "teacher") and command[2:-2] == glue_words[2:]
 
 
 # --------------------------------------------------------------------------------------------------
@@ -140,75 +110,47 @@ def test_the_options_of_glue_arrive_at_glue_py(tmp_path):
     ("tinybert", {"teacher_sha256": "t"}, None),
     ("tinybert", {"teacher_sha256": "h"}, "teacher_sha256"),
     ("kd-copied", {"teacher_sha256": "h", "init": "teacher"}, None),
-    ("kd-copied", {"teacher_sha256": "h", "init": "random"}, "init")])
+    ("kd-copied", {"teacher_sha256": "h", "init": "random"}, "init"),
+    ("minilm", {"teacher_sha256": "t", "lr": 0.00123456789}, None),
+    ("minilm", {"teacher_sha256": "t", "lr": 0.00123457}, "lr")])
 def test_a_cell_that_is_not_what_its_name_says_is_refused(tmp_path, monkeypatch, strategy, changes,
                                                           wrong):
     monkeypatch.setattr(cells, "sha256_of", {"T": "t", "H": "h"}.get)
-    study = study_of(tmp_path, "--teacher", "T", "--head-teacher", "H", "--teacher-model", "4x128")
+    study = study_of(tmp_path, "--teacher", "T", "--head-teacher", "H", "--teacher-model", "4x128",
+                     "--strategies", "scratch,kd,tinybert,kd-copied,minilm", "--lr",
+                     "minilm=0.00123456789")
     cell = cell_of(study, strategy)
     assert cells.outcome(cell, study) is None  # nothing is there: it is to run
     leave_record(cell, **changes)
-    if wrong is None:
+    refused = pytest.raises(UserError, match=rf"is not what its name says \({wrong}\)")
+    with refused if wrong else contextlib.nullcontext():
         assert cells.outcome(cell, study) is None  # not finished, and not refused
-    else:
-        with pytest.raises(UserError, match=rf"is not what its name says \({wrong}\)"):
-            cells.outcome(cell, study)
 
 
-def test_a_finished_cell_with_a_long_rate_is_not_taken_for_an_edited_one(tmp_path):
-    study = study_of(tmp_path, "--lr", "0.00123456789")
-    cell = cell_of(study, "scratch")
-    leave_record(cell, lr=train.read_settings(cell.commands[0][1:]).lr)
-    assert cells.outcome(cell, study) is None
-    leave_record(cell, lr=0.00123457)
-    with pytest.raises(UserError, match=r"is not what its name says \(lr\)"):
-        cells.outcome(cell, study)
-
-
-def test_an_edited_record_does_not_match_its_checksum(study):
-    cell = cell_of(study, "scratch")
-    leave_record(cell)
-    path = cell.folder / "run.json"
-    path.write_text(path.read_text().replace('"seed": 0', '"seed": 5'))
-    with pytest.raises(UserError, match="does not match its checksum"):
-        cells.outcome(cell, study)
-
-
-def test_the_scores_of_a_cell_are_those_in_the_precision_that_was_asked_for(tmp_path, monkeypatch):
-    def selected(device, dtype):
-        return torch.device("cpu"), {"auto": "bf16"}.get(dtype, dtype)
-    monkeypatch.setattr(cells.machine, "select", selected)
-    asked = []
-    monkeypatch.setattr(cells.gluefiles, "finished_cell",
-                        lambda kept, cell: asked.append(cell["dtype"]))
-    for words, dtype in (("", "bf16"), ("--dtype fp32", "fp32")):
-        study = study_of(tmp_path, "--glue-options", words)
-        cells.results_of(cell_of(study, "scratch"), study, "0" * 64)
-        assert set(asked) == {dtype}
-        asked.clear()
-
-
-@pytest.mark.parametrize("data, same_seed, is_refused", [
-    ("a.txt", True, True), ("a.txt", False, True), ("stories", True, True),
-    ("stories", False, False)])  # of stories each seed has its own
-def test_students_of_different_texts_are_not_compared(tmp_path, data, same_seed, is_refused):
+@pytest.mark.parametrize("data, other_seed, is_refused", [
+    ("a.txt", 0, True), ("a.txt", 1, True), ("stories", 0, True),
+    ("stories", 1, False)])  # of stories each seed has its own
+def test_students_of_different_texts_are_not_compared(tmp_path, data, other_seed, is_refused):
     study = study_of(tmp_path, "--data", data)
-    students = [cells.student(study, "scratch", 10 ** 12, None, 0),
-                cells.student(study, "kd", 10 ** 12, None, 0 if same_seed else 1)]
-    outcomes = {cell: {"record": {"settings": {"text_sha256": sha256}}}
-                for cell, sha256 in zip(students, "ab")}
-    if is_refused:
-        with pytest.raises(UserError, match="were trained on different texts"):
-            cells.check_texts(outcomes, study)
-    else:
+    outcomes = {cells.student(study, strategy, 10 ** 12, None, seed):
+                {"record": {"settings": {"text_sha256": sha256}}}
+                for strategy, seed, sha256 in (("kd", 0, "a"), ("tinybert", other_seed, "b"))}
+    refused = pytest.raises(UserError, match="was trained on another text")
+    with refused if is_refused else contextlib.nullcontext():
         cells.check_texts(outcomes, study)
 
 
 # --------------------------------------------------------------------------------------------------
 # The folder of a comparison
 
-def test_a_folder_holds_one_comparison(study, tmp_path):
+def test_a_folder_holds_one_comparison_and_nothing_else(tmp_path):
+    study = study_of(tmp_path)
     other = study_of(tmp_path, "--teacher-flops", "3e13", "--lr", "1e-3")
+    (tmp_path / ".compare.json.123.tmp").write_text("{")  # what a kill leaves
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(UserError, match="holds other files"):
+        cells.claim_folder(study)
+    (tmp_path / "notes.txt").unlink()
     cells.claim_folder(other)
     cells.claim_folder(study)  # nothing was begun: the folder is free
     leave_record(cell_of(study, "scratch"))
@@ -218,38 +160,22 @@ def test_a_folder_holds_one_comparison(study, tmp_path):
         cells.claim_folder(other)
 
 
-def test_a_rate_is_the_same_however_it_is_written(tmp_path):
-    for rates in ("scratch=2e-3,kd=4e-3", "scratch=0.002,kd=0.0040"):
-        study = study_of(tmp_path, "--lr", rates)
-        cells.claim_folder(study)
-        leave_record(cell_of(study, "scratch"))
-
-
-def test_a_folder_with_other_files_is_refused_and_leftovers_of_a_kill_are_not(study):
-    (study.out / ".compare.json.123.tmp").write_text("{")
-    (study.out / "notes.txt").touch()
-    with pytest.raises(UserError, match="holds other files"):
-        cells.claim_folder(study)
-    (study.out / "notes.txt").unlink()
-    cells.claim_folder(study)
-
-
-@pytest.mark.parametrize("users, before, jobs, threads, is_said", [
-    (None, None, 1, "6", False), (None, None, 4, "1", False), ("3", None, 2, "3", False),
-    (None, "2", 1, "2", False),  # continued with another --jobs
-    ("2", "2", 1, "2", False), ("3", "2", 1, "3", True)])
+@pytest.mark.parametrize("users, before, jobs, threads", [
+    (None, None, 1, "6"), (None, None, 4, "1"), ("3", None, 2, "3"),
+    (None, "2", 1, "2"),  # continued with another --jobs
+    ("3", "2", 1, "3")])
 def test_all_students_have_as_many_threads_as_the_first(tmp_path, monkeypatch, capsys, users,
-                                                        before, jobs, threads, is_said):
+                                                        before, jobs, threads):
     study = study_of(tmp_path, "--jobs", str(jobs))
-    monkeypatch.setattr(cells, "cores", lambda: 6)
+    monkeypatch.setattr(cells.machine, "cores", lambda: 6)
     monkeypatch.setattr(cells, "USERS_THREADS", before)
     if before:
         cells.claim_folder(study)
         leave_record(cell_of(study, "scratch"))
     monkeypatch.setattr(cells, "USERS_THREADS", users)
     assert cells.claim_folder(study) == threads
-    words = capsys.readouterr().out
-    assert ("OMP_NUM_THREADS is 3, and the students so far had 2" in words) == is_said
+    is_said = "OMP_NUM_THREADS is 3, and the students so far had 2" in capsys.readouterr().out
+    assert is_said == bool(users and before)
     assert disk.read_json(tmp_path / "compare.json")["threads"] == threads
 
 
@@ -268,43 +194,30 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_told_by_its_last_line(tmp
     assert "failed: fails: error: " in capsys.readouterr().out
 
 
-def start_program(folder, text):
-    """Starts a cell that runs a program. Returns (process, the path of its log)."""
-    program, log = folder / "program.py", folder / "log.txt"
-    program.write_text(text)  # an absolute path replaces the project's folder
-    cell = Cell("scratch", 10 ** 12, None, 0, None, folder / "cell", ((str(program),),))
-    with open(folder / "lock", "w") as lock:
-        return cells.start(cell, log, lock, "3"), log
-
-
-def test_a_cell_is_no_process_of_the_run_that_the_environment_speaks_of(tmp_path, monkeypatch):
-    # What torchrun's documentation lists, and what it sets besides. A cell would wait for the rest.
-    names = ["RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
-             "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT",
-             "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS", "TORCHELASTIC_RUN_ID",
-             "TORCHELASTIC_USE_AGENT_STORE"]
-    for name in [*names, "MY_RANK", "RANKS"]:
-        monkeypatch.setenv(name, "2")
-    process, log = start_program(
-        tmp_path, "import json, os\nprint(json.dumps(dict(os.environ)))")
-    assert process.wait() == 0
-    environment = json.loads(log.read_text())
-    assert not environment.keys() & set(names) and environment.keys() >= {"MY_RANK", "RANKS"}
-    assert environment["OMP_NUM_THREADS"] == "3"
-
-
 @pytest.mark.parametrize("at_start", [signal.default_int_handler,
                                       signal.SIG_IGN])  # a script with `&` starts a program so
-def test_what_ends_the_comparison_ends_its_cells(tmp_path, at_start):
+def test_a_cell_ends_with_the_comparison_and_is_no_process_of_a_torchrun(tmp_path, monkeypatch,
+                                                                         at_start):
+    names = ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"]
+    for name in [*names, "MY_RANK"]:
+        monkeypatch.setenv(name, "2")
+    program, log = tmp_path / "program.py", tmp_path / "log.txt"
+    program.write_text("import json, os, time\nprint(json.dumps(dict(os.environ)), flush=True)\n"
+                       "time.sleep(60)\nprint('ended')")
+    # An absolute path replaces the project's folder.
+    cell = Cell("scratch", 10 ** 12, None, 0, None, tmp_path / "cell", ((str(program),),))
     before = signal.signal(signal.SIGINT, at_start)
     try:
-        process, log = start_program(
-            tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(60)\nprint('ended')")
+        with open(tmp_path / "lock", "w") as lock:
+            process = cells.start(cell, log, lock, "3")
     finally:
         signal.signal(signal.SIGINT, before)
-    with pytest.raises(KeyboardInterrupt), cells.stopping({process: "cell"}):
-        while "begun" not in log.read_text() and process.poll() is None:
+    with pytest.raises(KeyboardInterrupt), cells.stopping({process: log}):
+        while "\n" not in log.read_text() and process.poll() is None:
             time.sleep(0.05)
         raise KeyboardInterrupt
-    text = log.read_text()
-    assert process.returncode and "begun" in text and "ended" not in text
+    first, *others = log.read_text().splitlines()
+    environment = json.loads(first)
+    assert "ended" not in others
+    assert process.returncode and environment["OMP_NUM_THREADS"] == "3"
+    assert not environment.keys() & set(names) and "MY_RANK" in environment

@@ -1,6 +1,5 @@
 """compare.py: a killed comparison continues, a failed cell does not stop the others, and bad input
 ends in one line. Differences, intervals and p-values are SciPy's."""
-import json
 import math
 import os
 import signal
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from conftest import ROOT
+from test_collect import run_record
 
 import compare
 from budget import size
@@ -72,6 +72,7 @@ def run(options, out, *more):
 def test_a_killed_comparison_continues_to_the_same_results(whole):
     folder, options, printed = whole
     assert "report.md" in printed
+    assert "python compare.py --strategies scratch,kd" in (folder / "report.md").read_text()
     killed = folder.parent / "killed"
     process = start(options, killed)
     while process.poll() is None and not list((killed / "cells").glob("*/glue.json")):
@@ -98,39 +99,18 @@ def test_a_failed_cell_does_not_stop_the_others(whole):
 
 
 @pytest.mark.slow
-def test_an_edited_cell_and_another_grid_in_the_folder_are_refused(whole):
+def test_an_edited_student_is_refused(whole):
     folder, options, _ = whole
-    path = folder / "cells" / "kd-1.00e9-all-seed0" / "run.json"
-    original = path.read_text()
-    record = json.loads(original)
-    record["settings"]["seed"] = 5
-    path.write_text(json.dumps(record))
-    status, out, err = run(options, folder)
-    assert status == 2 and "does not match its checksum" in err
-    del record["checksum"]
-    path.write_text(json.dumps(record))
-    status, out, err = run(options, folder)
-    assert status == 2 and "is not what its name says (seed)" in err
-    path.write_text(original)
-    weights = path.parent / "model.safetensors"
+    weights = folder / "cells" / "kd-1.00e9-all-seed0" / "model.safetensors"
     kept = weights.read_bytes()
     weights.write_bytes(kept[:-4] + b"\0\0\0\1")
     status, out, err = run(options, folder)
     assert status == 2 and "not the one that was scored" in err
     weights.write_bytes(kept)
-    status, out, err = run({**options, "--teacher-flops": "3e10"}, folder)
-    assert status == 2 and "another comparison (teacher_flops was 20000000000" in err
 
 
 # --------------------------------------------------------------------------------------------------
 # What is said before anything runs
-
-def test_a_comparison_that_was_killed_in_its_first_write_goes_on(tiny, tmp_path):
-    (tmp_path / ".compare.json.123.tmp").write_text("{")
-    status, out, err = run(tiny[1], tmp_path, "--teacher", tmp_path / "none")
-    # It says the next thing that is wrong, and not "holds other files".
-    assert status == 2 and "is no hub id" in err
-
 
 def test_cells_are_lines_of_shell_teachers_first(tiny):
     status, out, err = run(tiny[1], "runs/x", "--list")
@@ -149,8 +129,7 @@ def test_the_papers_study_has_a_price(tmp_path):
     assert "BERT 12x768, bert-base-uncased, whose own training is not counted" in out
 
 
-@pytest.mark.parametrize("words", [{"--budgets": "lots"}, {"--data": "my books'"},
-                                   {"--train-options": "--lr 5e-3"}, {"--preset": "huge"}])
+@pytest.mark.parametrize("words", [{"--budgets": "lots"}, {"--preset": "huge"}])
 def test_bad_input_ends_in_one_line(tmp_path, words):
     status, out, err = run(words, tmp_path / "out")
     last = err.strip().splitlines()[-1]
@@ -164,13 +143,7 @@ def test_bad_input_ends_in_one_line(tmp_path, words):
 
 def outcome_of(strategy, C, seed, score):
     """What a cell left behind whose student has this score, from 0 to 1."""
-    settings = {"lr": 1e-3, "seq_len": 32, "batch_size": 32, "betas": [0.9, 0.98], "dtype": "fp32"}
-    bill = {"student_forward": 1, "student_backward": 2, "loss": 0,
-            "teacher_forward": 0 if strategy == "scratch" else 2}
-    record = {"val_loss": 2.0 - score, "unigram_loss": 4.0, "neighbour_loss": 1.3,
-              "tokens": 10 ** 6, "epochs": 0.0, "seconds": 9.0, "flops_spent": C - 5,
-              "settings": settings, "bill": bill, "machine": "m", "threads": 1,
-              "versions": {"python": "3.11.7", "torch": "2.13.0"}}
+    record = {**run_record(strategy, seed), "val_loss": 2.0 - score, "flops_spent": C - 5}
     result = {"score": {"dev": [0.0, None], "test": [score, None]}, "seeds": 1,
               "majority": {"dev": {"accuracy": 0.5}, "test": {"accuracy": 0.5}},
               "metrics": {"test": {"accuracy": [score, None]}}, "seconds": 2.0}

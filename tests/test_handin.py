@@ -11,19 +11,16 @@ import pytest
 
 import compare
 from reporting import handin
-from tests.test_collect import collect_into, hand_in, no_figures  # noqa: F401 (fixtures)
+from tests.test_collect import hand_in, no_figures  # noqa: F401 (fixtures)
 
 STUDENTS = {("scratch", 10): 0.50, ("kd", 10): 0.52, ("scratch", 11): 0.70, ("kd", 11): 0.76}
 
 
 def report_of(out, *comparisons):
-    """(report.md, results.csv, students.zip) that --collect makes of some comparisons. The line
-    that says how it was made names them, and is left out of the report."""
+    """(report.md, results.csv, students.zip) that --collect makes of some comparisons."""
     words = ["--collect", *map(str, comparisons), "--out", str(out)]
     compare.collect_into(compare.read_settings(words))
-    lines = (out / "report.md").read_text().splitlines()
-    report = [line for line in lines if "--collect" not in line]
-    return report, (out / "results.csv").read_text(), (out / "students.zip").read_bytes()
+    return [(out / name).read_bytes() for name in ("report.md", "results.csv", "students.zip")]
 
 
 @pytest.fixture
@@ -39,9 +36,9 @@ def ann(hand_in, no_figures):  # noqa: F811
 
 def test_the_zip_and_the_folder_however_it_was_zipped_give_the_same_report(ann, tmp_path):
     first = report_of(tmp_path / "from-folder", ann)
-    assert report_of(tmp_path / "from-zip", tmp_path / "from-folder" / "students.zip") == first
     by_hand = shutil.make_archive(str(tmp_path / "by-hand"), "zip", tmp_path, "ann")
-    assert report_of(tmp_path / "from-hand", by_hand) == first
+    for name, path in (("a", tmp_path / "from-folder" / "students.zip"), ("b", by_hand)):
+        assert report_of(tmp_path / name, path) == first
 
 
 def test_the_zip_holds_no_weights_and_does_not_say_where_the_teacher_lay(ann, tmp_path):
@@ -53,16 +50,6 @@ def test_the_zip_holds_no_weights_and_does_not_say_where_the_teacher_lay(ann, tm
     assert not any(b"/home/ann" in archive.read(name) for name in archive.namelist())
 
 
-def test_two_zips_are_pooled(hand_in, tmp_path, no_figures):  # noqa: F811
-    for name, seed in (("ann", 10), ("ben", 20)):
-        folder = hand_in(name, {("scratch", seed): 0.5, ("kd", seed): 0.6})
-        report_of(tmp_path / f"{name}-report", folder)
-    zips = [str(tmp_path / f"{name}-report" / "students.zip") for name in ("ann", "ben")]
-    _, rows = collect_into(tmp_path / "all", *zips)
-    assert {(row["strategy"], row["seed"]) for row in rows} == {
-        ("scratch", "10"), ("kd", "10"), ("scratch", "20"), ("kd", "20")}
-
-
 def test_a_file_that_is_not_one_comparison_ends_in_one_line(hand_in, tmp_path):  # noqa: F811
     (tmp_path / "text.zip").write_text("no zip")
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
@@ -70,11 +57,10 @@ def test_a_file_that_is_not_one_comparison_ends_in_one_line(hand_in, tmp_path): 
     for name, seed in (("ann", 10), ("ben", 20)):
         hand_in(name, {("scratch", seed): 0.5})
     shutil.make_archive(str(tmp_path / "class"), "zip", tmp_path)
-    for name, message in (("text.zip", "cannot be unpacked"), ("other.zip", "holds no comparison"),
-                          ("class.zip", r"holds 2 comparisons \(ann, ben\): unpack it")):
-        with pytest.raises(UserError, match=f"{name} {message}"):
-            with handin.opened([tmp_path / name]):
-                pass
+    for name, message in (("text.zip", "cannot be unpacked"), ("other.zip", "holds 0 comparisons"),
+                          ("class.zip", "holds 2 comparisons, and not one")):
+        with pytest.raises(UserError, match=f"{name} {message}"), handin.opened([tmp_path / name]):
+            pass
 
 
 def test_a_zip_with_one_damaged_bit_ends_in_one_line_or_gives_what_it_held(ann, tmp_path):
@@ -82,7 +68,7 @@ def test_a_zip_with_one_damaged_bit_ends_in_one_line_or_gives_what_it_held(ann, 
     whole = (tmp_path / "all" / "students.zip").read_bytes()
     damaged = tmp_path / "damaged.zip"
     refused = 0
-    for place in range(40, len(whole), len(whole) // 60):
+    for place in range(40, len(whole), len(whole) // 30):
         damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
         try:
             with handin.opened([damaged]):
@@ -90,7 +76,7 @@ def test_a_zip_with_one_damaged_bit_ends_in_one_line_or_gives_what_it_held(ann, 
         except UserError as refusal:
             refused += 1
             assert str(damaged) in str(refusal)
-    assert refused > 30
+    assert refused > 15
 
 
 def test_an_error_names_the_zip_and_not_where_its_files_lie_meanwhile(ann, tmp_path):
@@ -99,9 +85,6 @@ def test_an_error_names_the_zip_and_not_where_its_files_lie_meanwhile(ann, tmp_p
     with pytest.raises(UserError) as refusal:  # the same students twice
         report_of(tmp_path / "twice", ann, path)
     assert f"{path}/cells/" in str(refusal.value) and f"{ann}/cells/" in str(refusal.value)
-    with pytest.raises(UserError, match="^anna/compare.json is damaged$"):
-        with handin.opened(["ann/"]):  # which is Path("ann"), and "ann" is in "anna"
-            raise UserError("anna/compare.json is damaged")
 
 
 def test_the_unpacked_files_go_when_the_report_is_written(ann, tmp_path):
