@@ -163,16 +163,17 @@ def check_record(cell, study, record):
 
 
 def results_of(cell, study, sha256=None):
-    """{task: summary} from a cell's glue.json, on whatever machine; None while a fine-tuning is
-    missing. sha256: of the model (None: any). Raises UserError where another one was scored."""
+    """{task: summary} from a cell's glue.json, on whatever machine, in the precision that was asked
+    for; None while a fine-tuning is missing. sha256: of the model (None: any). Raises UserError
+    where another one was scored."""
     kept = gluefiles.read_glue_json(cell.folder / "glue.json")
     if sha256 and any(scored.get("model_sha256") != sha256[:16] for scored in kept["cells"]):
         raise UserError(f"{cell.folder}: the model is not the one that was scored: it was edited; "
                         "remove its glue.json, and it is scored again")
     asked, tasks = glue.read_settings(cell.commands[-1][1:]), tasks_of(study.glue_data, study.tasks)
     h = (study.teacher_model if cell.strategy == SCORES else study.model).h
-    fine_tunings = []
-    for task, wanted in glue.cells_of(asked, tasks, h, "", "", ""):
+    dtype, fine_tunings = asked.dtype.replace("auto", ""), []
+    for task, wanted in glue.cells_of(asked, tasks, h, "", dtype, ""):
         wanted = {key: value for key, value in wanted.items() if value != ""}
         fine_tunings.append((task, gluefiles.finished_cell(kept, wanted)))
     return scores.results_of(tasks, fine_tunings)

@@ -160,6 +160,15 @@ def test_a_folder_holds_one_comparison_and_nothing_else(tmp_path):
         cells.claim_folder(other)
 
 
+@pytest.mark.parametrize("words, dtype", [("", None), ("--dtype fp32", "fp32")])
+def test_scores_count_in_the_precision_that_was_asked_for(tmp_path, monkeypatch, words, dtype):
+    asked = set()
+    monkeypatch.setattr(cells.gluefiles, "finished_cell",
+                        lambda kept, cell: asked.add(cell.get("dtype")))
+    study = study_of(tmp_path, "--glue-options", words)
+    assert cells.results_of(cell_of(study, "scratch"), study) is None and asked == {dtype}
+
+
 @pytest.mark.parametrize("users, before, jobs, threads", [
     (None, None, 1, "6"), (None, None, 4, "1"), ("3", None, 2, "3"),
     (None, "2", 1, "2"),  # continued with another --jobs
