@@ -74,7 +74,7 @@ def teacher(tmp_path):
 
 
 @pytest.mark.parametrize("words, message", [
-    ("--teacher {}/t", "t does not exist, and is no hub id"),
+    ("--teacher {}/t", "t is no folder, and is no hub id"),
     ("--data {}/bokks.txt", "no such file, folder or hub id: .*bokks.txt"),
     ("--distil-options --temperature=2", "tinybert does not use --temperature"),
     ("--model 3x128", "1, 2, 4 layers"),
