@@ -3,10 +3,8 @@ or is damaged, is refused by name, and no code runs."""
 import json
 import math
 import pickle
-import warnings
 
 from files import checkpoints, disk, wordpiece
-from files.checkpoints import UnfitHead
 from program.cli import UserError
 
 import huggingface_hub
@@ -106,10 +104,6 @@ def test_a_round_trip_is_exact_to_the_bit_and_the_same_weights_make_the_same_fil
         assert (tmp_path / "twice/model.safetensors").read_bytes() == once
 
 
-# --------------------------------------------------------------------------------------------------
-# Files of others: DistilBERT, older names, other heads
-
-
 @pytest.mark.parametrize("architecture", [transformers.DistilBertForMaskedLM,
                                           transformers.DistilBertModel,
                                           transformers.DistilBertForSequenceClassification])
@@ -172,19 +166,13 @@ def test_older_names_second_copies_and_wrappers_of_training_scripts_are_known(fo
     answers_like(folder, peer())
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_checkpoint_in_half_precision_is_opened_in_fp32(folder, dtype):
-    peer().to(dtype).save_pretrained(folder)
-    assert Bert.from_pretrained(folder).mlm_head.transform.weight.dtype == torch.float32
-    answers_like(folder, peer().to(dtype).float())
-
-
-def test_embeddings_may_be_padded_beyond_the_words(tmp_path):
-    theirs = peer()
-    theirs.resize_token_embeddings(theirs.config.vocab_size, pad_to_multiple_of=64)
-    theirs.save_pretrained(tmp_path)
-    assert Bert.from_pretrained(tmp_path).config.vocab_size % 64 == 0
-    answers_like(tmp_path, theirs)
+def test_half_precision_and_embeddings_padded_beyond_the_words_are_opened_in_fp32(folder):
+    for theirs in (peer().to(torch.float16), peer().to(torch.bfloat16)):
+        theirs.resize_token_embeddings(theirs.config.vocab_size, pad_to_multiple_of=64)
+        theirs.save_pretrained(folder)
+        assert Bert.from_pretrained(folder).mlm_head.transform.weight.dtype == torch.float32
+        assert Bert.from_pretrained(folder).config.vocab_size % 64 == 0
+        answers_like(folder, theirs.float())
 
 
 # What checkpoints of the field hold beside a BERT: taggers', TinyBERT's, older versions'.
@@ -210,28 +198,23 @@ def test_a_missing_head_warns_and_is_refused_where_one_is_needed(tmp_path):
 
 
 @pytest.mark.parametrize("change", [
-    {}, {"cls.predictions.bias": torch.zeros(7)}, {"cls.predictions.decoder.bias": torch.zeros(7)},
+    {}, {"cls.predictions.bias": torch.zeros(7)}, {"cls.predictions.bias": torch.tensor(math.nan)},
+    {"cls.predictions.decoder.bias": torch.zeros(7)},
     {"cls.predictions.decoder.weight": torch.zeros(7, 2)},
-    {"cls.predictions.transform.dense.weight": torch.zeros(3, 3)},
-    {"cls.predictions.transform.LayerNorm.bias": torch.tensor(1.0)}])
+    {"cls.predictions.transform.dense.weight": torch.zeros(3, 3)}])
 @torch.no_grad()
-def test_a_head_is_left_out_in_silence_and_one_that_does_not_fit_is_refused_where_it_is_read(
-        folder, change):
+def test_a_head_is_left_out_in_silence_and_what_does_not_fit_in_it_counts_where_it_is_read(
+        folder, change, recwarn):
     ids = batch(peer().config)[0]
     expected = Bert.from_pretrained(folder)(ids).last_hidden_state
     rewrite(folder, {**tensors_in(folder), **change})
     for wanted in (None, True) if change else ():
-        with pytest.raises(UnfitHead):
+        with pytest.raises(UserError, match="NaN" if "nan" in str(change) else "the weight|differs"):
             Bert.from_pretrained(folder, mlm_head=wanted)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        headless = Bert.from_pretrained(folder, mlm_head=False)
-    assert not any("mlm_head" in name for name in headless.state_dict())
+    recwarn.clear()
+    headless = Bert.from_pretrained(folder, mlm_head=False)
+    assert not recwarn.list and not any("mlm_head" in name for name in headless.state_dict())
     assert torch.equal(headless(ids).last_hidden_state, expected)
-
-
-# --------------------------------------------------------------------------------------------------
-# Several files, and pickles
 
 
 def shard(folder, suffix="safetensors"):
@@ -342,10 +325,6 @@ def test_a_pickle_that_holds_no_weights_is_refused_in_one_line(folder, write, me
     assert message in refusal_of(folder)
 
 
-# --------------------------------------------------------------------------------------------------
-# What is refused: files and weights
-
-
 @pytest.mark.parametrize("spoil, message", [
     (lambda path: path.unlink(), "has no model.safetensors and no pytorch_model.bin"),
     (lambda path: (path.parent / "config.json").unlink(), "has no config.json"),
@@ -356,14 +335,6 @@ def test_a_pickle_that_holds_no_weights_is_refused_in_one_line(folder, write, me
 def test_a_file_that_is_missing_or_damaged_is_named(folder, spoil, message):
     spoil(folder / "model.safetensors")
     assert message in refusal_of(folder)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_weights_of_a_failed_training_are_refused(folder, value):
-    tensors = tensors_in(folder)
-    tensors["cls.predictions.transform.dense.weight"][3, 4] = value
-    rewrite(folder, tensors)
-    assert "NaN or infinity in cls.predictions.transform.dense.weight" in refusal_of(folder)
 
 
 @pytest.mark.parametrize("damage", [
@@ -391,15 +362,10 @@ def test_a_weight_that_another_models_encoder_computes_with_is_named(folder, nam
 @pytest.mark.parametrize("one, two", [
     (WORDS, "embeddings.word_embeddings.weight"),
     ("bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.gamma"),
-    ("bert.encoder.layer.1.output.LayerNorm.bias", "encoder.layer.1.output.LayerNorm.beta"),
     ("bert.encoder.layer.0.output.dense.bias", "module.bert.encoder.layer.0.output.dense.bias")])
-def test_two_tensors_for_one_place_are_refused_in_any_order(folder, one, two):
+def test_two_tensors_for_one_place_are_refused(folder, one, two):
     tensors = tensors_in(folder)
-    tensors[two] = tensors[one] + 1
-    rewrite(folder, tensors)
-    assert "twice, under two names" in refusal_of(folder)
-    second_first = {two: tensors.pop(two), **tensors}
-    put_pickle(folder, lambda path: torch.save(second_first, path))
+    rewrite(folder, {**tensors, two: tensors[one] + 1})
     assert "twice, under two names" in refusal_of(folder)
 
 
@@ -412,8 +378,7 @@ def test_a_decoder_of_its_own_is_another_model(folder):
 
 @pytest.mark.parametrize("kind, config", [
     (transformers.RobertaForMaskedLM, transformers.RobertaConfig),
-    (transformers.ElectraForMaskedLM, transformers.ElectraConfig),
-    (transformers.AlbertForMaskedLM, transformers.AlbertConfig)])
+    (transformers.ElectraForMaskedLM, transformers.ElectraConfig)])
 def test_another_model_is_known_by_its_names_where_its_config_does_not_say(tmp_path, kind, config):
     small = config(vocab_size=60, hidden_size=24, num_hidden_layers=2, num_attention_heads=2,
                    intermediate_size=30, embedding_size=24)
@@ -421,16 +386,6 @@ def test_another_model_is_known_by_its_names_where_its_config_does_not_say(tmp_p
     assert f"has model_type = {small.model_type!r}" in refusal_of(tmp_path)
     rewrite(tmp_path, model_type="bert", hidden_act="gelu")
     assert "its weights have other names" in refusal_of(tmp_path)
-
-
-# --------------------------------------------------------------------------------------------------
-# config.json
-
-
-@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"bert"', "[" * 10 ** 5, "\xff\xfe{}"])
-def test_a_config_that_is_no_json_object_is_refused(folder, text):
-    (folder / "config.json").write_text(text, encoding="latin-1")
-    assert "config.json is damaged: it is not" in refusal_of(folder)
 
 
 @pytest.mark.parametrize("name, value", [
@@ -446,12 +401,13 @@ def test_an_entry_that_this_bert_cannot_have_is_named(folder, name, value):
 
 
 @pytest.mark.parametrize("config, message", [
-    ({"num_hidden_layers": 1}, "layers.1."), ({"num_hidden_layers": 3}, "layers.2."),
+    ({"num_hidden_layers": 1}, "layers.1."), ({"num_hidden_layers": 4}, "layers.3."),
     ({"hidden_size": 10 ** 8, "num_attention_heads": 1}, "expected (100000000,)"),
     *(({name: size}, f"expected ({size}") for name in (
         "vocab_size", "intermediate_size", "max_position_embeddings", "type_vocab_size")
       for size in (1, 10 ** 8))])
-def test_a_size_that_is_not_the_weights_own_is_told_before_a_model_is_built(folder, config, message):
+def test_a_size_that_is_not_the_weights_own_is_told_before_a_model_is_built(folder, config,
+                                                                            message):
     rewrite(folder, **config)  # such a model would need terabytes
     assert message in refusal_of(folder)
 
@@ -463,20 +419,15 @@ def test_null_means_no_such_entry_and_a_missing_number_of_heads_is_berts(folder)
     assert "num_attention_heads = 12 does not divide hidden_size" in refusal_of(folder)
 
 
-# --------------------------------------------------------------------------------------------------
-# Checksums and downloads
-
-
 def test_the_checksum_of_weights_is_that_of_their_files_in_a_row(folder):
     tokenizer = wordpiece.wordpiece({word: i for i, word in enumerate(wordpiece.SPECIAL)})
     wordpiece.save_tokenizer(tokenizer, folder, 16)
-    files = [folder / name for name in ("config.json", "model.safetensors", "tokenizer.json")]
-    assert checkpoints.weights_sha256(folder) == disk.file_sha256(files[1])
-    assert checkpoints.model_sha256(folder) == disk.file_sha256(*files)
-    shards = shard(folder)
-    before = checkpoints.weights_sha256(folder)
-    shards[2].write_bytes(shards[2].read_bytes() + b" ")
-    assert checkpoints.weights_sha256(folder) != before
+    config, words = folder / "config.json", folder / "tokenizer.json"
+    for files in ([folder / "model.safetensors"], [folder / "model.safetensors.index.json"]):
+        if "index" in files[0].name:
+            files += shard(folder)
+        assert checkpoints.weights_sha256(folder) == disk.file_sha256(*files)
+        assert checkpoints.model_sha256(folder) == disk.file_sha256(config, *files, words)
 
 
 @pytest.mark.parametrize("on_the_hub, downloaded", [
