@@ -157,7 +157,8 @@ def path_of(name):
     or the name is empty: Path("") would be the working directory."""
     path = os.path.expanduser(name)  # leaves the ~ of an unknown home
     if not path or path.startswith("~"):
-        raise UserError(f'an empty name, "", or an unknown home folder, {path}: write it out')
+        problem = "an unknown home folder" if path else "an empty name"
+        raise UserError(f'{problem}, "{path}": give a file, a folder or a hub id')
     return Path(path)
 
 
@@ -229,34 +230,33 @@ WEIGHT_FILES = ["model.safetensors", "model.safetensors.index.json", "model-*.sa
 TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json",
                    "special_tokens_map.json"]
 MODEL_FILES = ["config.json", *WEIGHT_FILES, *TOKENIZER_FILES]
-UNKNOWN = "check the name and the network"
 
 
-def fetch(name, files):
-    """The folder of a model or tokenizer: `name` itself where it is a local folder, else the folder
-    into which `files` (names, or patterns with *) are downloaded from the Hugging Face hub. Raises
+def fetch(name, files, kind="model"):
+    """The folder of a model, tokenizer or data set: `name` itself where it is a local folder, else
+    the folder into which `files` (names, or patterns with *) are downloaded from the hub. Raises
     Damaged where a file is not what its run left there, UserError where there is no such model."""
     folder = path_of(name)
     if folder.is_dir():
         check_files(folder, files)
         return folder
-    if not re.fullmatch(HUB_ID, str(name), re.ASCII):
+    if folder.exists() or not re.fullmatch(HUB_ID, str(name), re.ASCII):
         raise UserError(f"{name} is no folder, and is no hub id")
     from huggingface_hub import snapshot_download  # here: slow, and seldom needed
     try:
-        folder = snapshot_download(name, allow_patterns=[f for f in files if f != PICKLE])
+        folder = snapshot_download(name, repo_type=kind,
+                                   allow_patterns=[f for f in files if f != PICKLE])
         if PICKLE in files and not any(Path(folder).glob("model*.safetensors")):
             folder = snapshot_download(name, allow_patterns=[PICKLE])
         return Path(folder)
     except Exception as failure:  # many classes: no network, no such id, no permission
-        raise UserError(f"there is no folder {name}, and the hub did not give a model of that id: "
+        raise UserError(f"there is no folder {name}, and the hub did not give a {kind} of that id: "
                         f"{hub_advice(failure)} ({type(failure).__name__}: "
                         f"{cli.one_line(failure)})") from None
 
 
-def hub_advice(failure, otherwise=UNKNOWN):
-    """What to do where the hub gave nothing. failure: the exception of its client, which may hide
-    the hub's answer in a cause. otherwise: what to do where it does not say."""
+def hub_advice(failure, otherwise="check the name and the network"):
+    """What to do where the hub gave nothing. The exception may hide its answer in a cause."""
     refusals = "RepositoryNotFoundError", "GatedRepoError", "DatasetNotFoundError"
     while failure:
         status = getattr(getattr(failure, "response", None), "status_code", None)
