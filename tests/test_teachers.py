@@ -63,10 +63,6 @@ def theirs(tmp_path_factory):
     return path
 
 
-# --------------------------------------------------------------------------------------------------
-# The files
-
-
 def test_a_teacher_is_a_run_or_any_hugging_face_folder(folder, theirs):
     teacher = load_teacher(folder)
     assert str(teacher.model.config.size) == "4x64" and teacher.folder == folder
@@ -92,24 +88,17 @@ def test_a_teachers_weights_are_hashed_once(folder, monkeypatch):
     assert read.count("model.safetensors") == 1
 
 
-def test_a_run_that_is_not_finished_is_told_from_a_folder_without_weights(folder):
+def test_what_is_no_teacher_is_refused(folder):
+    with pytest.raises(UserError, match="16 positions, and --seq-len is 32"):
+        load_teacher(folder, 32)
+    with pytest.raises(UserError, match="nothing/here"):
+        load_teacher("nothing/here")
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="no model.safetensors and no pytorch_model.bin"):
         load_teacher(folder)
     (folder / "run.json").write_text(json.dumps({"finished": False, "settings": {}}))
     with pytest.raises(UserError, match="not finished"):
         load_teacher(folder)
-
-
-def test_a_folder_that_is_missing_and_a_position_table_that_is_too_short_are_refused(folder):
-    with pytest.raises(UserError, match="no folder nothing/here"):
-        load_teacher("nothing/here")
-    with pytest.raises(UserError, match="16 positions, and --seq-len is 32"):
-        load_teacher(folder, 32)
-
-
-# --------------------------------------------------------------------------------------------------
-# The tokenizer
 
 
 def test_the_student_takes_the_teachers_tokenizer_or_one_of_the_same_words(
@@ -122,14 +111,14 @@ def test_the_student_takes_the_teachers_tokenizer_or_one_of_the_same_words(
     save_words(other)
     assert tokenizer_of(folder, V, str(other)).token_to_id("w7") == 12
     save_words(other, letter="v")
-    with pytest.raises(UserError, match="other words than the teacher's"):
+    with pytest.raises(UserError, match="other words than --teacher's"):
         tokenizer_of(folder, V, str(other))
 
 
 @pytest.mark.parametrize("rows", [V, V + 1, V + 6, V + 1023, V - 1, V + 1024])
 def test_the_last_word_embeddings_may_be_padding_and_that_is_said(folder, rows, capsys):
     if not V <= rows <= V + 1023:
-        with pytest.raises(UserError, match=f"40 words, and the teacher .* has {rows:,} .*another"):
+        with pytest.raises(UserError, match=f"40 words, and --teacher .* has {rows:,} .*another"):
             tokenizer_of(folder, rows)
         return
     assert tokenizer_of(folder, rows).get_vocab_size() == V
@@ -137,38 +126,22 @@ def test_the_last_word_embeddings_may_be_padding_and_that_is_said(folder, rows, 
     assert (said in capsys.readouterr().out) == (rows > V)
 
 
-@pytest.mark.parametrize("strategy", [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("kd", "tinybert", "minilm")])
-def test_the_student_of_a_padded_teacher_is_padded_and_teaches_in_turn(tmp_path, strategy):
+def test_the_student_of_a_padded_teacher_is_padded_as_well(tmp_path):
     tokenizer = StorySource().tokenizer()
-    words = tokenizer.get_vocab_size()
-    config = BertConfig.of(size("2x64"), vocab_size=words + 7, max_position_embeddings=16)
-    torch.manual_seed(0)
-    Bert(config).save_pretrained(tmp_path / "teacher")
+    V = tokenizer.get_vocab_size() + 7
+    Bert(BertConfig.of(size("2x64"), vocab_size=V)).save_pretrained(tmp_path / "teacher")
     wordpiece.save_tokenizer(tokenizer, tmp_path / "teacher", 16)
-    line = ["--strategy", strategy, "--flops", "4e8", "--model", "1x64", "--batch-size", "8",
+    line = ["--strategy", "kd", "--flops", "1e8", "--model", "1x64", "--batch-size", "8",
             "--seq-len", "16", "--teacher", tmp_path / "teacher", "--out", tmp_path / "student"]
     status, out, err = run_main(main, "train.py", line)
-    assert status == 0, err
-    assert f"7 of its {words + 7} word embeddings are padding" in out
-    assert "finished before" in run_main(main, "train.py", line)[1]
-    record = json.loads((tmp_path / "student/run.json").read_text())
-    chosen = lesson(strategy, size("1x64"), size("2x64"))
-    step = budget.step_flops(size("1x64"), words + 7, 16, 8, chosen, size("2x64"))
-    assert record["flops_spent"] == sum(record["bill"].values()) == record["steps"] * step
+    assert status == 0 and f"7 of its {V:,} word embeddings are padding" in out, err
     student = transformers.AutoModel.from_pretrained(tmp_path / "student")
-    assert len(student.embeddings.word_embeddings.weight) == words + 7
-    student = load_teacher(tmp_path / "student")
-    assert tokenizer_of(student.folder, words + 7).get_vocab() == tokenizer.get_vocab()
-
-
-# --------------------------------------------------------------------------------------------------
-# The pair
+    assert len(student.embeddings.word_embeddings.weight) == V
 
 
 @pytest.mark.parametrize("student, copies, message", [
-    ("2x128", True, "--model 2x64"), ("2x64h2", True, "number of heads"),
-    ("5x64", True, "5 layers"), ("5x128", False, None)])
+    ("2x128", True, "--model 2x64"), ("2x64h2", True, "the student, a BERT 2x64h2, has others"),
+    ("5x64", True, "--model 4x64"), ("5x128", False, None), ("4x64", True, None)])
 def test_init_teacher_refuses_other_sizes_and_without_it_they_may_differ(student, copies, message):
     pair = size(student), size("4x64")
     if message is None:
@@ -178,11 +151,8 @@ def test_init_teacher_refuses_other_sizes_and_without_it_they_may_differ(student
             check_pair(lesson("kd", *pair), *pair, True, copies)
 
 
-def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not(tmp_path):
-    bert("2x64", mlm_head=False).save_pretrained(tmp_path)
-    teacher = load_teacher(tmp_path).model
-    assert teacher.mlm_head is None
-    sizes = size("1x64"), size("2x64")
+def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not():
+    teacher, sizes = bert("2x64", mlm_head=False), (size("1x64"), size("2x64"))
     with pytest.raises(UserError, match="no masked-language-model head"):
         check_pair(lesson("kd", *sizes), *sizes, has_head=False, copies=False)
     tinybert = lesson("tinybert", *sizes)
@@ -193,31 +163,23 @@ def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not(tmp_path):
     assert Learner(bert("1x64"), tinybert, teacher)(*batch)["tinybert"] > 0
 
 
-@pytest.fixture(scope="module")
-def unfit(tmp_path_factory):
-    """A folder of a BERT 2x64 whose decoder has a bias less than its tokenizer has words."""
-    path, tokenizer = tmp_path_factory.mktemp("unfit"), StorySource().tokenizer()
-    config = BertConfig.of(size("2x64"), vocab_size=tokenizer.get_vocab_size(),
-                           max_position_embeddings=16)
-    Bert(config).save_pretrained(path)
-    tensors = load_file(path / "model.safetensors")
-    tensors["cls.predictions.bias"] = tensors["cls.predictions.bias"][1:].clone()
-    save_file(tensors, path / "model.safetensors", {"format": "pt"})
-    wordpiece.save_tokenizer(tokenizer, path, 16)
-    return path
-
-
 @pytest.mark.parametrize("words, reads_head", [
-    ("--strategy kd --teacher", True), ("--strategy kd-released --teacher", True),
-    ("--strategy minilm --teacher", False), ("--strategy tinybert --teacher", False),
-    ("--strategy minilm-released --teacher", False), ("--strategy scratch --start-from", True),
+    ("--strategy kd --teacher", True), ("--strategy tinybert --teacher", False),
+    ("--strategy scratch --start-from", True),
     ("--strategy scratch --init teacher --teacher", True),
     ("--strategy minilm --init teacher --teacher", False),
     ("--strategy minilm --init teacher --mlm-finish 0.2 --teacher", True),
     ("--strategy minilm --mlm-finish 0.2 --teacher", False)])
-def test_a_head_that_does_not_fit_is_refused_where_it_is_read_or_copied(unfit, tmp_path, words,
+def test_a_head_that_does_not_fit_is_refused_where_it_is_read_or_copied(tmp_path, words,
                                                                        reads_head):
-    line = [*words.split(), unfit, "--flops", "1e9", "--model", "2x64", "--batch-size", "8",
+    tokenizer = StorySource().tokenizer()
+    config = BertConfig.of(size("2x64"), vocab_size=tokenizer.get_vocab_size())
+    Bert(config).save_pretrained(tmp_path)
+    wordpiece.save_tokenizer(tokenizer, tmp_path, 16)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["cls.predictions.bias"] = tensors["cls.predictions.bias"][1:].clone()
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    line = [*words.split(), tmp_path, "--flops", "1e9", "--model", "2x64", "--batch-size", "8",
             "--seq-len", "16", "--out", tmp_path / "run", "--dry-run"]
     status, out, err = run_main(main, "train.py", line)
     assert status == (2 if reads_head else 0), err
@@ -235,10 +197,6 @@ def test_scratch_copies_also_a_teacher_without_a_head_and_never_asks_it():
     assert Learner(student, plain, teacher).frozen == (None,)
     # It is priced as scratch.
     assert budget.bill(size("2x64"), V, T, plain, size("4x64")) == budget.bill(size("2x64"), V, T)
-
-
-# --------------------------------------------------------------------------------------------------
-# The model whose weights a student begins with
 
 
 def loaded(*words):
@@ -266,16 +224,10 @@ def test_with_init_teacher_a_student_begins_with_its_teacher_and_else_with_nobod
 def test_a_start_is_checked_as_a_teacher_is(folder):
     with pytest.raises(UserError, match="--start-from .* knows 16 positions, and --seq-len is 32"):
         loaded("--start-from", folder, "--seq-len", "32")
-    with pytest.raises(UserError, match="an empty name"):
-        loaded("--start-from", "")
     (folder / "tokenizer.json").unlink()
     _, start = loaded("--start-from", folder)
     with pytest.raises(UserError, match="--start-from .* has no tokenizer.json"):
         shared_tokenizer(None, start)
-    (folder / "run.json").write_text(json.dumps({"finished": False, "settings": {}}))
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="--start-from .* is a run that is not finished"):
-        loaded("--start-from", folder)
 
 
 def another(tmp_path_factory, letter="w", rows=V):
@@ -296,7 +248,7 @@ def test_the_student_of_a_teacher_and_a_start_takes_the_words_of_both(folder, tm
         rows = other.model.config.vocab_size
         with pytest.raises(UserError, match=f"different vocabularies, of {rows} and 40 word"):
             shared_tokenizer(other, start)
-    with pytest.raises(UserError, match="other words than the start's"):
+    with pytest.raises(UserError, match="other words than --start-from's"):
         shared_tokenizer(None, start, str(another(tmp_path_factory, "v").folder))
 
 
