@@ -15,12 +15,11 @@ import transformers
 from conftest import run_main
 from safetensors.torch import load_file, save_file
 
-import budget
 import train
 from budget import size
 from distill import lesson
 from model import Bert, BertConfig
-from train import Learner, copy_teacher, main
+from train import main
 from world.source import StorySource
 
 V, T = 40, 12  # words of the vocabulary, tokens of a block
@@ -152,15 +151,11 @@ def test_init_teacher_refuses_other_sizes_and_without_it_they_may_differ(student
 
 
 def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not():
-    teacher, sizes = bert("2x64", mlm_head=False), (size("1x64"), size("2x64"))
+    sizes = size("1x64"), size("2x64")
     with pytest.raises(UserError, match="no masked-language-model head"):
         check_pair(lesson("kd", *sizes), *sizes, has_head=False, copies=False)
-    tinybert = lesson("tinybert", *sizes)
-    check_pair(tinybert, *sizes, has_head=False, copies=False)
-    blocks = torch.randint(5, V, (8, T), generator=torch.Generator().manual_seed(0))
-    positions = torch.arange(8) * T + 3
-    batch = blocks, blocks, positions, blocks.flatten()[positions]
-    assert Learner(bert("1x64"), tinybert, teacher)(*batch)["tinybert"] > 0
+    for strategy in ("tinybert", "scratch"):
+        check_pair(lesson(strategy, *sizes), *sizes, has_head=False, copies=False)
 
 
 @pytest.mark.parametrize("words, reads_head", [
@@ -186,39 +181,22 @@ def test_a_head_that_does_not_fit_is_refused_where_it_is_read_or_copied(tmp_path
     assert ("mlm_head.bias" in err) == reads_head and not (tmp_path / "run").exists()
 
 
-def test_scratch_copies_also_a_teacher_without_a_head_and_never_asks_it():
-    student, teacher = bert("2x64"), bert("4x64", mlm_head=False)
-    plain = lesson("scratch", size("2x64"), size("4x64"))
-    check_pair(plain, size("2x64"), size("4x64"), has_head=False, copies=True)
-    fresh_head = student.mlm_head.transform.weight.clone()
-    copy_teacher(student, teacher)
-    assert torch.equal(student.layers[1].qkv.weight, teacher.layers[3].qkv.weight)
-    assert torch.equal(student.mlm_head.transform.weight, fresh_head)
-    assert Learner(student, plain, teacher).frozen == (None,)
-    # It is priced as scratch.
-    assert budget.bill(size("2x64"), V, T, plain, size("4x64")) == budget.bill(size("2x64"), V, T)
-
-
 def loaded(*words):
     """(the teacher, the start) of a run with these options."""
     words = ["--flops", "1e9", "--seq-len", "16", *map(str, words)]
     return teachers.load_models(train.read_settings(words), Bert)
 
 
-def test_a_start_gives_its_size_where_none_is_asked_for(folder):
+def test_a_student_begins_with_its_start_or_its_teacher_or_with_nobody(folder):
     for words in ([], ["--model", "4x64"]):
         no_teacher, start = loaded("--start-from", folder, *words)
         assert no_teacher is None and start.model.config.size == size("4x64")
     for other in ("2x64", "4x64h2"):  # heads and the feed-forward size count, too
         with pytest.raises(UserError, match=f"is a BERT 4x64, and --model asks for {other}"):
             loaded("--start-from", folder, "--model", other)
-
-
-def test_with_init_teacher_a_student_begins_with_its_teacher_and_else_with_nobody(folder):
     first, start = loaded("--teacher", folder, "--init", "teacher", "--model", "2x64")
-    assert start is first
+    assert start is first and loaded() == (None, None)
     assert loaded("--teacher", folder, "--strategy", "kd", "--model", "2x64")[1] is None
-    assert loaded() == (None, None)
 
 
 def test_a_start_is_checked_as_a_teacher_is(folder):
