@@ -125,19 +125,6 @@ def test_the_last_word_embeddings_may_be_padding_and_that_is_said(folder, rows, 
     assert (said in capsys.readouterr().out) == (rows > V)
 
 
-def test_the_student_of_a_padded_teacher_is_padded_as_well(tmp_path):
-    tokenizer = StorySource().tokenizer()
-    V = tokenizer.get_vocab_size() + 7
-    Bert(BertConfig.of(size("2x64"), vocab_size=V)).save_pretrained(tmp_path / "teacher")
-    wordpiece.save_tokenizer(tokenizer, tmp_path / "teacher", 16)
-    line = ["--strategy", "kd", "--flops", "1e8", "--model", "1x64", "--batch-size", "8",
-            "--seq-len", "16", "--teacher", tmp_path / "teacher", "--out", tmp_path / "student"]
-    status, out, err = run_main(main, "train.py", line)
-    assert status == 0 and f"7 of its {V:,} word embeddings are padding" in out, err
-    student = transformers.AutoModel.from_pretrained(tmp_path / "student")
-    assert len(student.embeddings.word_embeddings.weight) == V
-
-
 @pytest.mark.parametrize("student, copies, message", [
     ("2x128", True, "--model 2x64"), ("2x64h2", True, "the student, a BERT 2x64h2, has others"),
     ("5x64", True, "--model 4x64"), ("5x128", False, None), ("4x64", True, None)])
@@ -197,15 +184,8 @@ def test_a_student_begins_with_its_start_or_its_teacher_or_with_nobody(folder):
     first, start = loaded("--teacher", folder, "--init", "teacher", "--model", "2x64")
     assert start is first and loaded() == (None, None)
     assert loaded("--teacher", folder, "--strategy", "kd", "--model", "2x64")[1] is None
-
-
-def test_a_start_is_checked_as_a_teacher_is(folder):
     with pytest.raises(UserError, match="--start-from .* knows 16 positions, and --seq-len is 32"):
         loaded("--start-from", folder, "--seq-len", "32")
-    (folder / "tokenizer.json").unlink()
-    _, start = loaded("--start-from", folder)
-    with pytest.raises(UserError, match="--start-from .* has no tokenizer.json"):
-        shared_tokenizer(None, start)
 
 
 def another(tmp_path_factory, letter="w", rows=V):
@@ -232,8 +212,7 @@ def test_the_student_of_a_teacher_and_a_start_takes_the_words_of_both(folder, tm
 
 @pytest.mark.parametrize("record, flops", [
     (None, None),  # a BERT of others
-    ({"flops_spent": 5}, 5), ({"flops_spent": 5, "flops_before": 7}, 12),
-    ({"flops_spent": 5, "flops_before": None}, None), ({}, None), ({"flops_spent": "x"}, None)])
+    ({"flops_spent": 5}, 5), ({"flops_spent": 5, "flops_before": 7}, 12), ({}, None)])
 def test_what_weights_have_cost_is_their_runs_flops_and_those_before(tmp_path, record, flops):
     if record is not None:
         disk.write_json(tmp_path / "run.json", record)
