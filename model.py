@@ -282,7 +282,7 @@ class Bert(nn.Module):
         those of its config."""
         folder = disk.fetch(name, ["config.json", *disk.WEIGHT_FILES])
         config = checkpoints.read_config(folder, BertConfig)
-        tensors = checkpoints.read_weights(folder, config.num_hidden_layers, mlm_head)
+        tensors = checkpoints.read_weights(folder, mlm_head)
         has_head = checkpoints.check_head(name, tensors, mlm_head)
         with torch.device("meta"):  # shapes without memory
             model = cls(config, has_head, any(key.startswith("pooler.") for key in tensors))

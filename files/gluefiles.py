@@ -8,10 +8,10 @@ embedded world's own tasks.
     glue_data/RTE/train.tsv                     the official download
     glue/rte/train-00000-of-00001.parquet       the hub's files
 
-A label is a number: an index into `task.labels`, or for STS-B a score from 0 to 5. A local folder
-is read as it is now: nothing of it is cached.
+A label is a number: an index into `task.labels`, or for STS-B a score from 0 to 5.
 """
 import collections
+import contextlib
 import json
 import math
 import re
@@ -19,7 +19,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from files import disk, text
+from files import disk
 from program import cli
 from program.cli import UserError
 
@@ -124,18 +124,12 @@ CUT_MOST = 0.01  # of a file's lines may be cut in two, as a few of the official
 
 
 def read_tsv(path, form, is_labelled):
-    """A file of the official download -> its examples. Raises UserError with the line's number
-    where it is damaged.
+    """A file of the official download -> its examples. Raises UserError where it is damaged.
 
     Quotes are ordinary characters, as MRPC needs it, and a byte-order mark is skipped, which MRPC
-    has. Only a newline ends a line, since texts hold other characters that Python takes for one.
-    Empty lines at the end are nothing."""
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").rstrip("\r\n").split("\n")
-    except UnicodeDecodeError as failure:
-        line = failure.object[:failure.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: no UTF-8 text") from None
-    lines = [line.removesuffix("\r").split("\t") for line in lines]
+    has. Only a newline ends a line, since texts hold other characters that Python takes for one."""
+    content = disk.read_text(path).removeprefix("\ufeff").rstrip("\r\n")
+    lines = [line.removesuffix("\r").split("\t") for line in content.split("\n")]
     has_header = form.folder != "CoLA" or not is_labelled
     header = lines.pop(0) if has_header else COLA_HEADER
     columns = form.columns if is_labelled else (*form.columns[:2], None)
@@ -150,11 +144,11 @@ def read_tsv(path, form, is_labelled):
             raise UserError(f"{path}, line {n}: {len(line)} columns where {len(header)} should be")
         row = dict(zip(header, line))
         examples.append(example_of(f"{path}, line {n}", row, columns, numbers))
-    words = f"{path}: {cut:,} of {len(lines):,} lines are cut off: they have too few columns"
-    if cut > CUT_MOST * len(lines):
-        raise UserError(f"{words}; more than {CUT_MOST:.0%} is damage, so download the file again")
     if cut:
-        cli.say(f"{words}, and are left out")
+        words = f"{path}: {cut:,} of {len(lines):,} lines are cut off and have too few columns"
+        if cut > CUT_MOST * len(lines):
+            raise UserError(f"{words}: download the file again")
+        cli.say(f"{words}: they are left out")
     return examples
 
 
@@ -165,23 +159,15 @@ def read_parquet(path, form, is_labelled):
         with open(path, "rb") as file:
             table = parquet.ParquetFile(file).read()
         table.validate(full=True)  # raises where a text is not UTF-8
-    except MemoryError:
-        raise
     except Exception as failure:  # Arrow raises many kinds
         raise UserError(f"{path} cannot be read ({type(failure).__name__}: "
                         f"{cli.one_line(failure)}): check that the file is whole") from None
-    return examples_of_table(str(path), table, form, is_labelled)
-
-
-def examples_of_table(name, table, form, is_labelled):
-    """An Arrow table in the hub's columns -> its examples. Rows count from 0, as the library
-    `datasets` counts them."""
     first, second, label = form.hub_columns or form.columns
     columns = (first, second, label if is_labelled else None)
-    check_columns(name, columns, table.column_names)
-    numbers = label_numbers(name, table.schema, label, form) if is_labelled else {}
+    check_columns(path, columns, table.column_names)
+    numbers = label_numbers(path, table.schema, label, form) if is_labelled else {}
     rows = table.select([column for column in columns if column]).to_pylist()
-    return [example_of(f"{name}, row {n} counted from 0", row, columns, numbers)
+    return [example_of(f"{path}, row {n} counted from 0", row, columns, numbers)
             for n, row in enumerate(rows)]
 
 
@@ -195,7 +181,7 @@ def check_columns(place, columns, names):
 
 def example_of(place, row, columns, numbers):
     """{column: value} -> (first text, second text or None, label or None). columns: the names of
-    these three. Raises UserError, which names the place, where a value is no text or no label."""
+    these three. Raises UserError where a value is no text or no label."""
     for column in columns[:2]:
         if column and not isinstance(row[column], str):
             value = "null" if row[column] is None else repr(row[column])[:40]
@@ -205,26 +191,22 @@ def example_of(place, row, columns, numbers):
 
 
 def label_number(place, value, numbers):
-    """The number of a label, or the score where there are no labels. numbers: {how a label is
-    written: its number}, empty for scores. Raises UserError where the value is neither."""
+    """The number of a label, or a score. numbers: {how a label is written: its number}, or {}."""
     # Where a column has empty places, pandas writes 1 as 1.0.
     text = value if isinstance(value, str) else str(value).removesuffix(".0")
-    if numbers:
-        if text not in numbers:
-            raise UserError(f"{place}: the label {text[:40]!r} is none of {', '.join(numbers)}")
+    if text in numbers:
         return numbers[text]
-    try:
-        if 0 <= float(text) <= 5:
+    with contextlib.suppress(ValueError):
+        if not numbers and 0 <= float(text) <= 5:
             return float(text)
-    except ValueError:
-        pass
-    raise UserError(f"{place}: the score {text[:40]!r} is not a number from 0 to 5")
+    wanted = ", ".join(numbers) or "the scores from 0 to 5"
+    raise UserError(f"{place}: the label {text[:40]!r} is none of {wanted}")
 
 
 def label_numbers(place, schema, column, form):
-    """{how a label is written in the hub's columns: its number}, empty for scores. It is written as
-    its name, or as a stored number, which means the name that the schema gives it, and the hub's
-    where the schema gives none. Raises UserError where the schema has other names."""
+    """{how a label is written in the hub's columns: its number}, empty for scores: its name, or a
+    stored number, which means the name that the schema gives it, or else the hub's. Raises
+    UserError where the schema has other names."""
     # `datasets.Features.from_arrow_schema` loses the names where the numbers are not int64.
     names = json.loads((schema.metadata or {}).get(b"huggingface", "{}"))
     for key in ("info", "features", column, "names"):
@@ -251,8 +233,7 @@ OTHER = re.compile(r"(train(ing)?|dev|val(id(ation)?)?|test(ing)?|eval(uation)?)
 
 
 def plain(name):
-    """The name of a task, a folder or a word in `--tasks`, without case and punctuation: SST-2 ->
-    sst2"""
+    """The name of a task or folder without case and punctuation: SST-2 -> sst2"""
     return re.sub(r"[\W_]", "", str(name).lower())
 
 
@@ -263,21 +244,26 @@ def glue_from_folder(name, root):
     folders = {path.resolve(): path for path in (*sorted(root.iterdir()), root) if path.is_dir()
                and plain(path.absolute().name) == name and not path.name.startswith(".")}
     if len(folders) > 1:
-        names = " and in ".join(map(str, folders.values()))
-        raise UserError(f"{form.folder} is there twice, in {names}: keep one of them")
+        raise UserError(f"{form.folder} is there twice: {', '.join(map(str, folders))}")
     folder = next(iter(folders.values()), root / form.folder)
     for path in sorted([*folder.glob("*"), *folder.glob("*/[!.]*")]):
         inside = path.relative_to(folder).as_posix()
         if OTHER.fullmatch(inside) and not TAKEN.fullmatch(inside):
-            raise UserError(f"{path}: GLUE is read from train.tsv, dev.tsv and test.tsv, as it is "
-                            "downloaded, or from the hub's train-00000-of-00001.parquet, "
-                            "validation-... and test-...: save it so, or move it away")
+            raise UserError(f"{path}: GLUE is read from train.tsv and dev.tsv, or from the hub's "
+                            "train-00000-of-00001.parquet and validation-...: save it so, or move "
+                            "it away")
     parts = {part: read_part(folder, part, form)
              for part in ("train", *form.dev, *form.submissions)}
     diagnostic = root / "diagnostic" / "diagnostic.tsv"
     if name == "mnli" and diagnostic.exists():  # MNLI's model answers it
         parts["diagnostic"] = read_tsv(diagnostic, form, is_labelled=False)
-    return glue_task(name, folder, parts)
+    for part in ("train", *form.dev):
+        if not parts[part]:
+            raise Missing(f"{form.folder}: {folder}/{part}.tsv is missing, and so is "
+                          f"{part.replace('dev', 'validation')}-00000-of-00001.parquet")
+    return Task(name, {part: examples for part, examples in parts.items() if examples},
+                form.labels, form.metrics, form.dev, form.submissions,
+                spells_names=form.labels not in (None, BINARY))
 
 
 def read_part(folder, part, form):
@@ -285,65 +271,19 @@ def read_part(folder, part, form):
     twice, or not wholly, or is empty."""
     hub, is_labelled = part.replace("dev", "validation"), part not in form.submissions
     tsv, shards = folder / f"{part}.tsv", sorted(folder.glob(f"{hub}-*.parquet"))
-    wanted = [f"{hub}-{i:05}-of-{len(shards):05}" for i in range(len(shards))]
-    if tsv.exists() and shards:
-        raise UserError(f"{part} is there more than once: {tsv}, {shards[0]}; keep one of them")
     # The hub once wrote a hash behind the numbers.
-    if not all(path.name.startswith(start) for path, start in zip(shards, wanted)):
-        raise UserError(f"{', '.join(map(str, shards[:4]))}: wanted are all files of one save, "
-                        f"{hub}-00000-of-N.parquet and so on")
+    is_one_save = all(path.name.startswith(f"{hub}-{i:05}-of-{len(shards):05}")
+                      for i, path in enumerate(shards))
+    if not is_one_save or tsv.exists() and shards:
+        names = ", ".join(path.name for path in (tsv, *shards) if path.exists())
+        raise UserError(f"{folder}: wanted is {part}.tsv, or all files of one save, "
+                        f"{hub}-00000-of-N.parquet and so on, and there are {names}")
     examples = read_tsv(tsv, form, is_labelled) if tsv.exists() else []
     for path in shards:
         examples += read_parquet(path, form, is_labelled)
     if not examples and (shards or tsv.exists()):
         raise UserError(f"{folder}: the part {part} is empty")
     return examples
-
-
-def hub_splits(name, data):
-    """{split: a datasets.Dataset} of one task in the hub's data set. Raises Missing where the data
-    set has no such task, and UserError where the hub cannot be reached."""
-    if text.is_reader_of_files(data):
-        raise UserError(f"--data {data}: there is no such folder, and the hub has no data set of "
-                        "that name")
-    try:
-        return text.load_from_hub(data, name)
-    except UserError:
-        raise
-    except Exception as failure:  # the hub's client and Arrow raise many kinds
-        advice = disk.hub_advice(failure)
-        problem = (f"there is no folder {data}, and the hub's data set of that name has no {name} "
-                   f"that can be read ({type(failure).__name__}: {cli.one_line(failure)}): "
-                   f"{advice}")
-        # Where the hub gives nothing, each further task would be tried for half a minute.
-        is_of_all = isinstance(failure, ConnectionError) or advice != disk.UNKNOWN
-        raise (UserError if is_of_all else Missing)(problem) from None
-
-
-def glue_from_hub(name, data):
-    """A Task from the hub's data set called `data`. Raises what hub_splits and glue_task do."""
-    form, parts = GLUE[name], {}
-    for split, rows in hub_splits(name, data).items():
-        part = split.replace("validation", "dev")
-        if part in ("train", *form.dev, *form.submissions):
-            table = rows.with_format("arrow")[:]
-            table = table.replace_schema_metadata(rows.features.arrow_schema.metadata)
-            parts[part] = examples_of_table(f"{data} {name} {split}", table, form,
-                                            is_labelled=part not in form.submissions)
-    return glue_task(name, f"{data}/{name}", parts)
-
-
-def glue_task(name, place, parts):
-    """The Task called `name` in GLUE. parts: {part: its examples}. Raises Missing, which names the
-    place, where one is not there without which there is no score."""
-    form = GLUE[name]
-    for part in ("train", *form.dev):
-        if not parts.get(part):
-            raise Missing(f"{form.folder}: {place}/{part}.tsv is missing, and so is "
-                          f"{part.replace('dev', 'validation')}-00000-of-00001.parquet")
-    return Task(name, {part: examples for part, examples in parts.items() if examples},
-                form.labels, form.metrics, form.dev, form.submissions,
-                spells_names=form.labels not in (None, BINARY))
 
 
 def load_tasks(data, names, examples):
@@ -362,17 +302,14 @@ def load_tasks(data, names, examples):
     if data == "stories":
         return [Task(name, {part: examples(name, part) for part in ("train", "dev", "test")},
                      ("no", "yes"), EMBEDDED[name], ("dev", "test")) for name in wanted], []
-    folder = disk.path_of(data)
-    is_id = not folder.exists() and re.fullmatch(disk.HUB_ID, data, re.ASCII)
-    if not folder.is_dir() and not is_id:
-        raise UserError(f"--data {data} is neither a folder nor a hub id (unpack an archive first)")
-    own = plain(folder.absolute().name)
-    if is_all and own in GLUE and folder.is_dir():  # the folder of one task
-        wanted = [own]
+    path = disk.path_of(data)
+    if is_all and path.is_dir() and plain(path.absolute().name) in GLUE:  # the folder of one task
+        wanted = [plain(path.absolute().name)]
+    folder = disk.fetch(data, [f"{name}/*.parquet" for name in wanted], "dataset")
     tasks, skipped = [], []
     for name in wanted:
         try:
-            tasks.append(glue_from_hub(name, data) if is_id else glue_from_folder(name, folder))
+            tasks.append(glue_from_folder(name, folder))
         except Missing as failure:
             if not is_all:
                 raise
@@ -388,9 +325,7 @@ def load_tasks(data, names, examples):
 
 def write_submission(folder, tasks, predictions):
     """Writes glue-submission.zip, with one file for each test set, as the leaderboard wants them.
-
-    predictions: {task: {part: values}}. Returns the lines to print: what was written, and what the
-    leaderboard would miss."""
+    predictions: {task: {part: values}}. Returns what to print of what was written."""
     contents, remarks = {}, []
     for task in tasks:
         for part, values in predictions[task.name].items():
@@ -398,8 +333,7 @@ def write_submission(folder, tasks, predictions):
             lines = [f"{i}\t{task.spell(value)}\n" for i, value in enumerate(values)]
             contents[file] = "index\tprediction\n" + "".join(lines)
             if len(lines) != rows:
-                remarks.append(f"{file} has {len(lines):,} rows, and the leaderboard wants "
-                               f"{rows:,}")
+                remarks.append(f"{file} has {len(lines):,} rows, and wanted are {rows:,}")
     wanted = [file for form in GLUE.values() for file, _ in form.submissions.values()]
     if missing := [file for file in wanted if file not in contents]:
         remarks.append(f"the leaderboard also wants {', '.join(missing)}")
@@ -420,23 +354,17 @@ def glue_folder(model):
 
 
 def read_glue_json(path):
-    """{"cells": [cell with its scores]}, with no cells where there is no file. Raises UserError
-    where the file is damaged."""
-    kept = disk.read_json(path) if path.exists() else {"cells": []}
-    cells = kept.get("cells")
-    if not isinstance(cells, list) or not all(isinstance(cell, dict) and
-                                              isinstance(cell.get("scores"), dict)
-                                              for cell in cells):
-        raise UserError(f"{path} is damaged: it holds no list of cells; remove it, and they are "
-                        "made again")
-    return kept
+    """{"cells": [cell with its scores]}, with no cells where there is no file."""
+    cells = disk.read_json(path).get("cells") if path.exists() else []
+    if not isinstance(cells, list) or not all(
+            isinstance(cell, dict) and isinstance(cell.get("scores"), dict) for cell in cells):
+        raise UserError(f"{path} is damaged: remove it, and its cells are made again")
+    return {"cells": cells}
 
 
 def finished_cell(kept, cell):
     """The finished fine-tuning of a cell, or None. It may have entries that the cell does not name,
     such as its scores. Where the data lie does not count: what they are says `examples_sha256`."""
     wanted = {key: value for key, value in cell.items() if key != "data"}
-    for finished in kept["cells"]:
-        if all(finished.get(key) == value for key, value in wanted.items()):
-            return finished
-    return None
+    return next((finished for finished in kept["cells"]
+                 if all(finished.get(key) == value for key, value in wanted.items())), None)

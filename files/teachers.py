@@ -1,8 +1,7 @@
 """The models that a student learns from: its teacher, and the one whose weights it begins with.
 
-Before anything is trained they are checked: their files are whole, their position table is long
-enough, their tokenizer is the student's, and they have the parts that the strategy reads and the
-sizes that are copied."""
+Before anything is trained they are checked: their files, their position table, their tokenizer,
+which is the student's, and the parts that the strategy reads or copies."""
 import warnings
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -23,9 +22,8 @@ def load_models(settings, Bert):
     """(the teacher, the model whose weights the student begins with), each a Teacher or None.
     settings: a train.Settings. Bert: the class of both, model.Bert.
 
-    With --init teacher it begins with the teacher's, and both are the same. With --start-from it
-    has the start's size. Raises UserError where one of them does not open, or where --model asks
-    for another size."""
+    With --init teacher both are the same. Raises UserError where one of them does not open, or has
+    another size than --model asks for."""
     T, teacher = settings.seq_len, None
     if settings.teacher:
         teacher = load_teacher(settings.teacher, T, Bert)
@@ -41,7 +39,6 @@ def load_models(settings, Bert):
 
 def load_teacher(name, seq_len, Bert, option="--teacher"):
     """The Teacher in a run's folder, in a BERT's folder, or at a hub id. option: what asks for it.
-
     Raises UserError where there is none, or where its position table is shorter than seq_len."""
     folder = fetch_model(name, f"{option} ")
     with warnings.catch_warnings():
@@ -58,8 +55,8 @@ def load_teacher(name, seq_len, Bert, option="--teacher"):
 
 
 def flops_of(folder):
-    """The FLOPs that the weights in a folder have cost: those of its run, and of the runs before it
-    (--start-from). None where no run.json says so, as for a BERT of others."""
+    """The FLOPs that the weights in a folder have cost: those of its run, and of the runs before
+    it. None where no run.json says so, as for a BERT of others."""
     record = disk.optional_json(folder / "run.json")
     parts = record.get("flops_spent"), record.get("flops_before", 0)
     return sum(parts) if all(isinstance(part, int) for part in parts) else None
@@ -75,9 +72,8 @@ def inherited(start, longest=None):
 
 
 def fetch_model(name, option="--teacher "):
-    """The folder of a teacher: a run's folder, a BERT's folder, or what a hub id names, downloaded.
-    Raises UserError where there is none, or where it is a run that is not finished. option: what
-    the error line puts before the name."""
+    """The folder of a teacher: a run's, a BERT's, or that into which a hub id is downloaded. Raises
+    UserError, with `option` before the name, where there is none, or its run is not finished."""
     folder = disk.fetch(name, disk.MODEL_FILES)
     if (folder / "run.json").exists() and not (folder / "model.safetensors").exists():
         raise UserError(f"{option}{name} is a run that is not finished: give its own command "
@@ -85,29 +81,24 @@ def fetch_model(name, option="--teacher "):
     return folder
 
 
-# Embeddings are padded to a multiple of 8 or 64, and for training on many GPUs to one of 1,024 at
-# most. A table with more rows beyond its tokenizer's words belongs to another tokenizer.
+# Embeddings are padded to a multiple of 1,024 at most. More rows belong to another tokenizer.
 MOST_PADDING = 1023
 
 
 def shared_tokenizer(teacher, start, name=None):
     """The student's tokenizer: that of its teacher, and of the model whose weights it begins with,
-    each a Teacher or None. Without both it is `name`, as open_corpus takes it.
-
-    Raises UserError where one of them has other words than `name`, or than the other one."""
-    options = {"--teacher": teacher, "--start-from": None if start is teacher else start}
-    models = {option: one for option, one in options.items() if one}
-    if not models:
-        return name
-    tokenizers = [tokenizer_of(one.folder, one.model.config.vocab_size, name, option)
-                  for option, one in models.items()]
-    words = [tokenizer.get_vocab() for tokenizer in tokenizers]
-    sizes = [one.model.config.vocab_size for one in models.values()]
-    if words[0] != words[-1] or sizes[0] != sizes[-1]:
-        raise UserError(f"--teacher {teacher.folder} and --start-from {start.folder} have "
-                        f"different vocabularies, of {sizes[0]:,} and {sizes[1]:,} word "
-                        "embeddings: choose two models that share one")
-    return tokenizers[0]
+    each a Teacher or None. Without both it is `name`, as open_corpus takes it. Raises UserError
+    where one of them has other words than `name`, or than the other one."""
+    models = {"--teacher": teacher, "--start-from": None if start is teacher else start}
+    tokenizers = {option: tokenizer_of(one.folder, one.model.config.vocab_size, name, option)
+                  for option, one in models.items() if one}
+    if len(tokenizers) == 2:
+        words = [tokenizer.get_vocab() for tokenizer in tokenizers.values()]
+        sizes = [one.model.config.vocab_size for one in models.values()]
+        if words[0] != words[1] or sizes[0] != sizes[1]:
+            raise UserError("--teacher and --start-from have different vocabularies, of "
+                            f"{sizes[0]:,} and {sizes[1]:,} word embeddings: choose another model")
+    return next(iter(tokenizers.values()), name)
 
 
 def tokenizer_of(folder, V, name=None, option="--teacher"):
@@ -115,10 +106,8 @@ def tokenizer_of(folder, V, name=None, option="--teacher"):
     one called `name` if it has the same words. option: what asks for that model.
 
     The last rows of the embeddings may be padding, which belongs to no word. Raises UserError where
-    the two tokenizers' words differ, where the model has no tokenizer and no name is given, or
-    where the tokenizer has more words than V, or so few that it must be another one."""
+    the words differ, or where V is too few for them, or so many that there must be others."""
     has_own = wordpiece.tokenizer_file(folder) is not None
-    role = "teacher" if option == "--teacher" else "start"
     if name is None and not has_own:
         raise UserError(f"{option} {folder} has no tokenizer.json and no vocab.txt: say with "
                         "--tokenizer which tokenizer it was trained with")
@@ -126,49 +115,31 @@ def tokenizer_of(folder, V, name=None, option="--teacher"):
     if name is not None and has_own:
         own = wordpiece.load_tokenizer(str(folder))
         if tokenizer.get_vocab() != own.get_vocab():
-            raise UserError(f"--tokenizer {name} has other words than the {role}'s: leave it out, "
-                            f"and the student takes the {role}'s")
-    check_padding(f"the {role} {folder}", V, wordpiece.vocabulary_of(tokenizer).size)
+            raise UserError(f"--tokenizer {name} has other words than {option}'s: leave it out")
+    words = wordpiece.vocabulary_of(tokenizer).size
+    if not words <= V <= words + MOST_PADDING:
+        raise UserError(f"the tokenizer has {words:,} words, and {option} {folder} has {V:,} word "
+                        "embeddings: it was trained with another tokenizer")
+    if V > words:
+        say_once(f"{option} {folder}: {V - words:,} of its {V:,} word embeddings are padding")
     return tokenizer
 
 
-def check_padding(model, V, words):
-    """Raises UserError unless V word embeddings belong to a tokenizer of so many words. Says how
-    many of them are padding. model: which it is, in words."""
-    if not words <= V <= words + MOST_PADDING:
-        raise UserError(f"the tokenizer has {words:,} words, and {model} has {V:,} word "
-                        "embeddings, which is no padding: it was trained with another tokenizer")
-    if V > words:
-        say_once(f"{model}: {V - words:,} of its {V:,} word embeddings are padding beyond the "
-                 "tokenizer's words; the student has them, too")
-
-
 def check_head_fits(model, is_read):
-    """Raises UserError where the MLM head of a model, a Teacher or None, is read or copied, and
-    does not fit the rest of that model."""
+    """Raises UserError where the MLM head of a Teacher, or of None, is read and does not fit it."""
     if model and model.unfit_head and is_read:
-        raise UserError(f"{model.unfit_head}: give a model whose masked-language-model head fits, "
-                        "or choose tinybert or minilm, which read none")
+        raise UserError(f"{model.unfit_head}: choose another model, or tinybert or minilm")
 
 
 def check_pair(lesson, student, teacher, has_head, copies):
     """Raises UserError where the teacher lacks what the lesson reads or --init teacher copies.
-
     student, teacher: the Sizes of the two. has_head: whether the teacher has an MLM head. copies:
     whether the student begins with layers of the teacher (--init teacher)."""
     if lesson.teacher and lesson.teacher.logits and not has_head:
-        raise UserError("this strategy reads the teacher's predictions, and the teacher has no "
-                        "masked-language-model head: give one that was saved with it (a "
-                        "BertForMaskedLM), or choose tinybert or minilm, which read none")
-    if not copies:
-        return
-    names = ("the hidden size", "the number of heads", "the feed-forward size")
-    for name, own, theirs in zip(names, student[1:], teacher[1:]):
-        if own != theirs:
-            fitting = teacher._replace(L=student.L)
-            raise UserError(f"--init teacher copies layers, and {name} is {own:,} in the student "
-                            f"and {theirs:,} in the teacher: give --model {fitting}, or --init "
-                            "random")
-    if student.L > teacher.L:
-        raise UserError(f"--init teacher: the student has {student.L} layers, and the teacher "
-                        f"{teacher.L} to copy")
+        raise UserError("this strategy reads predictions, and the teacher has no masked-language-"
+                        "model head: give a BertForMaskedLM, or choose tinybert or minilm")
+    if copies and (student[1:] != teacher[1:] or student.L > teacher.L):
+        fitting = teacher._replace(L=min(student.L, teacher.L))
+        raise UserError(f"--init teacher copies layers, and the student, a BERT {student}, has "
+                        f"others than the teacher, a BERT {teacher}, or more: give --model "
+                        f"{fitting}, or --init random")

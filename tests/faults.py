@@ -41,6 +41,7 @@ import children
 import inputs
 import undisturbed
 from children import Child, Kill, PowerLoss
+from safetensors.torch import load_file, save_file
 from undisturbed import Lane, Lost, Wrong, must_finish
 
 # --------------------------------------------------------------------------------------------------
@@ -306,10 +307,10 @@ def spoiled_teacher(lane, value):
     """A copy of the teacher, without its run.json, with one weight of a layer changed."""
     ignored = shutil.ignore_patterns("run.json")
     teacher = Path(shutil.copytree(lane.teacher, lane.new("teacher"), ignore=ignored))
-    tensors = disk.load_tensors(teacher / "model.safetensors")
+    tensors = load_file(teacher / "model.safetensors")
     name = lane.random.choice(sorted(name for name in tensors if "encoder" in name))
     tensors[name].view(-1)[0] = value
-    disk.save_tensors(teacher / "model.safetensors", tensors)
+    save_file(tensors, teacher / "model.safetensors", {"format": "pt"})
     return teacher
 
 
@@ -393,7 +394,7 @@ def ranks(lane):
     plain = lane.new("plain")
     for folder in (out, plain):  # one process goes on, which may be as slow as the machine is
         must_finish(Child(*line, folder))
-    weights, wanted = (disk.load_tensors(folder / "model.safetensors") for folder in (out, plain))
+    weights, wanted = (load_file(folder / "model.safetensors") for folder in (out, plain))
     if not all((weights[name] - wanted[name]).abs().max() < 1e-4 for name in wanted):
         raise Lost(f"{other.line}: two processes ended with other weights than one")
     shutil.rmtree(out)

@@ -3,12 +3,8 @@ or is damaged, is refused by name, and no code runs."""
 import json
 import math
 import pickle
-import time
-import warnings
-from collections import OrderedDict
 
 from files import checkpoints, disk, wordpiece
-from files.checkpoints import UnfitHead, to_hugging_face
 from program.cli import UserError
 
 import huggingface_hub
@@ -56,14 +52,10 @@ def tensors_in(folder):
     return load_file(folder / "model.safetensors")
 
 
-def put_pickle(folder, write):
-    """Puts what write(path) writes in the place of the weights."""
+def put_pickle(folder, value, **options):
+    """Puts a pickle in the place of the weights."""
     (folder / "model.safetensors").unlink()
-    write(folder / "pytorch_model.bin")
-
-
-# --------------------------------------------------------------------------------------------------
-# Our files, opened by transformers
+    torch.save(value, folder / "pytorch_model.bin", **options)
 
 
 @pytest.mark.parametrize("auto, has_head", [(transformers.AutoModelForMaskedLM, True),
@@ -84,14 +76,6 @@ def test_transformers_opens_what_we_save_with_nothing_missing_and_nothing_left(
         same(got.pooler_output, expected.pooler_output)
 
 
-def test_a_file_that_we_save_holds_the_tensors_of_transformers_file(folder, tmp_path_factory):
-    mine = tmp_path_factory.mktemp("mine")
-    Bert.from_pretrained(folder).save_pretrained(mine)
-    ours, theirs = tensors_in(mine), tensors_in(folder)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-
-
 def test_a_round_trip_is_exact_to_the_bit_and_the_same_weights_make_the_same_file(tmp_path):
     config = BertConfig.of(Size(2, 30, 3, 41), vocab_size=50, hidden_dropout_prob=0.05)
     model = randomise(Bert(config, pooler=True))
@@ -102,24 +86,13 @@ def test_a_round_trip_is_exact_to_the_bit_and_the_same_weights_make_the_same_fil
     state, before = again.state_dict(), model.state_dict()
     assert state.keys() == before.keys()
     assert all(torch.equal(state[name], before[name]) for name in before)
-    for name in ("config.json", "model.safetensors"):
-        once = (tmp_path / "once" / name).read_bytes()
-        for _ in range(5):  # the library writes several entries of metadata in random order
-            again.save_pretrained(tmp_path / "twice")
-            assert (tmp_path / "twice" / name).read_bytes() == once
-
-
-def test_a_name_that_the_original_bert_does_not_have_is_not_saved():
-    with pytest.raises(KeyError, match="layers.0.adapter.weight"):
-        to_hugging_face({"layers.0.adapter.weight": torch.ones(1)})
-
-
-# --------------------------------------------------------------------------------------------------
-# Files of others: DistilBERT, older names, other heads
+    once = (tmp_path / "once/model.safetensors").read_bytes()
+    for _ in range(5):  # the library writes several entries of metadata in random order
+        again.save_pretrained(tmp_path / "twice")
+        assert (tmp_path / "twice/model.safetensors").read_bytes() == once
 
 
 @pytest.mark.parametrize("architecture", [transformers.DistilBertForMaskedLM,
-                                          transformers.DistilBertModel,
                                           transformers.DistilBertForSequenceClassification])
 @torch.no_grad()
 def test_a_distilbert_is_a_bert_without_token_types(tmp_path, architecture):
@@ -140,8 +113,7 @@ def test_a_distilbert_is_a_bert_without_token_types(tmp_path, architecture):
 @pytest.mark.parametrize("architecture", [
     transformers.BertModel, transformers.BertForPreTraining,
     transformers.BertForSequenceClassification, transformers.BertForTokenClassification,
-    transformers.BertForQuestionAnswering, transformers.BertForMultipleChoice,
-    transformers.BertForNextSentencePrediction])
+    transformers.BertForQuestionAnswering])
 @torch.no_grad()
 def test_a_bert_with_another_head_is_an_encoder_with_its_pooler(tmp_path, architecture):
     theirs = peer(architecture=architecture)
@@ -155,14 +127,14 @@ def test_a_bert_with_another_head_is_an_encoder_with_its_pooler(tmp_path, archit
     assert got.logits is None
 
 
-def older(name):
-    name = name.replace("LayerNorm.weight", "LayerNorm.gamma")
-    return name.replace("LayerNorm.bias", "LayerNorm.beta")
+def older(tensors):
+    return {name.replace("LayerNorm.weight", "LayerNorm.gamma")
+            .replace("LayerNorm.bias", "LayerNorm.beta"): tensors[name] for name in tensors}
 
 
 def copies(tensors):
-    """What old versions saved twice, and a constant."""
-    return {"cls.predictions.decoder.weight": tensors[WORDS].clone(),
+    """With what old versions saved twice, and a constant."""
+    return {**tensors, "cls.predictions.decoder.weight": tensors[WORDS].clone(),
             "cls.predictions.decoder.bias": tensors["cls.predictions.bias"].clone(),
             "bert.embeddings.position_ids": torch.arange(16)[None]}
 
@@ -173,47 +145,32 @@ def decoder_alone(tensors):
 
 
 @pytest.mark.parametrize("change", [
-    lambda tensors: {older(name): tensor for name, tensor in tensors.items()},
-    lambda tensors: {**tensors, **copies(tensors)}, decoder_alone,
-    *(lambda tensors, wrapper=wrapper: {**{wrapper + name: tensors[name] for name in tensors},
-                                        "criterion.weight": torch.ones(3)}
+    older, copies, decoder_alone,
+    *(lambda tensors, wrapper=wrapper: {wrapper + name: tensors[name] for name in tensors}
       for wrapper in ("module.", "model.", "_orig_mod.", "module.model.", "0.auto_model."))])
 def test_older_names_second_copies_and_wrappers_of_training_scripts_are_known(folder, change):
     rewrite(folder, change(tensors_in(folder)))
     answers_like(folder, peer())
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_checkpoint_in_half_precision_is_opened_in_fp32(folder, dtype):
-    peer().to(dtype).save_pretrained(folder)
-    assert Bert.from_pretrained(folder).mlm_head.transform.weight.dtype == torch.float32
-    answers_like(folder, peer().to(dtype).float())
-
-
-def test_embeddings_may_be_padded_beyond_the_words(tmp_path):
-    theirs = peer()
-    theirs.resize_token_embeddings(theirs.config.vocab_size, pad_to_multiple_of=64)
-    theirs.save_pretrained(tmp_path)
-    assert Bert.from_pretrained(tmp_path).config.vocab_size % 64 == 0
-    answers_like(tmp_path, theirs)
-
-
-# What checkpoints of the field hold beside a BERT: TinyBERT's, taggers', older versions'.
-EXTRAS = {"fit_dense.weight": torch.ones(3, 2), "fit_denses.0.bias": torch.ones(3),
-          "crf.transitions": torch.full((2, 2), -math.inf), "dropout.mask": torch.ones(1),
-          "token_type_ids": torch.zeros(1, 9, dtype=torch.long), "loss.weight": torch.ones(1),
-          "bert.embeddings.token_type_ids": torch.zeros(1, 9, dtype=torch.long),
-          "bert.pooler.extra": torch.ones(1), "cls.seq_relationship.weight": torch.ones(2, 3),
-          "layers.0.qkv.weight": torch.ones(2), "mlm_head.bias": torch.ones(2)}
+def test_half_precision_and_embeddings_padded_beyond_the_words_are_opened_in_fp32(folder):
+    for theirs in (peer().to(torch.float16), peer().to(torch.bfloat16)):
+        theirs.resize_token_embeddings(theirs.config.vocab_size, pad_to_multiple_of=64)
+        theirs.save_pretrained(folder)
+        assert Bert.from_pretrained(folder).mlm_head.transform.weight.dtype == torch.float32
+        assert Bert.from_pretrained(folder).config.vocab_size % 64 == 0
+        answers_like(folder, theirs.float())
 
 
 def test_weights_that_are_no_part_of_a_bert_are_named_once_and_not_used(folder, capsys):
-    rewrite(folder, {**tensors_in(folder), **EXTRAS})
+    extras = {"a.crf": torch.full((2, 2), -math.inf), "fit_dense.weight": torch.ones(3, 2),
+              "token_type_ids": torch.zeros(1, 9, dtype=torch.long), "mlm_head.bias": torch.ones(2),
+              "bert.pooler.extra": torch.ones(1), "layers.0.qkv.weight": torch.ones(2)}
+    rewrite(folder, {**tensors_in(folder), **extras})
     answers_like(folder, peer())
     answers_like(folder, peer())
-    said = capsys.readouterr().out.strip().split("\n")
-    assert len(said) == 1 and "10 of its weights are no part of a BERT" in said[0]
-    assert "crf.transitions" in said[0] and said[0].endswith(", ...)") and len(said[0]) < 400
+    [said] = capsys.readouterr().out.strip().split("\n")
+    assert "6 of its weights are no part of a BERT, and are not used (a.crf, bert.pooler.ex" in said
 
 
 def test_a_missing_head_warns_and_is_refused_where_one_is_needed(tmp_path):
@@ -225,39 +182,36 @@ def test_a_missing_head_warns_and_is_refused_where_one_is_needed(tmp_path):
 
 
 @pytest.mark.parametrize("change", [
-    {}, {"cls.predictions.bias": torch.zeros(7)}, {"cls.predictions.decoder.bias": torch.zeros(7)},
+    {}, {"cls.predictions.bias": torch.zeros(7)}, {"cls.predictions.bias": torch.tensor(math.nan)},
+    {"cls.predictions.decoder.bias": torch.zeros(7)},
     {"cls.predictions.decoder.weight": torch.zeros(7, 2)},
-    {"cls.predictions.transform.dense.weight": torch.zeros(3, 3)},
-    {"cls.predictions.transform.LayerNorm.bias": torch.tensor(1.0)}])
+    {"cls.predictions.transform.dense.weight": torch.zeros(3, 3)}])
 @torch.no_grad()
-def test_a_head_is_left_out_in_silence_and_one_that_does_not_fit_is_refused_where_it_is_read(
-        folder, change):
+def test_a_head_is_left_out_in_silence_and_what_does_not_fit_in_it_counts_where_it_is_read(
+        folder, change, recwarn):
     ids = batch(peer().config)[0]
     expected = Bert.from_pretrained(folder)(ids).last_hidden_state
     rewrite(folder, {**tensors_in(folder), **change})
     for wanted in (None, True) if change else ():
-        with pytest.raises(UnfitHead):
+        with pytest.raises(UserError, match="the weight for mlm_head|differs|NaN"):
             Bert.from_pretrained(folder, mlm_head=wanted)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        headless = Bert.from_pretrained(folder, mlm_head=False)
-    assert not any("mlm_head" in name for name in headless.state_dict())
+    recwarn.clear()
+    headless = Bert.from_pretrained(folder, mlm_head=False)
+    assert not recwarn.list and not any("mlm_head" in name for name in headless.state_dict())
     assert torch.equal(headless(ids).last_hidden_state, expected)
 
 
-# --------------------------------------------------------------------------------------------------
-# Several files, and pickles
-
-
 def shard(folder, suffix="safetensors"):
-    """Cuts the weights in a folder into three files and an index. Returns the shards' paths."""
+    """Cuts the weights in a folder into three files and an index. Returns the shards' paths. In the
+    last one lies also what the index says is in another."""
     tensors = tensors_in(folder)
     (folder / "model.safetensors").unlink()
     stem, save = ("model", save_file) if suffix == "safetensors" else ("pytorch_model", torch.save)
     weight_map = {}
     for i in range(3):
         part = {name: tensors[name] for name in sorted(tensors)[i::3]}
-        save(part, folder / f"{stem}-0000{i + 1}-of-00003.{suffix}")
+        more = {next(iter(weight_map)): torch.ones(3)} if i == 2 else {}
+        save(part | more, folder / f"{stem}-0000{i + 1}-of-00003.{suffix}")
         weight_map |= dict.fromkeys(part, f"{stem}-0000{i + 1}-of-00003.{suffix}")
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps(index))
@@ -274,16 +228,8 @@ def test_several_files_are_read_as_one(folder, suffix):
     answers_like(folder, peer())
 
 
-def test_of_a_shard_only_that_is_read_which_the_index_says_is_in_it(folder):
-    shards = shard(folder)
-    elsewhere = next(iter(load_file(shards[0])))
-    save_file({**load_file(shards[2]), elsewhere: torch.ones(3), "left": torch.ones(3)}, shards[2])
-    answers_like(folder, peer())
-
-
 @pytest.mark.parametrize("weight_map", [
-    None, {}, [], 3, {"a": 3}, {"a": "../model.safetensors"}, {"a": "/etc/passwd"},
-    {"a": "pytorch_model.bin"}, {"a": ""}])
+    None, [], {"a": 3}, {"a": "../model.safetensors"}, {"a": "/etc/passwd"}, {"a": ""}])
 def test_an_index_that_names_no_files_beside_it_is_damaged(folder, weight_map):
     shard(folder)
     index = folder / "model.safetensors.index.json"
@@ -292,22 +238,15 @@ def test_an_index_that_names_no_files_beside_it_is_damaged(folder, weight_map):
 
 
 @pytest.mark.parametrize("wrap", [
-    OrderedDict, lambda tensors: {"state_dict": tensors, "epoch": 3},
+    lambda tensors: {"state_dict": tensors, "epoch": 3},
     lambda tensors: {"model": tensors, "optimizer": {"state": {}, "param_groups": []}},
-    lambda tensors: {"model": {"state_dict": tensors}},
     lambda tensors: {"model": tensors, "step": torch.tensor(3)},
     lambda tensors: {"state_dict": {"step": torch.tensor(3)}, "model": tensors},
     lambda tensors: {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()},
     lambda tensors: {**tensors, "epoch": 3}])
 @pytest.mark.parametrize("is_zip", [True, False])  # torch's formats since 1.6 and before
 def test_a_pickle_of_torch_is_read_with_what_a_training_script_saves_in_it(folder, wrap, is_zip):
-    value = wrap(tensors_in(folder))
-    put_pickle(folder, lambda path: torch.save(value, path, _use_new_zipfile_serialization=is_zip))
-    answers_like(folder, peer())
-
-
-def test_safetensors_are_preferred_to_a_pickle(folder):
-    (folder / "pytorch_model.bin").write_bytes(b"never opened")
+    put_pickle(folder, wrap(tensors_in(folder)), _use_new_zipfile_serialization=is_zip)
     answers_like(folder, peer())
 
 
@@ -321,98 +260,55 @@ class Payload:
         return open, (str(self.mark), "w")
 
 
-@pytest.mark.parametrize("write", [
-    lambda value, path: path.write_bytes(pickle.dumps(value)),
-    lambda value, path: torch.save({"a": torch.zeros(2), "b": value}, path),
-    lambda value, path: torch.save(value, path, _use_new_zipfile_serialization=False)])
-def test_nothing_in_a_pickle_runs(folder, write, tmp_path_factory):
+@pytest.mark.parametrize("is_zip", [True, False, None])
+def test_nothing_in_a_pickle_runs(folder, is_zip, tmp_path_factory):
     mark = tmp_path_factory.mktemp("mark") / "made"
-    put_pickle(folder, lambda path: write(Payload(mark), path))
+    value = {"a": torch.zeros(2), "b": Payload(mark)}
+    put_pickle(folder, value, _use_new_zipfile_serialization=is_zip)
+    if is_zip is None:  # of Python, not of torch
+        (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(mark)))
     assert "pytorch_model.bin is damaged, or holds more than weights" in refusal_of(folder)
     assert not mark.exists()
-
-
-def circle(path):
-    value = {}
-    value["model"] = value
-    torch.save(value, path)
-
-
-def short_pickle(kept, is_zip):
-    def write(path):
-        torch.save(peer().state_dict(), path, _use_new_zipfile_serialization=is_zip)
-        path.write_bytes(path.read_bytes()[:int(kept * path.stat().st_size)])
-    return write
-
-
-# What git leaves in a file's place where git-lfs is not installed.
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 9\n"
-
-
-@pytest.mark.parametrize("write, message", [
-    (lambda path: torch.save(torch.nn.Linear(2, 2), path), "torch.nn.modules.linear.Linear"),
-    (lambda path: path.write_bytes(b""), "damaged"),
-    (lambda path: path.write_bytes(b"no pickle"), "damaged"),
-    (lambda path: path.write_bytes(pickle.dumps({})), "damaged"),
-    *((short_pickle(kept, is_zip), "damaged") for kept in (0.1, 0.5, 0.99)
-      for is_zip in (True, False)),
-    (lambda path: torch.save({"a": torch.zeros(3, 3).to_sparse()}, path), "not an ordinary"),
-    (lambda path: torch.save([torch.zeros(3)], path), "no weights"),
-    (lambda path: torch.save({"state_dict": 3}, path), "no weights"), (circle, "no weights"),
-    (lambda path: path.mkdir(), "not a file"),
-    (lambda path: path.write_text(POINTER), "git lfs pull")])
-def test_a_pickle_that_holds_no_weights_is_refused_in_one_line(folder, write, message):
-    put_pickle(folder, write)
-    refusal = refusal_of(folder)
-    assert message in refusal and "pytorch_model.bin" in refusal
-
-
-# --------------------------------------------------------------------------------------------------
-# What is refused: files and weights
 
 
 def cut(path, kept):
     path.write_bytes(path.read_bytes()[:kept])
 
 
+def pickled(value=None, kept=None, **options):
+    """What puts a pickle in the place of the weights, or its beginning."""
+    def spoil(path):
+        put_pickle(path.parent, peer().state_dict() if value is None else value, **options)
+        cut(path.with_name("pytorch_model.bin"), kept)
+    return spoil
+
+
+NO_NAMES = "is not a BERT: its weights have other names (none)"
+
+
 @pytest.mark.parametrize("spoil, message", [
     (lambda path: path.unlink(), "has no model.safetensors and no pytorch_model.bin"),
     (lambda path: (path.parent / "config.json").unlink(), "has no config.json"),
-    (lambda path: path.write_text(POINTER), "is a pointer of git-lfs"),
     *((lambda path, kept=kept: cut(path, kept), "damaged") for kept in (0, 7, 100, 5000, -1)),
-    (lambda path: shard(path.parent)[1].write_text(POINTER), "00002-of-00003.safetensors is a po"),
     (lambda path: shard(path.parent)[0].unlink(), "00001-of-00003.safetensors is missing"),
     (lambda path: cut(shard(path.parent)[1], -10), "00002-of-00003.safetensors is damaged"),
-    (lambda path: save_file({"a": torch.ones(2)}, shard(path.parent)[2]), "has shape missing")])
-def test_a_file_that_is_missing_or_damaged_is_named(folder, spoil, message):
+    (lambda path: save_file({"a": torch.ones(2)}, shard(path.parent)[2]), "has shape missing"),
+    *((pickled(kept=kept), "damaged") for kept in (0, 9, 5000, -9)),
+    (pickled(kept=-9, _use_new_zipfile_serialization=False), "damaged"),
+    *((pickled(value), NO_NAMES) for value in (
+        [torch.zeros(3)], {"state_dict": 3}, {WORDS: torch.zeros(3, 3).to_sparse()}))])
+def test_a_file_that_is_missing_or_damaged_or_holds_no_weights_is_named(folder, spoil, message):
     spoil(folder / "model.safetensors")
     assert message in refusal_of(folder)
 
 
-@pytest.mark.parametrize("name", ["no/such/folder", "../nowhere", "surely-no-such/model-2f6c"])
-def test_a_name_that_is_neither_folder_nor_hub_id_is_refused(name):
-    assert name in refusal_of(name)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_weights_of_a_failed_training_are_refused(folder, value):
-    tensors = tensors_in(folder)
-    tensors["cls.predictions.transform.dense.weight"][3, 4] = value
-    rewrite(folder, tensors)
-    assert "NaN or infinity in cls.predictions.transform.dense.weight" in refusal_of(folder)
-
-
 @pytest.mark.parametrize("damage", [
-    None, lambda tensor: tensor[1:], lambda tensor: tensor[None], lambda _: torch.tensor(1.0),
+    None, lambda tensor: tensor[1:], lambda _: torch.tensor(1.0),
     lambda tensor: (100 * tensor).to(torch.int8)])
 @pytest.mark.parametrize("theirs, named", [
     ("bert.encoder.layer.1.output.dense.weight", "layers.1.feed_forward_out.weight"),
     ("bert.encoder.layer.0.attention.self.key.weight", "layers.0."),
-    ("bert.encoder.layer.0.attention.self.query.bias", "layers.0."),
-    ("bert.encoder.layer.0.intermediate.dense.weight", "layers.0.feed_forward_in.weight"),
-    (WORDS, "embeddings.word_embeddings.weight"),
-    ("bert.embeddings.LayerNorm.weight", "embeddings.norm.weight"),
-    ("cls.predictions.bias", "mlm_head.bias")])
+    (WORDS, "embeddings.word_embeddings.weight"), ("cls.predictions.bias", "mlm_head.bias")])
 def test_a_weight_that_is_missing_or_of_another_kind_is_named(folder, theirs, named, damage):
     tensors = tensors_in(folder)
     tensor = tensors.pop(theirs)
@@ -420,145 +316,79 @@ def test_a_weight_that_is_missing_or_of_another_kind_is_named(folder, theirs, na
     assert f"the weight for {named}" in refusal_of(folder)
 
 
-@pytest.mark.parametrize("name", [
-    "bert.encoder.layer.0.adapter.weight", "bert.encoder.relative_attention_bias.weight",
-    "bert.embeddings.rotary.weight", "bert.encoder.layer.0.attention.self.distance_embedding.weight"
-])
-def test_a_weight_that_another_models_encoder_computes_with_is_named(folder, name):
+@pytest.mark.parametrize("name, message", [
+    *((name, f"the weight for {name} has") for name in (
+        "bert.encoder.layer.0.adapter.weight", "bert.encoder.relative_attention_bias.weight")),
+    *((name, "twice, under two names") for name in (
+        "embeddings.word_embeddings.weight", "bert.embeddings.LayerNorm.gamma",
+        "module.bert.encoder.layer.0.output.dense.bias")),
+    ("cls.predictions.decoder.weight", f"decoder.weight differs from {WORDS}")])
+def test_a_weight_more_that_makes_it_another_model_is_named(folder, name, message):
     rewrite(folder, {**tensors_in(folder), name: torch.zeros(2, 3)})
-    assert name.split(".")[-2] in refusal_of(folder)
+    assert message in refusal_of(folder)
 
 
-@pytest.mark.parametrize("one, two", [
-    (WORDS, "embeddings.word_embeddings.weight"),
-    ("bert.embeddings.LayerNorm.weight", "bert.embeddings.LayerNorm.gamma"),
-    ("bert.encoder.layer.1.output.LayerNorm.bias", "encoder.layer.1.output.LayerNorm.beta"),
-    ("bert.encoder.layer.0.output.dense.bias", "module.bert.encoder.layer.0.output.dense.bias")])
-def test_two_tensors_for_one_place_are_refused_in_any_order(folder, one, two):
-    tensors = tensors_in(folder)
-    tensors[two] = tensors[one] + 1
-    rewrite(folder, tensors)
-    assert "twice, under two names" in refusal_of(folder)
-    second_first = {two: tensors.pop(two), **tensors}
-    put_pickle(folder, lambda path: torch.save(second_first, path))
-    assert "twice, under two names" in refusal_of(folder)
-
-
-def test_a_decoder_of_its_own_is_another_model(folder):
-    tensors = tensors_in(folder)
-    more = copies(tensors)
-    more["cls.predictions.decoder.weight"][3, 1] += 0.5
-    rewrite(folder, {**tensors, **more})
-    assert f"decoder.weight differs from {WORDS}" in refusal_of(folder)
-
-
-@pytest.mark.parametrize("kind, config", [
-    (transformers.RobertaForMaskedLM, transformers.RobertaConfig),
-    (transformers.ElectraForMaskedLM, transformers.ElectraConfig),
-    (transformers.AlbertForMaskedLM, transformers.AlbertConfig)])
-def test_another_model_is_known_by_its_names_where_its_config_does_not_say(tmp_path, kind, config):
-    small = config(vocab_size=60, hidden_size=24, num_hidden_layers=2, num_attention_heads=2,
-                   intermediate_size=30, embedding_size=24)
-    kind(small).save_pretrained(tmp_path)
-    assert f"has model_type = {small.model_type!r}" in refusal_of(tmp_path)
-    rewrite(tmp_path, model_type="bert", hidden_act="gelu")
+def test_another_model_is_known_by_its_names_where_its_config_does_not_say(tmp_path):
+    small = transformers.RobertaConfig(vocab_size=60, hidden_size=24, num_hidden_layers=2,
+                                       num_attention_heads=2, intermediate_size=30)
+    transformers.RobertaForMaskedLM(small).save_pretrained(tmp_path)
+    assert "has model_type = 'roberta'" in refusal_of(tmp_path)
+    rewrite(tmp_path, model_type="bert")
     assert "its weights have other names" in refusal_of(tmp_path)
-
-
-# --------------------------------------------------------------------------------------------------
-# config.json
-
-
-@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"bert"', "[" * 10 ** 5, "\xff\xfe{}"])
-def test_a_config_that_is_no_json_object_is_refused(folder, text):
-    (folder / "config.json").write_text(text, encoding="latin-1")
-    assert "config.json is damaged: it is not" in refusal_of(folder)
-
-
-SIZES = [0, -3, 2.5, "24", True, None, [24], math.nan, 10 ** 10]
-SHARES = [-0.1, 1.5, "0.1", math.nan, math.inf, True, None]
 
 
 @pytest.mark.parametrize("name, value", [
     ("model_type", "roberta"), ("hidden_act", "relu"), ("hidden_act", "gelu_new"),
     ("position_embedding_type", "relative_key"), ("tie_word_embeddings", False),
     ("is_decoder", True), ("add_cross_attention", True),
-    *((name, value) for name in ("hidden_size", "num_attention_heads", "vocab_size")
-      for value in SIZES),
-    *((name, value) for name in ("hidden_dropout_prob", "attention_probs_dropout_prob")
-      for value in SHARES),
-    ("num_attention_heads", 10 ** 7)])  # which do not divide the hidden size
+    *(("hidden_size", size) for size in (0, -3, 2.5, "24", True, [24], math.nan, 10 ** 10)),
+    *(("hidden_dropout_prob", share) for share in (-0.1, 1.5, "0.1", math.nan, True)),
+    ("num_hidden_layers", 10 ** 6), ("num_attention_heads", 10 ** 7)])  # of no whole size
 def test_an_entry_that_this_bert_cannot_have_is_named(folder, name, value):
     rewrite(folder, **{name: value})
-    assert name in refusal_of(folder)
+    assert f"{name} = " in refusal_of(folder)
 
 
 @pytest.mark.parametrize("config, message", [
-    ({"num_hidden_layers": 10 ** 6}, "num_hidden_layers is 1,000,000 in config.json"),
+    ({"num_hidden_layers": 1}, "layers.1."), ({"num_hidden_layers": 4}, "layers.3."),
     ({"hidden_size": 10 ** 8, "num_attention_heads": 1}, "expected (100000000,)"),
     *(({name: size}, f"expected ({size}") for name in (
         "vocab_size", "intermediate_size", "max_position_embeddings", "type_vocab_size")
       for size in (1, 10 ** 8))])
-def test_a_size_that_is_not_the_weights_own_is_told_and_costs_nothing(folder, config, message):
-    # Such a model would need terabytes, or hours for its million layers, if it were built.
-    rewrite(folder, **config)
-    start = time.process_time()
+def test_a_size_that_is_not_the_weights_own_is_told_before_a_model_is_built(folder, config,
+                                                                            message):
+    rewrite(folder, **config)  # such a model would need terabytes
     assert message in refusal_of(folder)
-    assert time.process_time() - start < 1
 
 
-def test_null_means_no_such_entry_and_a_missing_number_of_heads_is_berts(folder):
+def test_null_means_no_such_entry(folder):
     rewrite(folder, model_type=None, pad_token_id=None)
     answers_like(folder, peer())
-    raw = json.loads((folder / "config.json").read_text())
-    del raw["num_attention_heads"]
-    (folder / "config.json").write_text(json.dumps(raw))
-    assert "num_attention_heads = 12 (12 where the entry is missing)" in refusal_of(folder)
-
-
-# --------------------------------------------------------------------------------------------------
-# Checksums and downloads
 
 
 def test_the_checksum_of_weights_is_that_of_their_files_in_a_row(folder):
     tokenizer = wordpiece.wordpiece({word: i for i, word in enumerate(wordpiece.SPECIAL)})
     wordpiece.save_tokenizer(tokenizer, folder, 16)
-    files = [folder / name for name in ("config.json", "model.safetensors", "tokenizer.json")]
-    assert checkpoints.weights_sha256(folder) == disk.file_sha256(files[1])
-    assert checkpoints.model_sha256(folder) == disk.file_sha256(*files)
-    shards = shard(folder)
-    before = checkpoints.weights_sha256(folder)
-    shards[2].write_bytes(shards[2].read_bytes() + b" ")
-    assert checkpoints.weights_sha256(folder) != before
-
-
-class Hub:
-    """Stands in for the hub: it "downloads" the wanted ones of some files into a folder."""
-
-    def __init__(self, folder, *names):
-        self.folder, self.names, self.asked = folder, names, []
-
-    def snapshot_download(self, name, allow_patterns):
-        self.asked += allow_patterns
-        wanted = huggingface_hub.utils.filter_repo_objects(
-            self.names, allow_patterns=allow_patterns)
-        for file in wanted:
-            (self.folder / file).write_text("")
-        return str(self.folder)
+    config, words = folder / "config.json", folder / "tokenizer.json"
+    for files in ([folder / "model.safetensors"], [folder / "model.safetensors.index.json"]):
+        if "index" in files[0].name:
+            files += shard(folder)
+        assert checkpoints.weights_sha256(folder) == disk.file_sha256(*files)
+        assert checkpoints.model_sha256(folder) == disk.file_sha256(config, *files, words)
 
 
 @pytest.mark.parametrize("on_the_hub, downloaded", [
     (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
-    (["model.safetensors.index.json", "model-00001-of-00002.safetensors",
-      "model-00002-of-00002.safetensors", "pytorch_model-00001-of-00002.bin"],
-     ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors",
-      "model.safetensors.index.json"]),
     (["pytorch_model.bin", "training_args.bin", "optimizer.pt", "modeling_bert.py"],
      ["pytorch_model.bin"])])
 def test_no_other_pickle_and_no_code_is_downloaded(tmp_path, monkeypatch, on_the_hub, downloaded):
-    hub = Hub(tmp_path, "config.json", "vocab.txt", "tf_model.h5", *on_the_hub)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
+    def snapshot_download(_, allow_patterns):
+        for file in huggingface_hub.utils.filter_repo_objects(
+                ["config.json", "vocab.txt", "tf_model.h5", *on_the_hub],
+                allow_patterns=allow_patterns):
+            (tmp_path / file).write_text("")
+        return str(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
     folder = disk.fetch("somebody/bert", disk.MODEL_FILES)
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["config.json", *downloaded, "vocab.txt"]
-    assert not any(pattern.endswith(("*.bin", "*.pt", "*.pkl", "*.py")) for pattern in hub.asked)

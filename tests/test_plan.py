@@ -58,7 +58,7 @@ def teacher(tmp_path):
 
 
 @pytest.mark.parametrize("words, message", [
-    ("--teacher {}/t", "t does not exist, and is no hub id"),
+    ("--teacher {}/t", "t is no folder, and is no hub id"),
     ("--data {}/bokks.txt", "no such file, folder or hub id: .*bokks.txt"),
     ("--glue-data {}/none", "none"), ("--out /dev/null/x", "--out /dev/null/x cannot be written"),
     ("--distil-options --temperature=2", "tinybert does not use --temperature"),

@@ -15,12 +15,11 @@ import transformers
 from conftest import run_main
 from safetensors.torch import load_file, save_file
 
-import budget
 import train
 from budget import size
 from distill import lesson
 from model import Bert, BertConfig
-from train import Learner, copy_teacher, main
+from train import main
 from world.source import StorySource
 
 V, T = 40, 12  # words of the vocabulary, tokens of a block
@@ -63,10 +62,6 @@ def theirs(tmp_path_factory):
     return path
 
 
-# --------------------------------------------------------------------------------------------------
-# The files
-
-
 def test_a_teacher_is_a_run_or_any_hugging_face_folder(folder, theirs):
     teacher = load_teacher(folder)
     assert str(teacher.model.config.size) == "4x64" and teacher.folder == folder
@@ -92,24 +87,17 @@ def test_a_teachers_weights_are_hashed_once(folder, monkeypatch):
     assert read.count("model.safetensors") == 1
 
 
-def test_a_run_that_is_not_finished_is_told_from_a_folder_without_weights(folder):
+def test_what_is_no_teacher_is_refused(folder):
+    with pytest.raises(UserError, match="16 positions, and --seq-len is 32"):
+        load_teacher(folder, 32)
+    with pytest.raises(UserError, match="nothing/here"):
+        load_teacher("nothing/here")
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="no model.safetensors and no pytorch_model.bin"):
         load_teacher(folder)
     (folder / "run.json").write_text(json.dumps({"finished": False, "settings": {}}))
     with pytest.raises(UserError, match="not finished"):
         load_teacher(folder)
-
-
-def test_a_folder_that_is_missing_and_a_position_table_that_is_too_short_are_refused(folder):
-    with pytest.raises(UserError, match="no folder nothing/here"):
-        load_teacher("nothing/here")
-    with pytest.raises(UserError, match="16 positions, and --seq-len is 32"):
-        load_teacher(folder, 32)
-
-
-# --------------------------------------------------------------------------------------------------
-# The tokenizer
 
 
 def test_the_student_takes_the_teachers_tokenizer_or_one_of_the_same_words(
@@ -122,14 +110,14 @@ def test_the_student_takes_the_teachers_tokenizer_or_one_of_the_same_words(
     save_words(other)
     assert tokenizer_of(folder, V, str(other)).token_to_id("w7") == 12
     save_words(other, letter="v")
-    with pytest.raises(UserError, match="other words than the teacher's"):
+    with pytest.raises(UserError, match="other words than --teacher's"):
         tokenizer_of(folder, V, str(other))
 
 
 @pytest.mark.parametrize("rows", [V, V + 1, V + 6, V + 1023, V - 1, V + 1024])
 def test_the_last_word_embeddings_may_be_padding_and_that_is_said(folder, rows, capsys):
     if not V <= rows <= V + 1023:
-        with pytest.raises(UserError, match=f"40 words, and the teacher .* has {rows:,} .*another"):
+        with pytest.raises(UserError, match=f"40 words, and --teacher .* has {rows:,} .*another"):
             tokenizer_of(folder, rows)
         return
     assert tokenizer_of(folder, rows).get_vocab_size() == V
@@ -137,38 +125,9 @@ def test_the_last_word_embeddings_may_be_padding_and_that_is_said(folder, rows, 
     assert (said in capsys.readouterr().out) == (rows > V)
 
 
-@pytest.mark.parametrize("strategy", [
-    pytest.param(name, marks=pytest.mark.slow) for name in ("kd", "tinybert", "minilm")])
-def test_the_student_of_a_padded_teacher_is_padded_and_teaches_in_turn(tmp_path, strategy):
-    tokenizer = StorySource().tokenizer()
-    words = tokenizer.get_vocab_size()
-    config = BertConfig.of(size("2x64"), vocab_size=words + 7, max_position_embeddings=16)
-    torch.manual_seed(0)
-    Bert(config).save_pretrained(tmp_path / "teacher")
-    wordpiece.save_tokenizer(tokenizer, tmp_path / "teacher", 16)
-    line = ["--strategy", strategy, "--flops", "4e8", "--model", "1x64", "--batch-size", "8",
-            "--seq-len", "16", "--teacher", tmp_path / "teacher", "--out", tmp_path / "student"]
-    status, out, err = run_main(main, "train.py", line)
-    assert status == 0, err
-    assert f"7 of its {words + 7} word embeddings are padding" in out
-    assert "finished before" in run_main(main, "train.py", line)[1]
-    record = json.loads((tmp_path / "student/run.json").read_text())
-    chosen = lesson(strategy, size("1x64"), size("2x64"))
-    step = budget.step_flops(size("1x64"), words + 7, 16, 8, chosen, size("2x64"))
-    assert record["flops_spent"] == sum(record["bill"].values()) == record["steps"] * step
-    student = transformers.AutoModel.from_pretrained(tmp_path / "student")
-    assert len(student.embeddings.word_embeddings.weight) == words + 7
-    student = load_teacher(tmp_path / "student")
-    assert tokenizer_of(student.folder, words + 7).get_vocab() == tokenizer.get_vocab()
-
-
-# --------------------------------------------------------------------------------------------------
-# The pair
-
-
 @pytest.mark.parametrize("student, copies, message", [
-    ("2x128", True, "--model 2x64"), ("2x64h2", True, "number of heads"),
-    ("5x64", True, "5 layers"), ("5x128", False, None)])
+    ("2x128", True, "--model 2x64"), ("2x64h2", True, "the student, a BERT 2x64h2, has others"),
+    ("5x64", True, "--model 4x64"), ("5x128", False, None), ("4x64", True, None)])
 def test_init_teacher_refuses_other_sizes_and_without_it_they_may_differ(student, copies, message):
     pair = size(student), size("4x64")
     if message is None:
@@ -178,67 +137,35 @@ def test_init_teacher_refuses_other_sizes_and_without_it_they_may_differ(student
             check_pair(lesson("kd", *pair), *pair, True, copies)
 
 
-def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not(tmp_path):
-    bert("2x64", mlm_head=False).save_pretrained(tmp_path)
-    teacher = load_teacher(tmp_path).model
-    assert teacher.mlm_head is None
+def test_kd_needs_a_teacher_that_predicts_words_and_tinybert_does_not():
     sizes = size("1x64"), size("2x64")
     with pytest.raises(UserError, match="no masked-language-model head"):
         check_pair(lesson("kd", *sizes), *sizes, has_head=False, copies=False)
-    tinybert = lesson("tinybert", *sizes)
-    check_pair(tinybert, *sizes, has_head=False, copies=False)
-    blocks = torch.randint(5, V, (8, T), generator=torch.Generator().manual_seed(0))
-    positions = torch.arange(8) * T + 3
-    batch = blocks, blocks, positions, blocks.flatten()[positions]
-    assert Learner(bert("1x64"), tinybert, teacher)(*batch)["tinybert"] > 0
-
-
-@pytest.fixture(scope="module")
-def unfit(tmp_path_factory):
-    """A folder of a BERT 2x64 whose decoder has a bias less than its tokenizer has words."""
-    path, tokenizer = tmp_path_factory.mktemp("unfit"), StorySource().tokenizer()
-    config = BertConfig.of(size("2x64"), vocab_size=tokenizer.get_vocab_size(),
-                           max_position_embeddings=16)
-    Bert(config).save_pretrained(path)
-    tensors = load_file(path / "model.safetensors")
-    tensors["cls.predictions.bias"] = tensors["cls.predictions.bias"][1:].clone()
-    save_file(tensors, path / "model.safetensors", {"format": "pt"})
-    wordpiece.save_tokenizer(tokenizer, path, 16)
-    return path
+    for strategy in ("tinybert", "scratch"):
+        check_pair(lesson(strategy, *sizes), *sizes, has_head=False, copies=False)
 
 
 @pytest.mark.parametrize("words, reads_head", [
-    ("--strategy kd --teacher", True), ("--strategy kd-released --teacher", True),
-    ("--strategy minilm --teacher", False), ("--strategy tinybert --teacher", False),
-    ("--strategy minilm-released --teacher", False), ("--strategy scratch --start-from", True),
+    ("--strategy kd --teacher", True), ("--strategy tinybert --teacher", False),
+    ("--strategy scratch --start-from", True),
     ("--strategy scratch --init teacher --teacher", True),
     ("--strategy minilm --init teacher --teacher", False),
     ("--strategy minilm --init teacher --mlm-finish 0.2 --teacher", True),
     ("--strategy minilm --mlm-finish 0.2 --teacher", False)])
-def test_a_head_that_does_not_fit_is_refused_where_it_is_read_or_copied(unfit, tmp_path, words,
+def test_a_head_that_does_not_fit_is_refused_where_it_is_read_or_copied(tmp_path, words,
                                                                        reads_head):
-    line = [*words.split(), unfit, "--flops", "1e9", "--model", "2x64", "--batch-size", "8",
+    tokenizer = StorySource().tokenizer()
+    config = BertConfig.of(size("2x64"), vocab_size=tokenizer.get_vocab_size())
+    Bert(config).save_pretrained(tmp_path)
+    wordpiece.save_tokenizer(tokenizer, tmp_path, 16)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["cls.predictions.bias"] = tensors["cls.predictions.bias"][1:].clone()
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    line = [*words.split(), tmp_path, "--flops", "1e9", "--model", "2x64", "--batch-size", "8",
             "--seq-len", "16", "--out", tmp_path / "run", "--dry-run"]
     status, out, err = run_main(main, "train.py", line)
     assert status == (2 if reads_head else 0), err
     assert ("mlm_head.bias" in err) == reads_head and not (tmp_path / "run").exists()
-
-
-def test_scratch_copies_also_a_teacher_without_a_head_and_never_asks_it():
-    student, teacher = bert("2x64"), bert("4x64", mlm_head=False)
-    plain = lesson("scratch", size("2x64"), size("4x64"))
-    check_pair(plain, size("2x64"), size("4x64"), has_head=False, copies=True)
-    fresh_head = student.mlm_head.transform.weight.clone()
-    copy_teacher(student, teacher)
-    assert torch.equal(student.layers[1].qkv.weight, teacher.layers[3].qkv.weight)
-    assert torch.equal(student.mlm_head.transform.weight, fresh_head)
-    assert Learner(student, plain, teacher).frozen == (None,)
-    # It is priced as scratch.
-    assert budget.bill(size("2x64"), V, T, plain, size("4x64")) == budget.bill(size("2x64"), V, T)
-
-
-# --------------------------------------------------------------------------------------------------
-# The model whose weights a student begins with
 
 
 def loaded(*words):
@@ -247,35 +174,18 @@ def loaded(*words):
     return teachers.load_models(train.read_settings(words), Bert)
 
 
-def test_a_start_gives_its_size_where_none_is_asked_for(folder):
+def test_a_student_begins_with_its_start_or_its_teacher_or_with_nobody(folder):
     for words in ([], ["--model", "4x64"]):
         no_teacher, start = loaded("--start-from", folder, *words)
         assert no_teacher is None and start.model.config.size == size("4x64")
     for other in ("2x64", "4x64h2"):  # heads and the feed-forward size count, too
         with pytest.raises(UserError, match=f"is a BERT 4x64, and --model asks for {other}"):
             loaded("--start-from", folder, "--model", other)
-
-
-def test_with_init_teacher_a_student_begins_with_its_teacher_and_else_with_nobody(folder):
     first, start = loaded("--teacher", folder, "--init", "teacher", "--model", "2x64")
-    assert start is first
+    assert start is first and loaded() == (None, None)
     assert loaded("--teacher", folder, "--strategy", "kd", "--model", "2x64")[1] is None
-    assert loaded() == (None, None)
-
-
-def test_a_start_is_checked_as_a_teacher_is(folder):
     with pytest.raises(UserError, match="--start-from .* knows 16 positions, and --seq-len is 32"):
         loaded("--start-from", folder, "--seq-len", "32")
-    with pytest.raises(UserError, match="an empty name"):
-        loaded("--start-from", "")
-    (folder / "tokenizer.json").unlink()
-    _, start = loaded("--start-from", folder)
-    with pytest.raises(UserError, match="--start-from .* has no tokenizer.json"):
-        shared_tokenizer(None, start)
-    (folder / "run.json").write_text(json.dumps({"finished": False, "settings": {}}))
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="--start-from .* is a run that is not finished"):
-        loaded("--start-from", folder)
 
 
 def another(tmp_path_factory, letter="w", rows=V):
@@ -296,14 +206,13 @@ def test_the_student_of_a_teacher_and_a_start_takes_the_words_of_both(folder, tm
         rows = other.model.config.vocab_size
         with pytest.raises(UserError, match=f"different vocabularies, of {rows} and 40 word"):
             shared_tokenizer(other, start)
-    with pytest.raises(UserError, match="other words than the start's"):
+    with pytest.raises(UserError, match="other words than --start-from's"):
         shared_tokenizer(None, start, str(another(tmp_path_factory, "v").folder))
 
 
 @pytest.mark.parametrize("record, flops", [
     (None, None),  # a BERT of others
-    ({"flops_spent": 5}, 5), ({"flops_spent": 5, "flops_before": 7}, 12),
-    ({"flops_spent": 5, "flops_before": None}, None), ({}, None), ({"flops_spent": "x"}, None)])
+    ({"flops_spent": 5}, 5), ({"flops_spent": 5, "flops_before": 7}, 12), ({}, None)])
 def test_what_weights_have_cost_is_their_runs_flops_and_those_before(tmp_path, record, flops):
     if record is not None:
         disk.write_json(tmp_path / "run.json", record)
