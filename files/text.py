@@ -4,10 +4,9 @@
     tokenizer = source.tokenizer(vocab_size=8192)   # made from the text
     for part, text in source.documents(): ...       # part: "train" or "validation"
 
-Each file is opened by its own name, in which `[`, `*` and `?` are letters. pyarrow decompresses and
-notices what was cut short; Python's own readers of CSV and JSON are the ones that refuse an open
-quote. The library `datasets` reads the hub. Validation text is held out by document, and the rule
-reads nothing but the document: a copy of a held-out document is held out, too.
+pyarrow decompresses and notices what was cut short; Python's own readers of CSV and JSON are the
+ones that refuse an open quote. The library `datasets` reads the hub. Validation text is held out by
+document, and the rule reads nothing but the document: a copy of a held-out document is held out.
 """
 import contextlib
 import csv
@@ -83,7 +82,7 @@ def files_at(paths):
     """({file: its part}, [the names that are left out]) of some paths, each a file or a folder.
     Each real file is taken once, whatever links lead to it.
 
-    Raises UserError where a path holds no text, or one that would be read twice or in part."""
+    Raises UserError where there is no text, or one that would be read twice or in part."""
     # A folder that is named alone says no part. So p/train p/test mean the same as p.
     parents = [path if path.is_dir() and len(paths) == 1 else path.parent for path in paths]
     root = os.path.commonpath(map(os.path.abspath, parents))
@@ -92,23 +91,20 @@ def files_at(paths):
         found = list(below(path, set())) if path.is_dir() else [path]
         check_shards(found if path.is_dir() else [])
         for file in found:
-            if file.suffix.lower() in (".zip", ".bz2", ".xz"):
+            if file.suffix.lower() in PACKED:
                 raise UserError(f"{file} is packed in a way that is not read here: unpack it")
             inode = file.stat()[1:3] if file.is_file() else None  # and device: the same for links
             if kind_of(file) is None or inode is None:
                 left_out.append(file.name)
             elif inode not in met and file.stat().st_size:
-                if other := texts.get(plain(file)):
-                    raise UserError(f"{other} and {file} look like one text in two files: remove "
-                                    "one of them, or rename it if it is another text")
-                texts[plain(file)] = file
+                if texts.setdefault(plain(file), file) != file:
+                    raise UserError(f"{texts[plain(file)]} and {file} look like one text in two "
+                                    "files: remove or rename one of them")
                 parts[file] = part_of(file, root)
             met.add(inode)
-        if not {kind_of(file) for file in found if file.is_file()} - {None}:
-            raise UserError(f"{path} holds no text: wanted are files that end in "
-                            f"{' '.join(KINDS)}, also with .gz or .zst behind it")
     if not parts:
-        raise UserError(f"{', '.join(map(str, paths))} is empty")
+        raise UserError(f"{', '.join(map(str, paths))} holds no text: wanted are files, not empty, "
+                        f"that end in {' '.join(KINDS)}, also with .gz or .zst behind it")
     return parts, left_out
 
 
@@ -122,36 +118,40 @@ def check_shards(paths):
             totals.setdefault(pattern, []).append(int(match[1]))
     for pattern, of in totals.items():
         if set(of) != {len(of)}:
-            raise UserError(f"{pattern} are {len(of)} files, and by their names "
-                            f"{' and '.join(map(str, sorted(set(of))))}: add what is missing, "
-                            "remove what is of another save, or name the files one by one")
+            raise UserError(f"{pattern} are {len(of)} files, and not as many as their names say: "
+                            "add what is missing, or name the files one by one")
 
 
 # ---- What is in a file ---------------------------------------------------------------------------
 
 @contextlib.contextmanager
-def opened(path):
-    """A stream of a file's bytes, decompressed. What goes wrong inside becomes a UserError that
-    names the file."""
+def reading(name, advise):
+    """Turns whatever goes wrong while something is read into a UserError that names it: each
+    format, each compression and the hub have classes of their own. advise(failure): what to do."""
     try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as failure:
+        raise UserError(f"{name} cannot be read ({type(failure).__name__}: {one_line(failure)}): "
+                        f"{advise(failure)}") from None
+
+
+@contextlib.contextmanager
+def opened(path):
+    """A stream of a file's bytes, decompressed. Raises UserError for what goes wrong inside."""
+    with reading(path, lambda _: "check that it is whole, that text is UTF-8, and its name"):
         with open(path, "rb") as stream:
             if plain(path) != path:
                 import pyarrow  # here: it takes a moment, and few files need it
                 codec = CODECS[path.suffix.lower()]
                 stream = io.BufferedReader(pyarrow.input_stream(stream, codec))
             yield stream
-    except (UserError, MemoryError):
-        raise
-    except Exception as failure:  # every format and every compression has classes of its own
-        raise UserError(f"{path} cannot be read ({type(failure).__name__}: {one_line(failure)}): "
-                        "check that the file is whole, that text is UTF-8, and what the name "
-                        "says") from None
 
 
 def rows_of(path, column=None):
-    """The rows of a file, each a dict {column: value}. column: the one that is wanted, where the
-    format can leave out the others. Raises UserError, which names the file, for whatever is wrong
-    with it."""
+    """The rows of a file, each a dict {column: value}. column: the one that is wanted. Raises
+    UserError for whatever is wrong with the file."""
     with opened(path) as stream:
         if kind_of(path) == "json":
             yield from json_rows(path, stream)
@@ -197,8 +197,8 @@ def csv_rows(path, stream, column):
     header = next(reader, [])
     if len(header) == 1 and header[0] != column and re.search(r"[,;|\s]", header[0]):
         raise UserError(f"{path}, line 1: the header should name the columns, and it is "
-                        f"{header[0][:60]!r}: save the file as .csv with commas or as .tsv with "
-                        "tabs, add a line with the name text, or name the file .txt")
+                        f"{header[0][:60]!r}: use commas in .csv and tabs in .tsv, begin with a "
+                        "line `text`, or name the file .txt")
     try:
         for fields in filter(None, reader):  # without empty lines
             # Many programs end each line with a separator: then it has an empty field more.
@@ -218,10 +218,6 @@ def batches_of(path, stream, column):
         table = parquet.ParquetFile(stream)
         names, batches = table.schema_arrow.names, table.iter_batches
     else:
-        stream.seek(-8, io.SEEK_END)
-        if stream.read() != b"\xff\xff\xff\xff\0\0\0\0":  # the reader would not miss it
-            raise EOFError("the file was cut short, or is no Arrow stream")
-        stream.seek(0)
         table = ipc.open_stream(stream)
         names, batches = table.schema.names, lambda _, columns: (
             batch.select(columns) for batch in table)
@@ -238,14 +234,13 @@ def wrong_column(name, columns):
 
 def checked(place, column, value):
     """A value of the text column. Raises UserError where it is no text."""
-    what = f"{str(value)[:40]}, no text"
-    if value is None or isinstance(value, str):
-        with contextlib.suppress(UnicodeEncodeError):
-            (value or "").encode()
-            return value
-        what = "half a character, like \\ud83d"  # which only JSON can spell
-    raise UserError(f"{place}: the column {column} holds {what}: mend the row, or choose another "
-                    "column with --text-column")
+    try:
+        if value is not None:
+            value.encode()
+    except (AttributeError, UnicodeEncodeError):  # a number, or half of a character's two \\u
+        raise UserError(f"{place}: the column {column} holds {ascii(value)[:40]}, which is no text:"
+                        " mend it, or choose another column with --text-column") from None
+    return value
 
 
 def documents_in(path):
@@ -292,7 +287,7 @@ def open_source(data, text_column=None):
 
 
 class Source:
-    """Documents, one after the other, so that neither memory nor disk grows with the corpus.
+    """Documents, one after the other, so that memory does not grow with the corpus.
 
     A subclass has a `key`, which differs from every other text's, `has_validation`, and
     `texts(part)`, in which some may be empty or None."""
@@ -308,8 +303,8 @@ class Source:
         a text of two documents has both parts, document 0 is always for training, and the first
         document that differs from it is always held out."""
         if self.has_validation:
-            yield from (("train", text) for text in self.filled("train"))
-            yield from (("validation", text) for text in self.filled("validation"))
+            for part in ("train", "validation"):
+                yield from ((part, text) for text in self.filled(part))
             return
         first = other = None
         for text in self.filled("train"):
@@ -364,34 +359,26 @@ class FileSource(Source):
             cli.say(f"{self.name}: {cli.counted(len(self.files['train']), 'file')} to train on, "
                     f"{len(self.files['validation'])} for validation, {len(left_out)} left out: "
                     f"{', '.join(left_out[:5])}{more}")
-        read = [path for part in ("train", "validation") for path in self.files[part]]
-        of_rows = [path for path in read if kind_of(path) != "text"]
-        if self.column and not of_rows:
-            raise UserError(f"--text-column {self.column}: {self.name} holds text and no rows: "
-                            "leave it out")
-        if of_rows and not self.column:
-            # Beside files of text, a file of rows may be about them: only a column `text` is text.
-            self.column = text_column_of(of_rows, is_mixed=len(of_rows) < len(read))
-        self.key = ["files", READER, [[part, key_of(path)] for part in ("train", "validation")
-                                      for path in self.files[part]]]
+        read = [(part, path) for part in ("train", "validation") for path in self.files[part]]
+        self.column = self.column or text_column_of([path for _, path in read])
+        self.key = ["files", READER, [[part, key_of(path)] for part, path in read]]
 
     def texts(self, part):
-        """The texts of a part."""
+        """The texts of a part. Rows of JSON that lack the column are counted. Raises UserError
+        where all lack it."""
         for path in self.files[part]:
-            yield from documents_in(path) if kind_of(path) == "text" else self.column_in(path)
-
-    def column_in(self, path):
-        """The texts in the column of a file of rows. Rows of JSON that lack it are counted. Raises
-        UserError where all lack it."""
-        n = without = 0
-        for n, row in enumerate(rows_of(path, self.column), start=1):
-            without += self.column not in row
-            yield checked(f"{path}, row {n}", self.column, row.get(self.column))
-        if n and without == n:
-            raise wrong_column(path, row)
-        if without:
-            cli.say_once(f"{path}: {without:,} of {n:,} rows have no {self.column}, and are left "
-                         "out")
+            if kind_of(path) == "text":
+                yield from documents_in(path)
+                continue
+            n = without = 0
+            for n, row in enumerate(rows_of(path, self.column), start=1):
+                without += self.column not in row
+                yield checked(f"{path}, row {n}", self.column, row.get(self.column))
+            if n and without == n:
+                raise wrong_column(path, row)
+            if without:
+                cli.say_once(f"{path}: {without:,} of {n:,} rows have no {self.column}, and are "
+                             "left out")
 
 
 def by_part(parts):
@@ -411,20 +398,21 @@ def key_of(path):
     return [str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def text_column_of(paths, is_mixed):
-    """The column that holds the text in files of rows: "text" where one of them has it, or else the
-    only column of texts. Raises UserError where neither exists."""
-    types = {}
-    for path in paths:
-        for row in itertools.islice(rows_of(path), FIRST_ROWS):
-            if "text" in row:
-                return "text"
-            for column, value in row.items():
-                types.setdefault(column, set()).add(type(value))
+def text_column_of(paths):
+    """The column that holds the text in the files of rows: "text" where one of them has it, or else
+    the only column of texts. None where all are files of text. Raises UserError where there is no
+    such column, or beside files of text: rows may be about them."""
+    of_rows, types = [path for path in paths if kind_of(path) != "text"], {}
+    for row in itertools.chain.from_iterable(
+            itertools.islice(rows_of(path), FIRST_ROWS) for path in of_rows):
+        if "text" in row:
+            return "text"
+        for column, value in row.items():
+            types.setdefault(column, set()).add(type(value))
     texts = [column for column, found in types.items() if found - {type(None)} == {str}]
-    if types and (len(texts) != 1 or is_mixed):
-        raise wrong_column(", ".join(map(str, paths[:3])), types)
-    return texts[0] if types else "text"
+    if types and (len(texts) != 1 or len(of_rows) < len(paths)):
+        raise wrong_column(", ".join(map(str, of_rows[:3])), types)
+    return texts[0] if types else None
 
 
 class HubSource(Source):
