@@ -53,8 +53,8 @@ class Settings:
     data: tuple = option(("stories",), "stories (default), files or folders, or a hub id with "
                          "optional configuration and split: wikimedia/wikipedia:20231101.en",
                          metavar="TEXT", nargs="+")
-    text_column: str = option(None, "the column that holds the text, where it is not 'text' or the "
-                              "only one", metavar="NAME")
+    text_column: str = option(None, "the column that holds the text (default: text)",
+                              metavar="NAME")
     tokenizer: str = option(None, "a tokenizer.json or vocab.txt, a folder or a hub id (default: "
                             "made from the text)", place, "NAME")
     vocab_size: int = option(None, "word pieces of a tokenizer made from the text (default: 8192)",
