@@ -1,5 +1,6 @@
 """files/text.py: every kind of file reads the same, and what cannot be read is one line."""
 import gzip
+import itertools
 import json
 import os
 from pathlib import Path
@@ -18,8 +19,7 @@ from pyarrow import parquet
 DOCUMENTS = [f"Document number {i}: the quick brown fox jumps over lazy dog {i % 7}."
              for i in range(50)]
 ROW = '{"text": "one"}\n'
-
-
+KINDS = ["txt", "md", "jsonl", "json", "csv", "tsv", "parquet"]
 COMPRESS = {"": bytes, ".gz": gzip.compress,
             ".zst": lambda content: pyarrow.compress(content, "zstd", asbytes=True)}
 
@@ -78,27 +78,19 @@ def parts(*paths):
 
 
 # ---- Kinds of files
-KINDS = ["txt", "md", "jsonl", "json", "csv", "tsv", "parquet"]
-
-
 @pytest.mark.parametrize("ending", COMPRESS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_file_gives_the_same_documents(kind, ending):
+def test_every_kind_of_file_gives_the_same_documents_whole_or_none(kind, ending):
     name = f"a.{kind}{ending}"
     write(name)
     assert [document for _, document in read(name)] == DOCUMENTS
     os.rename(name, name.upper())
     assert [document for _, document in read(".")] == DOCUMENTS
-
-
-@pytest.mark.parametrize("ending", [".gz", ".zst"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_compressed_file_that_was_cut_short_is_refused(kind, ending):
-    whole = contents_of(f"a.{kind}{ending}")
-    for content in (whole[:-1], whole[:-9], whole[:len(whole) // 2], b"not compressed" * 9):
-        write(**{f"a.{kind}{ending}": content})
+    whole = contents_of(name)
+    for content in (whole[:-1], whole[:-9], whole[:len(whole) // 2]) if ending else ():
+        write(**{name: content})
         with pytest.raises(UserError, match=rf"a\.{kind}\{ending} cannot be read"):
-            read(".")
+            read(name)
 
 
 def test_what_save_to_disk_wrote_is_read():
@@ -112,17 +104,14 @@ PARAGRAPHS = [f"paragraph {i}\nof two lines" for i in range(40)]
 
 @pytest.mark.parametrize("content, documents", [
     ("a\nb\nc", ["a", "b", "c"]), ("a\r\nb\r\n", ["a", "b"]), ("a\nb\n\nc\n", ["a\nb", "c"]),
-    ("a\r\n\r\nb", ["a", "b"]), ("\ufeffa\nb", ["a", "b"]),
-    ("a\u2028b\nc\x85d", ["a\u2028b", "c\x85d"]),
+    ("\ufeffa\nb", ["a", "b"]), ("a\u2028b\nc\x85d", ["a\u2028b", "c\x85d"]),
     # An empty line somewhere does not make one document of many lines.
-    *(["\n".join(LINES) + end, LINES] for end in ("", "\n", "\n\n")),
-    ("\n\n" + "\n".join(LINES), LINES), ("\n".join([*LINES[:50], "", *LINES[50:]]), LINES),
-    ("\r".join([*LINES[:50], " ", *LINES[50:]]), LINES),
+    ("\n\n" + "\n".join(LINES) + "\n\n", LINES),
+    *((end.join([*LINES[:50], "", *LINES[50:]]), LINES) for end in ("\n", "\r")),
     # A line of white space is empty, whatever ends it.
     *([end.join(PARAGRAPHS), PARAGRAPHS]
       for end in ("\n\n", "\n \t\n", "\r\n\r\n", "\r\r", "\n\u00a0\n", "\n\n\n"))])
-def test_text_is_cut_at_empty_lines_where_it_has_some_else_at_each_line(monkeypatch, content,
-                                                                        documents):
+def test_text_is_cut_at_empty_lines_or_else_at_each_line(monkeypatch, content, documents):
     write(**{"a.txt": content})
     for characters in (1, 2, 3, 7, 2 ** 20):  # a paragraph is whole wherever the reader pauses
         monkeypatch.setattr(text, "CHARACTERS", characters)
@@ -149,11 +138,11 @@ def test_the_rows_of_a_file(name, content, documents):
 # ---- What cannot be read
 @pytest.mark.parametrize("name, content, message", [
     *((name, content, f"{name} holds no text: wanted are files, not empty, that end in .txt .md")
-      for name, content in (("a.txt", b""), ("a.gz", b""), ("a.docx", b"PK"), ("a.zip", b"PK"))),
+      for name, content in (("a.txt", b""), ("a.gz", b""), ("a.zip", b"PK"))),
     ("a.txt", b"\x7fELF\0\0\1\2" * 99, "a.txt is not text: it holds NUL bytes"),
     *((name, "text\ncaf\u00e9\n".encode("latin-1"), f"{name} cannot be read .*UnicodeDecodeError")
       for name in ("a.txt", "a.csv", "a.tsv")),
-    ("a.parquet", b"this is not parquet" * 9, "a.parquet cannot be read"),
+    *((name, b"not this" * 9, f"{name} cannot be read") for name in ("a.parquet", "a.txt.gz")),
     ("a.jsonl", ROW + '{"text": "no end\n', r"\(ValueError: line 2: .*lines like"),
     *(("a.jsonl", ROW + row, "line 2: a row is no object") for row in ("3", "null", '["b"]')),
     ("a.json", '[{"a": 1}', "line 1"), ("a.json", "[" * 100_000, "RecursionError"),
@@ -182,10 +171,10 @@ def test_what_cannot_be_read_is_said_in_one_line_that_names_it(name, content, me
 
 
 @pytest.mark.parametrize("names, given, message", [
-    (["cover.png"], ".", "holds no text"), ([".a.txt"], ".", "holds no text"),
+    (["cover.png", ".a.txt"], ".", "holds no text"),
     # Some names are readers of files in `datasets`, and no data set of the hub.
     *((["a.txt"], name, f"no such file, folder or hub id: {name}")
-      for name in ("missing.txt", "text", "csv", "imagefolder")),
+      for name in ("missing.txt", "text", "csv")),
     ([], "", "an empty name"), (["a.txt", "a.txt.gz"], ".", "a.txt and a.txt.gz seem one text"),
     (["train-00000-of-00002.txt"], ".", r"train-\*-of-00002.txt are 1 files: add what is missing"),
     (["test.txt", "valid.txt"], ".", "called validation or test, and none is left to train on")])
@@ -197,8 +186,8 @@ def test_a_path_without_a_whole_text_is_refused(names, given, message):
 
 # ---- Names
 @pytest.mark.parametrize("name", [
-    "book [1].txt", "what?.txt", "all*.txt", "a::b.txt", "{a,b}.txt", "100%.txt", "~a.txt", " .txt",
-    "a\nb.txt", "Books [2024]/a.txt", os.fsdecode(b"caf\xe9.txt"), ".hidden/a.txt", "README.md"])
+    "book [1].txt", "what?.txt", "all*.txt", "a::b.txt", "{a,b}.txt", "~a.txt", " .txt", "a\nb.txt",
+    "Books [2024]/a.txt", os.fsdecode(b"caf\xe9.txt"), ".hidden/a.txt", "README.md"])
 def test_a_name_means_that_file_and_no_other(name):
     others = ["book 1.txt", "whatx.txt", "all of it.txt", "a", "b.txt", "Books 2/b.txt"]
     write(**dict.fromkeys(others, "others\n"), **{name: "this\n"})
@@ -226,8 +215,8 @@ def test_a_name_says_nothing_where_none_is_left_to_train_on_and_folders_below_th
     assert parts(".") == parts("dev", "test", "train") == {
         "dev/train.txt": "train",  # its own name counts first
         "test/a.txt": "test", "test/b.txt": "test", "train/c.txt": "train"}
-    write("train-00000-of-00003.txt")  # named by itself it is what the user means
-    assert len(parts("train-00000-of-00003.txt")) == 1
+    write("train-00000-of-00003.txt")
+    assert parts("train-00000-of-00003.txt")  # named by itself it is what the user means
 
 
 def test_hidden_files_records_and_links_to_nowhere_are_left_out_and_other_kinds_are_said(capsys):
@@ -252,8 +241,7 @@ def test_each_real_file_is_read_once_whatever_leads_to_it():
 # ---- Columns
 def test_a_folder_of_text_and_rows_is_read_whole():
     names = ["a.csv", "b.jsonl", "c.txt", "d.parquet", "e.tsv"]
-    write(**{name: contents_of(name, DOCUMENTS[10 * i:10 * i + 10])
-             for i, name in enumerate(names)},
+    write(**{name: contents_of(name, DOCUMENTS[10 * i:][:10]) for i, name in enumerate(names)},
           **{"f.parquet": parquet_of(text=pyarrow.array([], "string"))})
     assert [document for _, document in read(".")] == DOCUMENTS
 
@@ -279,10 +267,10 @@ def test_a_test_split_is_in_neither_part_and_one_line_says_so(capsys):
 
 def test_a_copy_of_a_held_out_document_is_held_out_too():
     write(**{"a.txt": "".join(f"line {i % 500} of a text\n" for i in range(2000))})
-    held_out = {part: {document for other, document in read("a.txt") if other == part}
-                for part in ("train", "validation")}
-    assert not held_out["train"] & held_out["validation"]
-    assert 1 <= len(held_out["validation"]) <= 15  # one in a hundred of 500, give or take
+    train, validation = ({document for part, document in read("a.txt") if part == name}
+                         for name in ("train", "validation"))
+    assert not train & validation
+    assert 1 <= len(validation) <= 15  # one in a hundred of 500, give or take
 
 
 def test_two_documents_are_enough_for_both_parts_however_their_checksums_fall():
@@ -300,7 +288,7 @@ class Hub:
     """What stands in for the hub. `sha` is its commit, or None where there is no network."""
 
     def __init__(self, monkeypatch, loaded):
-        self.sha, self.calls, self.loaded = "c0ffee0", [], loaded
+        self.sha, self.options, self.loaded = "c0ffee0", None, loaded
         monkeypatch.setattr(datasets, "load_dataset", self.load_dataset)
         monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", self.dataset_info)
 
@@ -310,16 +298,16 @@ class Hub:
         return self
 
     def load_dataset(self, *arguments, **options):
-        self.calls.append((self.dataset_info() and arguments, options))
+        self.options = self.dataset_info() and (arguments, options)
         return self.loaded
 
 
 def test_a_hub_id_goes_to_load_dataset_with_its_configuration_and_its_commit(tmp_path, monkeypatch):
     hub = Hub(monkeypatch, STREAMED)
     assert texts("wikimedia/wikipedia:20231101.en") == DOCUMENTS
-    assert hub.calls == [(("wikimedia/wikipedia", "20231101.en"), {
+    assert hub.options == (("wikimedia/wikipedia", "20231101.en"), {
         "streaming": True, "split": None, "revision": "c0ffee0",
-        "cache_dir": str(tmp_path / ".cache/hub")})]
+        "cache_dir": str(tmp_path / ".cache/hub")})
 
 
 def test_without_a_network_the_key_is_that_of_the_commit_that_was_seen_last(monkeypatch, capsys):
@@ -327,21 +315,18 @@ def test_without_a_network_the_key_is_that_of_the_commit_that_was_seen_last(monk
     online = text.open_source(["some/data"])
     hub.sha = None
     offline = text.open_source(["some/data"])
-    assert offline.key == online.key
-    assert "the hub does not answer" in capsys.readouterr().out
-    with pytest.raises(UserError, match="some/data cannot be read"):
-        list(offline.documents())
-    with pytest.raises(UserError, match="other/data cannot be read"):
-        text.open_source(["other/data"])
+    assert offline.key == online.key and "the hub does not answer" in capsys.readouterr().out
+    for missing in (offline.documents, lambda: text.open_source(["other/data"])):
+        with pytest.raises(UserError, match="/data cannot be read"):
+            list(missing())
     hub.sha = "decade0"
     assert text.open_source(["some/data"]).key != online.key
 
 
-def test_a_data_set_of_the_hub_with_splits_trains_on_train_and_validates_on_validation(monkeypatch):
+def test_a_data_set_of_the_hub_trains_on_train_and_validates_on_validation(monkeypatch):
     splits = {"train": DOCUMENTS[:20], "test": DOCUMENTS[20:30], "validation": DOCUMENTS[30:]}
-    loaded = datasets.DatasetDict({split: datasets.Dataset.from_dict({"text": documents})
-                                   for split, documents in splits.items()})
-    hub = Hub(monkeypatch, loaded)
+    hub = Hub(monkeypatch, {part: datasets.Dataset.from_dict({"text": documents})
+                            for part, documents in splits.items()})
     assert read("some/data") == [(part, document) for part in ("train", "validation")
                                  for document in splits[part]]
     with pytest.raises(UserError, match="some/data has the columns text: say which"):
@@ -365,10 +350,11 @@ def test_a_hub_that_is_busy_says_so_before_and_while_a_text_is_read(monkeypatch)
 
 
 # ---- A vocabulary of the text's own
-def test_a_vocabulary_is_made_once_and_again_where_it_or_what_it_is_of_has_changed(monkeypatch,
-                                                                                   capsys):
+def test_a_vocabulary_is_made_once_and_again_where_it_or_its_text_changed(monkeypatch, capsys):
+    paths = itertools.cycle(["a.txt", Path.cwd() / "a.txt"])  # the text is the same for both
+
     def made():
-        tokenizer = text.open_source(["a.txt"]).tokenizer(500)
+        tokenizer = text.open_source([str(next(paths))]).tokenizer(500)
         return tokenizer.to_str(), capsys.readouterr().out.count("making a vocabulary")
     write("a.txt")
     first, n = made()
@@ -385,9 +371,3 @@ def test_a_vocabulary_is_made_once_and_again_where_it_or_what_it_is_of_has_chang
     assert made()[1] == 1
     with pytest.raises(UserError, match="--vocab-size 5 leaves no room for a word"):
         text.open_source(["a.txt"]).tokenizer(5)
-
-
-def test_a_text_is_the_same_however_its_path_is_written():
-    write("a.txt")
-    absolute = str(Path("a.txt").absolute())
-    assert text.open_source(["a.txt"]).key == text.open_source([absolute]).key
