@@ -4,7 +4,6 @@ import itertools
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 from files import text
 from files.wordpiece import SPECIAL, tokenizer_from
@@ -13,7 +12,6 @@ from program.cli import UserError
 import datasets
 import pyarrow
 import pytest
-from huggingface_hub.errors import HfHubHTTPError
 from pyarrow import parquet
 
 DOCUMENTS = [f"Document number {i}: the quick brown fox jumps over lazy dog {i % 7}."
@@ -41,10 +39,9 @@ def contents_of(name, documents=DOCUMENTS):
     """The bytes of a file of the kind that its name says, one document a row."""
     plain, ending = os.path.splitext(name) if name.endswith((".gz", ".zst")) else (name, "")
     kind, lines = plain.rpartition(".")[2], documents
-    if kind == "json":
-        lines = [json.dumps([{"text": document} for document in documents], indent=1)]
-    elif kind == "jsonl":
-        lines = [json.dumps({"text": document, "n": 1}) for document in documents]
+    if kind.startswith("json"):
+        rows = [{"text": document, "n": 1} for document in documents]
+        lines = map(json.dumps, rows if kind == "jsonl" else [rows])
     elif kind in ("csv", "tsv"):
         separator = "\t" if kind == "tsv" else ","
         lines = [f'"{document}"{separator}n' for document in ["text", *documents]]
@@ -61,14 +58,14 @@ def write(*names, **contents):
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def read(*data, column=None):
+def read(data, column=None):
     """[(part, document)]"""
-    return list(text.open_source(list(map(str, data)), column).documents())
+    return list(text.open_source([str(data)], column).documents())
 
 
-def texts(*data, column=None):
+def texts(data, column=None):
     """The documents, without blanks at their ends."""
-    return [document.strip() for _, document in read(*data, column=column)]
+    return [document.strip() for _, document in read(data, column)]
 
 
 def parts(*paths):
@@ -87,7 +84,7 @@ def test_every_kind_of_file_gives_the_same_documents_whole_or_none(kind, ending)
     os.rename(name, name.upper())
     assert [document for _, document in read(".")] == DOCUMENTS
     whole = contents_of(name)
-    for content in (whole[:-1], whole[:-9], whole[:len(whole) // 2]) if ending else ():
+    for content in (whole[:-1], whole[:len(whole) // 2]) if ending else ():
         write(**{name: content})
         with pytest.raises(UserError, match=rf"a\.{kind}\{ending} cannot be read"):
             read(name)
@@ -123,7 +120,6 @@ def test_text_is_cut_at_empty_lines_or_else_at_each_line(monkeypatch, content, d
       for ending in (".gz", ".zst")),  # two compressed parts
     ("a.jsonl", ROW + '\n  \n{"text": "caf\\u00e9\\n\\u2028"}', ["one", "caf\u00e9"]),
     ("a.jsonl", '\ufeff{"text": "", "n": 1}\n{"text": " ", "n": "x"}\n' + ROW, ["one"]),
-    ("a.jsonl", '{"text": null}\n{"text": "b", "n": 1}', ["b"]),
     ("a.json", '\n [{"text": "a"}, {"text": "b", "n": [1]}]', ["a", "b"]),
     ("a.csv", '\ufefftext,n\n"a, ""b""\nc",1\r\n\nNA,2\n', ['a, "b"\nc', "NA"]),
     ("a.csv", "text,n\na,1,\nb,2,\n", ["a", "b"]),  # many programs end a line with a separator
@@ -153,15 +149,12 @@ def test_the_rows_of_a_file(name, content, documents):
         ("text\na cat, a dog\n", "line 2: 2 fields for the columns text"),
         ("text,n,m\na,1,2\nb\n", "line 3: 1 fields for the columns text, n, m"),
         ("text,n,n\na,b,c\n", "line 2: 3 fields for the columns text, n, n"),
-        ('text,n\n"a" b,1\n', "Error: ',' expected after '\"'"),
-        ('text,n\n"a,1\nb,2\n', "unexpected end of data"),
-        ("id;text\n1;a, b\n", "line 2: 2 fields for the columns id;text"),
-        ("id\ttext\n1\ta\n", "row 1 has the columns id\ttext: say which"),
-        ("The cat sat.\nThe dog ran.\n", "row 1 has the columns The cat sat.: say which"))),
+        ('text,n\n"a" b,1\n', "expected after"), ('text,n\n"a,1\nb,2\n', "unexpected end of data"),
+        ("id;text\n1;a\n", "row 1 has the columns id;text: say which"))),
     # Without --text-column the column is called text.
     *((name, content, f"{name}, row {row} has the columns {columns}: say which holds the text with")
       for name, content, row, columns in (
-          ("a.csv", "id,body\n1,y\n", 1, "id, body"), ("a.jsonl", ROW + '{"n": 1}', 2, "n"),
+          ("a.csv", "n,body\n1,y\n", 1, "n, body"), ("a.jsonl", ROW + '{"n": 1}', 2, "n"),
           ("a.parquet", parquet_of(a=["x"], b=["y"]), 1, "a, b")))])
 def test_what_cannot_be_read_is_said_in_one_line_that_names_it(name, content, message):
     write(**{name: content})
@@ -208,24 +201,24 @@ def test_a_whole_name_says_the_part(part, names):
     assert parts(".") == {"a.txt": None, **dict.fromkeys(names, part)}
 
 
-def test_a_name_says_nothing_where_none_is_left_to_train_on_and_folders_below_the_named_one_do():
+def test_the_folder_that_the_user_names_says_nothing_and_those_below_it_do():
     write("test/a.txt", "test/b.txt", "train/c.txt", "dev/train.txt")
-    assert parts("test") == parts("test/a.txt", "test/b.txt") == {"test/a.txt": None,
-                                                                  "test/b.txt": None}
-    assert parts(".") == parts("dev", "test", "train") == {
-        "dev/train.txt": "train",  # its own name counts first
-        "test/a.txt": "test", "test/b.txt": "test", "train/c.txt": "train"}
+    for given in (["test"], ["test/a.txt", "test/b.txt"]):
+        assert parts(*given) == {"test/a.txt": None, "test/b.txt": None}
+    for given in (["."], ["dev", "test", "train"]):
+        assert parts(*given) == {"dev/train.txt": "train",  # its own name counts first
+                                 "test/a.txt": "test", "test/b.txt": "test", "train/c.txt": "train"}
     write("train-00000-of-00003.txt")
     assert parts("train-00000-of-00003.txt")  # named by itself it is what the user means
 
 
 def test_hidden_files_records_and_links_to_nowhere_are_left_out_and_other_kinds_are_said(capsys):
-    write("a.txt", ".b.txt", ".git/c.txt", "sub/.cache/d.txt", "sub/e.txt", "README.md",
-          "b.zip", "dataset_info.json", "train-1-of-3.txt", **{"nothing.txt": ""})
+    write("a.txt", ".b.txt", ".git/c.txt", "sub/e.txt", "README.md", "b.zip", "dataset_info.json",
+          **{"nothing.txt": ""})
     os.symlink("gone.txt", "b.txt")
-    assert set(parts(".")) == {"a.txt", "sub/e.txt", "train-1-of-3.txt"}
+    assert set(parts(".")) == {"a.txt", "sub/e.txt"}
     read(".")
-    assert "0 for validation, 2 left out: b.txt, b.zip" in capsys.readouterr().out
+    assert "2 left out: b.txt, b.zip" in capsys.readouterr().out
 
 
 def test_each_real_file_is_read_once_whatever_leads_to_it():
@@ -334,19 +327,6 @@ def test_a_data_set_of_the_hub_trains_on_train_and_validates_on_validation(monke
     del hub.loaded["train"]
     with pytest.raises(UserError, match="has the splits test, validation: say which is for"):
         read("some/data")
-
-
-def test_a_hub_that_is_busy_says_so_before_and_while_a_text_is_read(monkeypatch):
-    def busy(*_, **__):
-        response = SimpleNamespace(status_code=429, headers={}, request=None)
-        raise HfHubHTTPError("Too Many Requests", response=response)
-        yield
-    stream = datasets.IterableDataset.from_generator(busy, features=None)
-    Hub(monkeypatch, None)
-    for load in (lambda *_, **__: next(busy()), lambda *_, **__: stream):
-        monkeypatch.setattr(datasets, "load_dataset", load)
-        with pytest.raises(UserError, match="some/data cannot .*: the hub is busy: try again"):
-            read("some/data")
 
 
 # ---- A vocabulary of the text's own

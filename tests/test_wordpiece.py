@@ -63,10 +63,6 @@ def refusal_of(path):
     return str(refusal.value)
 
 
-# --------------------------------------------------------------------------------------------------
-# Saving and loading
-
-
 def test_transformers_opens_what_was_saved_and_so_do_we_by_the_folders_or_the_files_name(tmp_path):
     saved = wordpiece.wordpiece(VOCABULARY)
     wordpiece.save_tokenizer(saved, tmp_path, longest=128)
@@ -87,15 +83,6 @@ def test_a_limit_of_length_that_the_file_carries_is_taken_off():
     assert len(loaded.encode("the dog " * 50).ids) == 102 and len(loaded.encode("dog").ids) == 3
 
 
-def test_a_vocabulary_is_its_size_and_the_special_tokens_ids():
-    vocabulary = wordpiece.vocabulary_of(wordpiece.wordpiece(VOCABULARY))
-    assert vocabulary == (len(VOCABULARY), 0, 1, 2, 3, 4)
-    assert vocabulary.special == [0, 1, 2, 3, 4]
-
-
-# --------------------------------------------------------------------------------------------------
-# Against transformers
-
 FLAGS = [{}, {"do_lower_case": True}, {"do_lower_case": False}, {"strip_accents": False},
          {"do_lower_case": False, "strip_accents": True}, {"tokenize_chinese_chars": False},
          {"strip_accents": None}]
@@ -111,9 +98,8 @@ def test_a_vocab_txt_cuts_text_as_transformers_bert_does(tmp_path, files):
     cuts_like_transformers(write_folder(tmp_path, **files))
 
 
-@pytest.mark.parametrize("model", [{}, {"model_type": None}])
-def test_a_vocab_txt_alone_is_taken_for_a_berts_and_its_options_are_obeyed(tmp_path, model):
-    write_folder(tmp_path, {"do_lower_case": False}, model=model)
+def test_a_vocab_txt_alone_is_taken_for_a_berts_and_its_options_are_obeyed(tmp_path):
+    write_folder(tmp_path, {"do_lower_case": False}, model={})
     for path in (tmp_path, tmp_path / "vocab.txt"):
         tokens = wordpiece.load_tokenizer(str(path)).encode("The FOX").tokens
         assert tokens == ["[CLS]", "The", "FOX", "[SEP]"]
@@ -135,11 +121,8 @@ MASK = {**E1, "content": "[MASK]", "lstrip": True}
 # Each way in which a folder's files may add words.
 ADDED = [{"config": {"additional_special_tokens": ["[E1]", "fox"]}},
          {"config": {"extra_special_tokens": ["[E1]", "fox"]}},
-         {"config": {"extra_special_tokens": {"e": "[E1]"}}},
          {"config": {"eos_token": "[E2]", "bos_token": "[E1]", "x_token": "fox"}},
-         {"config": {"added_tokens_decoder": {str(len(MANY)): E1}}},
          {"config": {"added_tokens_decoder": {str(len(MANY)): E1, "4": MASK}}},
-         {"special_tokens_map": {"additional_special_tokens": ["[E1]", "[E2]"]}},
          {"special_tokens_map": {"bos_token": {**E1, "lstrip": True}, "mask_token": MASK}},
          {"added_tokens": {"[E1]": len(MANY)}}]
 
@@ -172,16 +155,6 @@ def test_a_config_that_contradicts_tokenizer_json_is_obeyed_where_transformers_o
         cuts_like_transformers(tmp_path)
 
 
-@pytest.mark.parametrize("kind", [{}, CLASSES[-1]])
-@pytest.mark.parametrize("setting", [
-    {"max_input_chars_per_word": 3}, {"continuing_subword_prefix": "@@"}, {"unk_token": "[MASK]"}])
-def test_other_settings_of_wordpiece_are_berts_where_transformers_rebuilds(tmp_path, setting, kind):
-    cuts_like_transformers(write_folder(tmp_path, kind, tokenizer=json_of(**setting)))
-
-
-# --------------------------------------------------------------------------------------------------
-# What is said
-
 CAPITALS = dict.fromkeys([*MANY, *(word.capitalize() for word in MANY if word.isalpha())])
 
 
@@ -206,19 +179,13 @@ IDS = [("[CLS]", 2), ("[SEP]", 3)]
     (tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2)), True),
     (TEMPLATE("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", IDS), True),
     (TEMPLATE("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", IDS), False),      # all of type 0
-    (TEMPLATE("$A [SEP]", "$A [SEP] $B:1 [SEP]:1", IDS), False),
     (TEMPLATE("[CLS] $A [SEP]", None, IDS), False),
-    (TEMPLATE("$A", "$A $B:1", []), False),
     (tokenizers.processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2)), False)])
 def test_texts_begin_with_cls_and_end_with_sep_whatever_the_file_says(
         tmp_path, capsys, processor, is_berts):
-    tokenizer = wordpiece.wordpiece(VOCABULARY)
-    if processor is None:  # the library sets none, but reads none
-        raw = json.loads(tokenizer.to_str())
-        (tmp_path / "tokenizer.json").write_text(json.dumps({**raw, "post_processor": None}))
-    else:
-        tokenizer.post_processor = processor
-        tokenizer.save(str(tmp_path / "tokenizer.json"))
+    raw = json.loads(wordpiece.wordpiece(VOCABULARY).to_str())
+    raw["post_processor"] = processor and json.loads(processor.__getstate__())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(raw))
     loaded = wordpiece.load_tokenizer(str(tmp_path))
     assert ("[CLS] and [SEP]" in capsys.readouterr().out) == (not is_berts)
     pair = loaded.encode("the fox", "dog")
@@ -226,14 +193,6 @@ def test_texts_begin_with_cls_and_end_with_sep_whatever_the_file_says(
     assert pair.type_ids == [0, 0, 0, 0, 1, 1]
     assert loaded.encode("dog").tokens == ["[CLS]", "dog", "[SEP]"]
     assert loaded.encode("the fox", add_special_tokens=False).tokens == ["the", "fox"]
-
-
-# --------------------------------------------------------------------------------------------------
-# What is refused
-
-
-def library_json(model):
-    return tokenizers.Tokenizer(model).to_str()
 
 
 WORD_LEVEL = tokenizers.models.WordLevel({word: i for i, word in enumerate(MANY)}, "[UNK]")
@@ -247,19 +206,15 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 +
     ({"config": {"cls_token": {"content": "<s>"}}}, "cls_token is '<s>'"),
     ({"added_tokens": {"[E1]": len(MANY) + 5}}, "cannot have the id"),
     ({"added_tokens": {"[E1]": "x"}}, "added words of the tokenizer are damaged"),
-    ({"config": {"added_tokens_decoder": 3}}, "added words of the tokenizer are damaged"),
     ({"config": {"tokenizer_class": "RobertaTokenizer"}}, "a RobertaTokenizer, which cuts"),
     ({"model": {"model_type": "bert", "tokenizer_class": "BertJapaneseTokenizer"}},
      "a BertJapaneseTokenizer, which cuts"),
-    ({"model": {"model_type": "gpt2"}}, "a gpt2, which cuts"),
     *(({"config": {"do_lower_case": value}}, "options or the added words of the tokenizer are d")
       for value in (None, "true", 1, [])),
-    ({"tokenizer": library_json(WORD_LEVEL)}, "tokenizer.json is no WordPiece"),
-    ({"tokenizer": library_json(NO_MASK)}, "no [PAD] [SEP] [MASK]: it is not a BERT"),
+    ({"tokenizer": tokenizers.Tokenizer(WORD_LEVEL).to_str()}, "tokenizer.json is no WordPiece"),
+    ({"tokenizer": tokenizers.Tokenizer(NO_MASK).to_str()}, "no [PAD] [SEP] [MASK]: it is"),
     ({"tokenizer": wordpiece.wordpiece(HUGE).to_str()}, "numbers its 6 words up to 50,000,001"),
-    ({"tokenizer": "not json"}, "not a tokenizer.json"),
     ({"tokenizer": "{}"}, "not a tokenizer.json"), ({"tokenizer": POINTER}, "git lfs pull"),
-    ({"words": POINTER.split("\n")}, "git lfs pull"), ({"words": []}, "has no [PAD]"),
     ({"words": ["the", "dog"]}, "has no [PAD]"),
     ({"words": ["\ufeff[PAD]", *MANY[1:]]}, "has no [PAD]:")])
 def test_what_is_no_berts_tokenizer_is_refused_by_folder_and_by_file(tmp_path, files, message):
