@@ -7,7 +7,6 @@
 pyarrow decompresses and notices what was cut short; Python's own readers of CSV and JSON are the
 ones that refuse an open quote. The library `datasets` reads the hub.
 """
-import collections
 import contextlib
 import csv
 import functools
@@ -109,10 +108,11 @@ def files_at(paths):
 def check_numbers(paths):
     """Raises UserError where a folder lacks one of its files like train-00000-of-00002.txt."""
     splits = [(path.parent, *SHARD.split(path.name)) for path in paths if SHARD.search(path.name)]
-    for (folder, name, total, ending), n in collections.Counter(splits).items():
+    for folder, name, total, ending in set(splits):
+        n = sum((folder, name, ending) == (*split[:2], split[3]) for split in splits)
         if n != int(total):
-            raise UserError(f"{folder / name}*-of-{total}{ending} are {n} files: add what is "
-                            "missing, or name the files one by one")
+            raise UserError(f"{folder / name}*{ending} are {n} files, and their names say {total}: "
+                            "add or remove some, or name the files one by one")
 
 
 # ---- What is in a file ---------------------------------------------------------------------------

@@ -90,11 +90,6 @@ def test_every_kind_of_file_gives_the_same_documents_whole_or_none(kind, ending)
             read(name)
 
 
-def test_what_save_to_disk_wrote_is_read():
-    datasets.Dataset.from_dict({"text": DOCUMENTS}).select(range(0, 50, 2)).save_to_disk("saved")
-    assert texts("saved") == DOCUMENTS[::2]
-
-
 LINES = [f"document {i}" for i in range(400)]
 PARAGRAPHS = [f"paragraph {i}\nof two lines" for i in range(40)]
 
@@ -169,7 +164,8 @@ def test_what_cannot_be_read_is_said_in_one_line_that_names_it(name, content, me
     *((["a.txt"], name, f"no such file, folder or hub id: {name}")
       for name in ("missing.txt", "text", "csv")),
     ([], "", "an empty name"), (["a.txt", "a.txt.gz"], ".", "a.txt and a.txt.gz seem one text"),
-    (["train-00000-of-00002.txt"], ".", r"train-\*-of-00002.txt are 1 files: add what is missing"),
+    (["train-00000-of-00002.txt"], ".", r"train-\*.txt are 1 files, and their names say 00002"),
+    (["d-00000-of-00001.txt", "d-00000-of-00002.txt", "d-00001-of-00002.txt"], ".", "are 3 files"),
     (["test.txt", "valid.txt"], ".", "called validation or test, and none is left to train on")])
 def test_a_path_without_a_whole_text_is_refused(names, given, message):
     write(*names)
@@ -189,13 +185,12 @@ def test_a_name_means_that_file_and_no_other(name):
 
 @pytest.mark.parametrize("part, names", [
     ("train", ["train-00000-of-00001.parquet", "training set.txt", "wiki.train.tokens.txt"]),
-    ("validation", ["books_valid.txt", "dev.tsv", "val1.jsonl", "dev-v2.0.json", "valid/a.txt",
-                    "validation-00000-of-00001-0123456789abcdef.parquet", "x/dev/a.txt.gz"]),
-    ("test", ["test.txt", "TEST.TXT", "wiki.test.tokens.txt", "test_data.csv", "evaluation.csv",
-              "test/deep/a.txt", "x_test.txt.zst"]),
+    ("validation", ["books_valid.txt", "dev.tsv", "val1.jsonl", "dev-v2.0.json", "x/dev/a.txt.gz",
+                    "validation-00000-of-00001-0123456789abcdef.parquet"]),
+    ("test", ["TEST.TXT", "test_data.csv", "evaluation.csv", "test/deep/a.txt", "x_test.txt.zst"]),
     # A part is what a whole name says. These are titles, or other words.
     (None, ["A Test of Wills.txt", "Val McDermid.txt", "Volume 1-of-3.txt", "latest.txt",
-            "validity.txt", "testament.txt", "The Dev.txt", "my test file.txt", "A Test/b.txt"])])
+            "testament.txt", "The Dev.txt", "A Test/b.txt"])])
 def test_a_whole_name_says_the_part(part, names):
     write("a.txt", *names)
     assert parts(".") == {"a.txt": None, **dict.fromkeys(names, part)}
@@ -232,10 +227,11 @@ def test_each_real_file_is_read_once_whatever_leads_to_it():
 
 
 # ---- Columns
-def test_a_folder_of_text_and_rows_is_read_whole():
-    names = ["a.csv", "b.jsonl", "c.txt", "d.parquet", "e.tsv"]
+def test_a_folder_of_all_kinds_is_read_whole():
+    names = ["a.csv", "b.jsonl", "c.txt", "d.parquet"]
     write(**{name: contents_of(name, DOCUMENTS[10 * i:][:10]) for i, name in enumerate(names)},
           **{"f.parquet": parquet_of(text=pyarrow.array([], "string"))})
+    datasets.Dataset.from_dict({"text": DOCUMENTS[40:]}).save_to_disk("e")
     assert [document for _, document in read(".")] == DOCUMENTS
 
 
@@ -266,11 +262,11 @@ def test_a_copy_of_a_held_out_document_is_held_out_too():
     assert 1 <= len(validation) <= 15  # one in a hundred of 500, give or take
 
 
-def test_two_documents_are_enough_for_both_parts_however_their_checksums_fall():
-    for name in ("a.txt", "test.txt", "validation.txt"):  # alone, a name says no part
-        for i in range(20):
-            write(**{name: f"first {i}\nsecond {i}"})
-            assert read(name) == [("train", f"first {i}"), ("validation", f"second {i}")]
+@pytest.mark.parametrize("name", ["a.txt", "test.txt"])  # alone, a name says no part
+def test_two_documents_are_enough_for_both_parts_however_their_checksums_fall(name):
+    for i in range(20):
+        write(**{name: f"first {i}\nsecond {i}"})
+        assert read(name) == [("train", f"first {i}"), ("validation", f"second {i}")]
 
 
 # ---- The hub
@@ -338,7 +334,7 @@ def test_a_vocabulary_is_made_once_and_again_where_it_or_its_text_changed(monkey
         return tokenizer.to_str(), capsys.readouterr().out.count("making a vocabulary")
     write("a.txt")
     first, n = made()
-    assert (n, made()) == (1, (first, 0))
+    assert n == 1 and made() == (first, 0)
     tokenizer = tokenizer_from(first)
     assert [tokenizer.id_to_token(i) for i in range(5)] == SPECIAL
     assert "[UNK]" not in tokenizer.encode(" ".join(DOCUMENTS)).tokens  # it can spell its text
