@@ -51,7 +51,7 @@ class Settings:
     data: tuple = option(("stories",), "stories (default), files or folders, or a hub id with "
                          "optional configuration and split: wikimedia/wikipedia:20231101.en",
                          metavar="TEXT", nargs="+")
-    text_column: str = option(None, "the column with the text (default: text, or the only one)",
+    text_column: str = option(None, "the column that holds the text (default: text)",
                               metavar="NAME")
     tokenizer: str = option(None, "a tokenizer.json or vocab.txt, a folder or a hub id (default: "
                             "the teacher's, or one made from the text)", place, "NAME")

@@ -232,6 +232,10 @@ TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "vocab.txt", "adde
 MODEL_FILES = ["config.json", *WEIGHT_FILES, *TOKENIZER_FILES]
 
 
+LOG_IN = "log in (`hf auth login`, or HF_TOKEN)"
+BUSY = {429, 500, 502, 503, 504}  # what an HTTP server answers that has too much to do
+
+
 def fetch(name, files, kind="model"):
     """The folder of a model, tokenizer or data set: `name` itself where it is a local folder, else
     the folder into which `files` (names, or patterns with *) are downloaded from the hub. Raises
@@ -257,14 +261,21 @@ def fetch(name, files, kind="model"):
 
 def hub_advice(failure, otherwise="check the name and the network"):
     """What to do where the hub gave nothing. The exception may hide its answer in a cause."""
-    refusals = "RepositoryNotFoundError", "GatedRepoError", "DatasetNotFoundError"
+    kinds, statuses, words = set(), set(), ""
     while failure:
-        status = getattr(getattr(failure, "response", None), "status_code", None)
-        if type(failure).__name__ in refusals or status in (401, 403):
-            return ("check the name; where it is private or gated, accept its conditions on its "
-                    "page of the hub, and log in (`hf auth login`, or HF_TOKEN)")
+        kinds.add(type(failure).__name__)
+        if "EntryNotFound" not in type(failure).__name__:  # a file that the client can do without
+            statuses.add(getattr(getattr(failure, "response", None), "status_code", None))
+        words += str(failure)
         failure = failure.__cause__ or failure.__context__
-    return otherwise
+    is_missing = kinds & {"RepositoryNotFoundError", "DatasetNotFoundError"} or 404 in statuses
+    is_gated = "GatedRepoError" in kinds or "is a gated dataset" in words
+    # The hub answers 401 for what is missing, too, since it may be private.
+    if is_gated or statuses & {401, 403} and not is_missing:
+        return f"it is gated: accept its conditions on its page of the hub, and {LOG_IN}"
+    if is_missing:
+        return f"check the name, and where it is private, {LOG_IN}"
+    return "the hub is busy: try again later" if statuses & BUSY else otherwise
 
 
 def check_files(folder, files):

@@ -4,16 +4,13 @@
     tokenizer = source.tokenizer(vocab_size=8192)   # made from the text
     for part, text in source.documents(): ...       # part: "train" or "validation"
 
-Each file is opened by its own name, in which `[`, `*` and `?` are letters. pyarrow decompresses and
-notices what was cut short; Python's own readers of CSV and JSON are the ones that refuse an open
-quote. The library `datasets` reads the hub. Validation text is held out by document, and the rule
-reads nothing but the document: a copy of a held-out document is held out, too.
+pyarrow decompresses and notices what was cut short; Python's own readers of CSV and JSON are the
+ones that refuse an open quote. The library `datasets` reads the hub.
 """
 import contextlib
 import csv
 import functools
 import io
-import itertools
 import json
 import os
 import re
@@ -43,7 +40,8 @@ SHARD = re.compile(r"\d{5}-of-(\d{5})")
 BEGINNING = 2 ** 20   # bytes, by which a file of text is judged
 CHARACTERS = 2 ** 20  # that are read at once
 EMPTY_LINE = re.compile(r"\n[^\S\n]*\n")
-FIRST_ROWS = 1000     # by which columns are judged; so many are converted at once
+FILE_ADVICE = ("check that it is whole, in UTF-8, and what its name says: .jsonl has lines like "
+               '{"text": "..."}, .csv and .tsv begin with the names of the columns')
 
 
 # ---- Which files ---------------------------------------------------------------------------------
@@ -59,8 +57,7 @@ def kind_of(path):
 
 
 def part_of(path, root):
-    """The part that names say: the file's own first, then its folders' up to the root. A part is
-    what a whole name says, not a word in it. None where no name says one."""
+    """The part that whole names say: the file's, or its folders' up to the root. None without."""
     *folders, _ = Path(os.path.abspath(path)).relative_to(root).parts
     for name in (plain(path).stem, *reversed(folders)):
         if match := PART.fullmatch(name.lower()):
@@ -69,8 +66,7 @@ def part_of(path, root):
 
 
 def below(folder, entered):
-    """The files below a folder, in alphabetical order, without hidden ones. Links are followed, and
-    each real folder is entered once."""
+    """The files below a folder, sorted, without hidden ones. Each real folder is entered once."""
     entered.add(folder.resolve())
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.name.startswith("."):
@@ -81,206 +77,168 @@ def below(folder, entered):
 
 def files_at(paths):
     """({file: its part}, [the names that are left out]) of some paths, each a file or a folder.
-    Each real file is taken once, whatever links lead to it.
-
-    Raises UserError where a path holds no text, or one that would be read twice or in part."""
+    Raises UserError where there is no text, or one that would be read twice or in part."""
     # A folder that is named alone says no part. So p/train p/test mean the same as p.
     parents = [path if path.is_dir() and len(paths) == 1 else path.parent for path in paths]
     root = os.path.commonpath(map(os.path.abspath, parents))
     parts, left_out, met, texts = {}, [], set(), {}
     for path in paths:
         found = list(below(path, set())) if path.is_dir() else [path]
-        check_shards(found if path.is_dir() else [])
+        check_numbers(found if path.is_dir() else [])
         for file in found:
-            if file.suffix.lower() in (".zip", ".bz2", ".xz"):
-                raise UserError(f"{file} is packed in a way that is not read here: unpack it")
-            inode = file.stat()[1:3] if file.is_file() else None  # and device: the same for links
+            inode = file.stat()[1:3] if file.is_file() else None  # and device: one for all links
             if kind_of(file) is None or inode is None:
                 left_out.append(file.name)
             elif inode not in met and file.stat().st_size:
-                if other := texts.get(plain(file)):
-                    raise UserError(f"{other} and {file} look like one text in two files: remove "
-                                    "one of them, or rename it if it is another text")
-                texts[plain(file)] = file
+                if texts.setdefault(plain(file), file) != file:
+                    raise UserError(f"{texts[plain(file)]} and {file} seem one text: remove one")
                 parts[file] = part_of(file, root)
             met.add(inode)
-        if not {kind_of(file) for file in found if file.is_file()} - {None}:
-            raise UserError(f"{path} holds no text: wanted are files that end in "
-                            f"{' '.join(KINDS)}, also with .gz or .zst behind it")
     if not parts:
-        raise UserError(f"{', '.join(map(str, paths))} is empty")
+        raise UserError(f"{', '.join(map(str, paths))} holds no text: wanted are files, not empty, "
+                        f"that end in {' '.join(KINDS)}, or so with .gz or .zst: unpack others")
+    if not {"train", None} & {*parts.values()}:  # none to train on: then names say nothing
+        if len({*parts.values()}) == 2:
+            raise UserError(f"{root}: all files are called validation or test, and none is left to "
+                            "train on: name them one by one, or rename them")
+        parts = dict.fromkeys(parts)
     return parts, left_out
 
 
-def check_shards(paths):
-    """Raises UserError where a folder lacks one of its numbered files, or has those of two saves:
-    train-00000-of-00002 and train-00000-of-00003."""
-    totals = {}
-    for path in paths:
-        if match := SHARD.search(path.name):
-            pattern = path.with_name(SHARD.sub("*", path.name))
-            totals.setdefault(pattern, []).append(int(match[1]))
-    for pattern, of in totals.items():
-        if set(of) != {len(of)}:
-            raise UserError(f"{pattern} are {len(of)} files, and by their names "
-                            f"{' and '.join(map(str, sorted(set(of))))}: add what is missing, "
-                            "remove what is of another save, or name the files one by one")
+def check_numbers(paths):
+    """Raises UserError where a folder lacks one of its files like train-00000-of-00002.txt."""
+    splits = [(path.parent, *SHARD.split(path.name)) for path in paths if SHARD.search(path.name)]
+    for folder, name, total, ending in set(splits):
+        n = sum((folder, name, ending) == (*split[:2], split[3]) for split in splits)
+        if n != int(total):
+            raise UserError(f"{folder / name}*{ending} are {n} files, and their names say {total}: "
+                            "add or remove some, or name the files one by one")
 
 
 # ---- What is in a file ---------------------------------------------------------------------------
 
 @contextlib.contextmanager
-def opened(path):
-    """A stream of a file's bytes, decompressed. What goes wrong inside becomes a UserError that
-    names the file."""
+def reading(name, advise):
+    """Turns whatever goes wrong while something is read into a UserError that names it: each
+    format, each compression and the hub have classes of their own. advise(failure): what to do."""
     try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as failure:
+        raise UserError(f"{name} cannot be read ({type(failure).__name__}: {one_line(failure)}): "
+                        f"{advise(failure)}") from None
+
+
+@contextlib.contextmanager
+def opened(path):
+    """A stream of a file's bytes, decompressed. Raises UserError for what goes wrong inside."""
+    with reading(path, lambda _: FILE_ADVICE):
         with open(path, "rb") as stream:
             if plain(path) != path:
                 import pyarrow  # here: it takes a moment, and few files need it
                 codec = CODECS[path.suffix.lower()]
                 stream = io.BufferedReader(pyarrow.input_stream(stream, codec))
             yield stream
-    except (UserError, MemoryError):
-        raise
-    except Exception as failure:  # every format and every compression has classes of its own
-        raise UserError(f"{path} cannot be read ({type(failure).__name__}: {one_line(failure)}): "
-                        "check that the file is whole, that text is UTF-8, and what the name "
-                        "says") from None
 
 
-def rows_of(path, column=None):
-    """The rows of a file, each a dict {column: value}. column: the one that is wanted, where the
-    format can leave out the others. Raises UserError, which names the file, for whatever is wrong
-    with it."""
+def texts_in(path, column):
+    """The documents of a file of text, or the texts in a column of a file of rows."""
+    if kind_of(path) == "text":
+        yield from documents_in(path)
+        return
+    rows = {"json": json_rows, "csv": csv_rows}.get(kind_of(path), arrow_rows)
     with opened(path) as stream:
-        if kind_of(path) == "json":
-            yield from json_rows(path, stream)
-        elif kind_of(path) == "csv":
-            yield from csv_rows(path, stream, column)
-        else:
-            for batch in batches_of(path, stream, column):
-                yield from batch.to_pylist()
+        for n, row in enumerate(rows(path, stream, column), start=1):
+            yield text_of(f"{path}, row {n}", row, column)
 
 
-def json_rows(path, stream):
+def json_rows(path, stream, column):
     """The rows of JSON lines, or of one JSON array of objects."""
     is_array = stream.peek().lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
     lines = io.TextIOWrapper(stream, encoding="utf-8-sig")
     for n, line in enumerate([lines.read()] if is_array else lines, start=1):
-        if line.isspace():
-            continue
         try:
-            value = json.loads(line, object_pairs_hook=row_of)
-            rows = value if is_array else [value]
-            if not all(isinstance(row, dict) for row in rows):
-                raise ValueError("a row is no object")
-        except (ValueError, RecursionError) as failure:
-            raise UserError(f"{path}, line {n}: {one_line(failure)}; wanted are lines like "
-                            '{"text": "..."}, or one array of such objects') from None
+            value = [] if line.isspace() else json.loads(line)
+        except ValueError as failure:
+            raise ValueError(f"line {n}: {failure}") from None
+        rows = value if isinstance(value, list) else [value]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError(f"line {n}: a row is no object")
         yield from rows
-
-
-def row_of(pairs):
-    """{column: value}. Raises ValueError where a column is there twice: one value would be lost."""
-    if len(row := dict(pairs)) < len(pairs):
-        raise ValueError("a column, or a key, is there twice")
-    return row
 
 
 def csv_rows(path, stream, column):
     """The rows of a .csv or .tsv file with a header. A field may stand in quotes, in which a quote
-    is doubled and lines may end (RFC 4180). column: one that may have more than one word."""
+    is doubled and lines may end (RFC 4180)."""
     csv.field_size_limit(2 ** 31 - 1)
     lines = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
     separator = "\t" if plain(path).suffix.lower() == ".tsv" else ","
     reader = csv.reader(lines, delimiter=separator, strict=True)
     header = next(reader, [])
-    if len(header) == 1 and header[0] != column and re.search(r"[,;|\s]", header[0]):
-        raise UserError(f"{path}, line 1: the header should name the columns, and it is "
-                        f"{header[0][:60]!r}: save the file as .csv with commas or as .tsv with "
-                        "tabs, add a line with the name text, or name the file .txt")
-    try:
-        for fields in filter(None, reader):  # without empty lines
-            # Many programs end each line with a separator: then it has an empty field more.
-            if len(fields) < len(header) or any(fields[len(header):]):
-                raise csv.Error(f"{len(fields)} fields, where the header has {len(header)}")
-            yield row_of(list(zip(header, fields)))
-    except csv.Error as failure:
-        raise UserError(f"{path}, line {reader.line_num}: {failure}; a field with a separator or a "
-                        "quote in it stands in quotes, with that quote doubled") from None
+    for fields in filter(None, reader):  # without empty lines
+        row = dict(zip(header, fields))
+        # Many programs end each line with a separator: then it has an empty field more.
+        if len(row) < len(header) or any(fields[len(header):]):
+            raise ValueError(f"line {reader.line_num}: {len(fields)} fields for the columns "
+                             f"{', '.join(header)}")
+        yield row
 
 
-def batches_of(path, stream, column):
-    """The rows of a Parquet file, or of an Arrow stream (save_to_disk), in Arrow's batches."""
+def arrow_rows(path, stream, column):
+    """The rows of a Parquet file, or of an Arrow stream, as save_to_disk writes them."""
     from pyarrow import ipc, parquet  # here: it takes a moment, and few files need it
     stream = stream if plain(path) == path else io.BytesIO(stream.read())  # it is read from its end
-    if kind_of(path) == "parquet":
-        table = parquet.ParquetFile(stream)
-        names, batches = table.schema_arrow.names, table.iter_batches
+    if kind_of(path) == "arrow":
+        batches = ipc.open_stream(stream)
     else:
-        stream.seek(-8, io.SEEK_END)
-        if stream.read() != b"\xff\xff\xff\xff\0\0\0\0":  # the reader would not miss it
-            raise EOFError("the file was cut short, or is no Arrow stream")
-        stream.seek(0)
-        table = ipc.open_stream(stream)
-        names, batches = table.schema.names, lambda _, columns: (
-            batch.select(columns) for batch in table)
-    if column and names.count(column) != 1:
-        raise wrong_column(path, names)
-    yield from batches(FIRST_ROWS, columns=[column] if column else names)
+        table = parquet.ParquetFile(stream)
+        columns = [column] if column in table.schema_arrow.names else None
+        batches = table.iter_batches(1000, columns=columns)
+    for batch in batches:
+        yield from batch.to_pylist()
 
 
-def wrong_column(name, columns):
-    """The UserError of rows without the text column."""
-    return UserError(f"{name} has the columns {', '.join(columns)}: say which holds the text with "
-                     "--text-column")
-
-
-def checked(place, column, value):
-    """A value of the text column. Raises UserError where it is no text."""
-    what = f"{str(value)[:40]}, no text"
-    if value is None or isinstance(value, str):
-        with contextlib.suppress(UnicodeEncodeError):
-            (value or "").encode()
-            return value
-        what = "half a character, like \\ud83d"  # which only JSON can spell
-    raise UserError(f"{place}: the column {column} holds {what}: mend the row, or choose another "
-                    "column with --text-column")
+def text_of(place, row, column):
+    """The text in a column of a row, perhaps None. place: where the row stands, in words."""
+    if column not in row:
+        raise UserError(f"{place} has the columns {', '.join(row)}: say which holds the text with "
+                        "--text-column")
+    try:
+        if row[column] is not None:
+            row[column].encode()
+    except (AttributeError, UnicodeEncodeError):  # a number, or half of a character from JSON
+        raise UserError(f"{place}: the column {column} holds {ascii(row[column])[:40]}, no text: "
+                        "mend it, or choose another with --text-column") from None
+    return row[column]
 
 
 def documents_in(path):
-    """The documents of a file of text: what stands between empty lines where has_paragraphs says
-    so, else lines. They are read a few characters at a time: a text may be larger than memory."""
+    """The documents of a file of text: what stands between empty lines where one follows at least
+    one in a hundred lines (a text of many lines may have an empty one somewhere), else lines."""
     with opened(path) as stream:
         beginning = stream.read(BEGINNING)
     if b"\0" in beginning[:4096]:
         raise UserError(f"{path} is not text: it holds NUL bytes (text is read as UTF-8)")
+    text = re.sub(r"\r\n?", "\n", beginning.decode("utf-8", "ignore")).strip()
+    has_words = [bool(line.strip()) for line in text.split("\n")]
+    ends = sum(line and not following for line, following in zip(has_words, has_words[1:]))
     with opened(path) as stream:
         lines = io.TextIOWrapper(stream, encoding="utf-8-sig")
-        if not has_paragraphs(beginning):
+        if not ends or 100 * ends < sum(has_words):
             yield from (line.rstrip("\n") for line in lines)
             return
-        rest = ""
+        rest = ""  # a text may be larger than memory
         while characters := lines.read(CHARACTERS):
             *whole, rest = EMPTY_LINE.split(rest + characters)
             yield from whole
         yield rest
 
 
-def has_paragraphs(beginning):
-    """Whether an empty line follows at least one in a hundred lines. A text of many lines, each a
-    document, may have an empty line somewhere, and any text at its end."""
-    text = re.sub(r"\r\n?", "\n", beginning.decode("utf-8", "ignore")).strip()
-    lines = [bool(line.strip()) for line in text.split("\n")]
-    ends = sum(line and not following for line, following in zip(lines, lines[1:]))
-    return ends > 0 and 100 * ends >= sum(lines)
-
-
 # ---- Sources -------------------------------------------------------------------------------------
 
 def open_source(data, text_column=None):
-    """The source that `--data` names: files and folders, or a hub id. Raises UserError where it
-    names neither."""
+    """The source that `--data` names: files and folders, or a hub id."""
     paths = [disk.path_of(entry) for entry in data]
     missing = [str(path) for path in paths if not path.exists()]
     if not missing:
@@ -292,40 +250,32 @@ def open_source(data, text_column=None):
 
 
 class Source:
-    """Documents, one after the other, so that neither memory nor disk grows with the corpus.
+    """Documents, one after the other, so that memory does not grow with the corpus.
 
-    A subclass has a `key`, which differs from every other text's, `has_validation`, and
-    `texts(part)`, in which some may be empty or None."""
-    held_out = 100  # one document in 100, where there is no validation split
-
-    def __init__(self, name, text_column):
-        self.name, self.column = name, text_column
+    A subclass has a `name`, the `column` of its texts, a `key`, which differs from every other
+    text's, `has_validation`, and `texts(part)`, of which some may be empty or None."""
 
     def documents(self):
         """(part, text) pairs, where the part is "train" or "validation", without empty texts.
 
-        Without a validation split about one document in 100 is held out, by its checksum. So that
-        a text of two documents has both parts, document 0 is always for training, and the first
-        document that differs from it is always held out."""
-        if self.has_validation:
-            yield from (("train", text) for text in self.filled("train"))
-            yield from (("validation", text) for text in self.filled("validation"))
-            return
+        Without a validation split about one document in 100 is held out, by its checksum: so a copy
+        of it is held out, too. So that a text of two documents has both parts, document 0 is always
+        for training, and the first document that differs from it is always held out."""
         first = other = None
-        for text in self.filled("train"):
-            crc = checksum(text)
-            first = crc if first is None else first
-            other = crc if other is None and crc != first else other
-            is_held_out = crc != first and (crc == other or crc % self.held_out == 0)
-            yield "validation" if is_held_out else "train", text
-
-    def filled(self, part):
-        """The texts of a part, without those of white space."""
-        return (text for text in self.texts(part) if text and not text.isspace())
+        for part in ("train", "validation") if self.has_validation else ("train",):
+            for text in self.texts(part):
+                if not text or text.isspace():
+                    continue
+                if not self.has_validation:
+                    crc = checksum(text)
+                    first = crc if first is None else first
+                    other = crc if other is None and crc != first else other
+                    is_held_out = crc != first and (crc == other or crc % 100 == 0)
+                    part = "validation" if is_held_out else "train"
+                yield part, text
 
     def tokenizer(self, vocab_size=None):
-        """A WordPiece tokenizer whose vocabulary is made from the beginning of the training text.
-        It is kept in the cache."""
+        """A WordPiece tokenizer of the beginning of the training text. It is kept in the cache."""
         vocab_size = 8192 if vocab_size is None else vocab_size
         if vocab_size <= len(SPECIAL):
             raise UserError(f"--vocab-size {vocab_size} leaves no room for a word beside the "
@@ -337,7 +287,6 @@ class Source:
             # Where there is none yet, or it is damaged, it is made again.
             with contextlib.suppress(FileNotFoundError, UserError, KeyError):
                 return tokenizer_from(disk.read_json(path)["tokenizer"])
-            path.unlink(missing_ok=True)  # raises now, and not after the work, if it is another's
             cli.say(f"making a vocabulary of {vocab_size:,} word pieces from {self.name} ...")
             tokenizer = train_wordpiece(
                 lambda: (text for part, text in self.documents() if part == "train"), vocab_size)
@@ -354,128 +303,62 @@ class FileSource(Source):
     """Files, and folders of files."""
 
     def __init__(self, data, paths, text_column):
-        super().__init__(", ".join(data), text_column)
+        self.name, self.column = ", ".join(data), text_column or "text"
         parts, left_out = files_at(paths)
-        self.files = by_part(parts)
+        self.files = {part: [path for path in parts if (parts[path] or "train") == part]
+                      for part in ("train", "validation", "test")}
         self.has_validation = bool(self.files["validation"])
         left_out += [f"{path} (called test)" for path in self.files["test"]]
         if self.has_validation or left_out:
-            more = ", ..." if len(left_out) > 5 else ""
             cli.say(f"{self.name}: {cli.counted(len(self.files['train']), 'file')} to train on, "
                     f"{len(self.files['validation'])} for validation, {len(left_out)} left out: "
-                    f"{', '.join(left_out[:5])}{more}")
-        read = [path for part in ("train", "validation") for path in self.files[part]]
-        of_rows = [path for path in read if kind_of(path) != "text"]
-        if self.column and not of_rows:
-            raise UserError(f"--text-column {self.column}: {self.name} holds text and no rows: "
-                            "leave it out")
-        if of_rows and not self.column:
-            # Beside files of text, a file of rows may be about them: only a column `text` is text.
-            self.column = text_column_of(of_rows, is_mixed=len(of_rows) < len(read))
-        self.key = ["files", READER, [[part, key_of(path)] for part in ("train", "validation")
-                                      for path in self.files[part]]]
+                    f"{', '.join(left_out[:5])}")
+        self.key = ["files", READER]
+        for part in ("train", "validation"):
+            for path in self.files[part]:
+                next(texts_in(path, self.column), None)  # says now what is wrong there
+                status = path.stat()
+                self.key.append([part, str(path.resolve()), status.st_size, status.st_mtime_ns,
+                                 status.st_ctime_ns])
 
     def texts(self, part):
         """The texts of a part."""
         for path in self.files[part]:
-            yield from documents_in(path) if kind_of(path) == "text" else self.column_in(path)
-
-    def column_in(self, path):
-        """The texts in the column of a file of rows. Rows of JSON that lack it are counted. Raises
-        UserError where all lack it."""
-        n = without = 0
-        for n, row in enumerate(rows_of(path, self.column), start=1):
-            without += self.column not in row
-            yield checked(f"{path}, row {n}", self.column, row.get(self.column))
-        if n and without == n:
-            raise wrong_column(path, row)
-        if without:
-            cli.say_once(f"{path}: {without:,} of {n:,} rows have no {self.column}, and are left "
-                         "out")
-
-
-def by_part(parts):
-    """{file: its part} -> {"train": files, "validation": files, "test": files}. Where no file is
-    left to train on, the names say nothing, and all are for training."""
-    files = {part: [path for path in parts if (parts[path] or "train") == part]
-             for part in ("train", "validation", "test")}
-    if not files["train"] and files["validation"] and files["test"]:
-        raise UserError(f"{files['test'][0]} and the other files are called validation and test, "
-                        "and none is left to train on: name them one by one, or rename them")
-    return files if files["train"] else {"train": list(parts), "validation": [], "test": []}
-
-
-def key_of(path):
-    """What changes when a file does: its place, its size and its times."""
-    status = path.stat()
-    return [str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def text_column_of(paths, is_mixed):
-    """The column that holds the text in files of rows: "text" where one of them has it, or else the
-    only column of texts. Raises UserError where neither exists."""
-    types = {}
-    for path in paths:
-        for row in itertools.islice(rows_of(path), FIRST_ROWS):
-            if "text" in row:
-                return "text"
-            for column, value in row.items():
-                types.setdefault(column, set()).add(type(value))
-    texts = [column for column, found in types.items() if found - {type(None)} == {str}]
-    if types and (len(texts) != 1 or is_mixed):
-        raise wrong_column(", ".join(map(str, paths[:3])), types)
-    return texts[0] if types else "text"
+            yield from texts_in(path, self.column)
 
 
 class HubSource(Source):
     """A data set of the hub: `name`, `name:configuration` or `name:configuration:split`.
 
-    Its commit is part of the key. It is remembered, so that without a network the tokens are found
-    that were made from it."""
+    Its commit is part of the key. It is remembered: without a network its tokens are found."""
 
     def __init__(self, name, text_column):
-        super().__init__(name, text_column)
-        import huggingface_hub  # here: it takes a moment, and only the hub needs it
-        self.path, self.configuration, self.split = (name.split(":") + ["", ""])[:3]
-        self.commit = None
-        with contextlib.suppress(Exception):  # no network, or no such id: `splits` says which
-            self.commit = huggingface_hub.HfApi().dataset_info(self.path, timeout=10).sha
+        from huggingface_hub import HfApi  # here: it takes a moment, and only the hub needs it
+        self.name, self.column = name, text_column or "text"
         remembered = disk.cache_folder() / f"hub-{disk.fingerprint(name)}.txt"
-        if self.commit is None and remembered.exists():
-            self.commit = remembered.read_text()
-            cli.say(f"{name}: the hub does not answer, so what it had before is meant, commit "
-                    f"{self.commit[:7]}")
-        else:
-            self.splits  # are loaded: what is wrong is said now, before anything is written
-            if self.commit:
+        with reading(name, disk.hub_advice):
+            try:
+                self.commit = HfApi().dataset_info(name.split(":")[0], timeout=10).sha
                 disk.write_file(remembered, self.commit)
+            except Exception:  # no network, or no such id
+                if not remembered.exists():
+                    raise
+                self.commit = remembered.read_text()
+                cli.say(f"{name}: the hub does not answer: its commit {self.commit[:7]} is meant")
         self.key = ["hub", READER, name, self.commit]
 
     @functools.cached_property
     def splits(self):
-        """{"train": a streamed data set, perhaps "validation": another}. Raises UserError where
-        the hub does not give it."""
-        with self.asking_hub():
-            loaded = load_from_hub(self.path, self.configuration or None, streaming=True,
-                                   split=self.split or None, revision=self.commit)
+        """{"train": a streamed data set, perhaps "validation": another}."""
+        path, configuration, split = (self.name.split(":") + ["", ""])[:3]
+        with reading(self.name, disk.hub_advice):
+            loaded = load_from_hub(path, configuration or None, streaming=True,
+                                   split=split or None, revision=self.commit)
         splits = loaded if isinstance(loaded, dict) else {"train": loaded}
         if "train" not in splits:
             raise UserError(f"{self.name} has the splits {', '.join(splits)}: say which is for "
-                            f"training, as in {self.path}:{self.configuration}:SPLIT")
+                            f"training, as in {path}:{configuration}:SPLIT")
         return splits
-
-    @contextlib.contextmanager
-    def asking_hub(self):
-        """Turns whatever goes wrong at the hub into a UserError. The library raises many kinds: no
-        network, no such id, a wrong split, damaged files."""
-        try:
-            yield
-        except (UserError, MemoryError):
-            raise
-        except Exception as failure:
-            advice = disk.hub_advice(failure, "check the id, the configuration and the network")
-            raise UserError(f"{self.name} cannot be loaded from the hub: {advice} "
-                            f"({type(failure).__name__}: {one_line(failure)})") from None
 
     @property
     def has_validation(self):
@@ -484,32 +367,24 @@ class HubSource(Source):
 
     def texts(self, part):
         """The texts of a split."""
-        column = self.column
-        with self.asking_hub():
+        with reading(self.name, disk.hub_advice):
             # Arrow tables skip the library's conversion of each row to a dict (docs/LOG.md).
             for table in self.splits[part].with_format("arrow").iter(batch_size=256):
-                if column is None:
-                    texts = [field.name for field in table.schema if "string" in str(field.type)]
-                    column = texts[0] if len(texts) == 1 else "text"
-                if column not in table.column_names:
-                    raise wrong_column(self.name, table.column_names)
-                for text in table[column].to_pylist():
-                    yield checked(self.name, column, text)
+                names = [name for name in table.column_names if name == self.column]
+                for row in table.select(names or table.column_names).to_pylist():
+                    yield text_of(self.name, row, self.column)
 
 
 def load_from_hub(path, *words, **options):
-    """datasets.load_dataset of a data set on the hub. It raises whatever the library raises.
-
-    The library keeps what it loads. In a folder of our own it finds nothing of other programs."""
+    """datasets.load_dataset of a data set on the hub. It raises whatever the library raises."""
     import datasets  # takes a second, and only the hub needs it
     datasets.disable_progress_bars()
-    cache = str(disk.cache_folder() / "hub")
+    cache = str(disk.cache_folder() / "hub")  # where it finds nothing of other programs
     with disk.sharing_cache():
         return datasets.load_dataset(path, *words, cache_dir=cache, **options)
 
 
 def is_reader_of_files(name):
-    """Whether load_dataset takes a name for a reader of files, such as "text" or "csv". It would
-    read whatever files lie below the working directory."""
+    """Whether load_dataset reads whatever files lie below the working directory, as for "text"."""
     from datasets import packaged_modules  # as above
     return name in packaged_modules._PACKAGED_DATASETS_MODULES

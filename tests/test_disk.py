@@ -202,8 +202,12 @@ GATED, MISSING, HTTP = (errors.GatedRepoError, errors.RepositoryNotFoundError,
     (answer(GATED, 401), "accept its conditions .*`hf auth login`, or HF_TOKEN"),
     (hidden(DatasetNotFoundError("no"), answer(GATED, 403)), "accept its conditions"),
     (hidden(ValueError("no"), answer(HTTP, 403)), "accept its conditions"),
-    (answer(MISSING, 401), "^check the name; where it is private"),  # the hub does not tell apart
-    (answer(HTTP, 429), "^check the name and the network$"),
+    (DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."), "accept its conditions"),
+    (answer(HTTP, 429), "busy: try again later"), (answer(HTTP, 503), "busy: try again later"),
+    (answer(MISSING, 401), "^check the name, .* private"),  # which the hub does not tell apart
+    (answer(MISSING, 404), "^check the name, "),
+    # The client looked for a README.md that is not there, and went on.
+    (hidden(ValueError("no"), answer(errors.EntryNotFoundError, 404)), "^check the name and the"),
     (ConnectionError("Couldn't reach 'a/b' on the Hub"), "^check the name and the network$")])
 def test_the_hubs_refusal_is_told_with_what_to_do_about_it(failure, advice):
     assert re.search(advice, disk.hub_advice(failure))

@@ -1,31 +1,25 @@
 """files/text.py: every kind of file reads the same, and what cannot be read is one line."""
 import gzip
+import itertools
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 from files import text
-from files.wordpiece import SPECIAL
+from files.wordpiece import SPECIAL, tokenizer_from
 from program.cli import UserError
 
 import datasets
 import pyarrow
 import pytest
-from huggingface_hub.errors import HfHubHTTPError
-from pyarrow import ipc, parquet
+from pyarrow import parquet
 
 DOCUMENTS = [f"Document number {i}: the quick brown fox jumps over lazy dog {i % 7}."
              for i in range(50)]
 ROW = '{"text": "one"}\n'
-
-
-def zst(content):
-    """Bytes as the content of a .zst file."""
-    return pyarrow.compress(content, "zstd", asbytes=True)
-
-
-COMPRESS = {"": bytes, ".gz": gzip.compress, ".zst": zst}
+KINDS = ["txt", "md", "jsonl", "json", "csv", "tsv", "parquet"]
+COMPRESS = {"": bytes, ".gz": gzip.compress,
+            ".zst": lambda content: pyarrow.compress(content, "zstd", asbytes=True)}
 
 
 @pytest.fixture(autouse=True)
@@ -43,21 +37,18 @@ def parquet_of(**columns):
 
 def contents_of(name, documents=DOCUMENTS):
     """The bytes of a file of the kind that its name says, one document a row."""
-    _, kind, *ending = Path(name).name.rsplit(".", name.endswith((".gz", ".zst")) + 1)
-    rows = [{"text": document, "number": i} for i, document in enumerate(documents)]
-    separator = "\t" if kind == "tsv" else ","
-    lines = documents
-    if kind == "json":
-        lines = [json.dumps(rows, indent=1)]
-    elif kind == "jsonl":
-        lines = map(json.dumps, rows)
+    plain, ending = os.path.splitext(name) if name.endswith((".gz", ".zst")) else (name, "")
+    kind, lines = plain.rpartition(".")[2], documents
+    if kind.startswith("json"):
+        rows = [{"text": document, "n": 1} for document in documents]
+        lines = map(json.dumps, rows if kind == "jsonl" else [rows])
     elif kind in ("csv", "tsv"):
-        lines = [f'"text"{separator}number']
-        lines += [f'"{row["text"]}"{separator}{row["number"]}' for row in rows]
+        separator = "\t" if kind == "tsv" else ","
+        lines = [f'"{document}"{separator}n' for document in ["text", *documents]]
     content = "".join(f"{line}\n" for line in lines).encode()
     if kind == "parquet":
         content = parquet_of(text=documents, number=list(range(len(documents))))
-    return COMPRESS[f".{ending[0]}" if ending else ""](content)
+    return COMPRESS[ending](content)
 
 
 def write(*names, **contents):
@@ -67,14 +58,14 @@ def write(*names, **contents):
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def read(*data, column=None):
+def read(data, column=None):
     """[(part, document)]"""
-    return list(text.open_source(list(map(str, data)), column).documents())
+    return list(text.open_source([str(data)], column).documents())
 
 
-def texts(*data, column=None):
+def texts(data, column=None):
     """The documents, without blanks at their ends."""
-    return [document.strip() for _, document in read(*data, column=column)]
+    return [document.strip() for _, document in read(data, column)]
 
 
 def parts(*paths):
@@ -84,38 +75,19 @@ def parts(*paths):
 
 
 # ---- Kinds of files
-KINDS = ["txt", "md", "jsonl", "json", "csv", "tsv", "parquet"]
-
-
 @pytest.mark.parametrize("ending", COMPRESS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_file_gives_the_same_documents(kind, ending):
+def test_every_kind_of_file_gives_the_same_documents_whole_or_none(kind, ending):
     name = f"a.{kind}{ending}"
     write(name)
     assert [document for _, document in read(name)] == DOCUMENTS
     os.rename(name, name.upper())
     assert [document for _, document in read(".")] == DOCUMENTS
-
-
-@pytest.mark.parametrize("ending", [".gz", ".zst"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_compressed_file_that_was_cut_short_is_refused(kind, ending):
-    whole = contents_of(f"a.{kind}{ending}")
-    for content in (whole[:-1], whole[:-9], whole[:len(whole) // 2], b"not compressed" * 9):
-        write(**{f"a.{kind}{ending}": content})
+    whole = contents_of(name)
+    for content in (whole[:-1], whole[:len(whole) // 2]) if ending else ():
+        write(**{name: content})
         with pytest.raises(UserError, match=rf"a\.{kind}\{ending} cannot be read"):
-            read(".")
-
-
-def test_what_save_to_disk_wrote_is_read_and_a_cut_stream_is_refused():
-    data = datasets.Dataset.from_dict({"text": DOCUMENTS})
-    data.select(range(0, 50, 2)).save_to_disk("saved")
-    assert texts("saved") == DOCUMENTS[::2]
-    with open("a.arrow", "wb") as sink, ipc.new_stream(sink, data.data.schema) as writer:
-        writer.write_table(data.data.table, max_chunksize=5)
-    os.truncate("a.arrow", os.path.getsize("a.arrow") - 8)  # the reader would not miss its end
-    with pytest.raises(UserError, match="a.arrow cannot be read .*cut short"):
-        read("a.arrow")
+            read(name)
 
 
 LINES = [f"document {i}" for i in range(400)]
@@ -124,17 +96,14 @@ PARAGRAPHS = [f"paragraph {i}\nof two lines" for i in range(40)]
 
 @pytest.mark.parametrize("content, documents", [
     ("a\nb\nc", ["a", "b", "c"]), ("a\r\nb\r\n", ["a", "b"]), ("a\nb\n\nc\n", ["a\nb", "c"]),
-    ("a\r\n\r\nb", ["a", "b"]), ("\ufeffa\nb", ["a", "b"]),
-    ("a\u2028b\nc\x85d", ["a\u2028b", "c\x85d"]),
+    ("\ufeffa\nb", ["a", "b"]), ("a\u2028b\nc\x85d", ["a\u2028b", "c\x85d"]),
     # An empty line somewhere does not make one document of many lines.
-    *(["\n".join(LINES) + end, LINES] for end in ("", "\n", "\n\n")),
-    ("\n\n" + "\n".join(LINES), LINES), ("\n".join([*LINES[:50], "", *LINES[50:]]), LINES),
-    ("\r".join([*LINES[:50], " ", *LINES[50:]]), LINES),
+    ("\n\n" + "\n".join(LINES) + "\n\n", LINES),
+    *((end.join([*LINES[:50], "", *LINES[50:]]), LINES) for end in ("\n", "\r")),
     # A line of white space is empty, whatever ends it.
     *([end.join(PARAGRAPHS), PARAGRAPHS]
       for end in ("\n\n", "\n \t\n", "\r\n\r\n", "\r\r", "\n\u00a0\n", "\n\n\n"))])
-def test_text_is_cut_at_empty_lines_where_it_has_some_else_at_each_line(monkeypatch, content,
-                                                                        documents):
+def test_text_is_cut_at_empty_lines_or_else_at_each_line(monkeypatch, content, documents):
     write(**{"a.txt": content})
     for characters in (1, 2, 3, 7, 2 ** 20):  # a paragraph is whole wherever the reader pauses
         monkeypatch.setattr(text, "CHARACTERS", characters)
@@ -142,18 +111,16 @@ def test_text_is_cut_at_empty_lines_where_it_has_some_else_at_each_line(monkeypa
 
 
 @pytest.mark.parametrize("name, content, documents", [
-    ("a.txt.zst", zst(b"one\n") + zst(b"two\n"), ["one", "two"]),  # two compressed parts
-    ("a.txt.gz", gzip.compress(b"one\n") + gzip.compress(b"two\n"), ["one", "two"]),
+    *((f"a.txt{ending}", COMPRESS[ending](b"one\n") + COMPRESS[ending](b"two\n"), ["one", "two"])
+      for ending in (".gz", ".zst")),  # two compressed parts
     ("a.jsonl", ROW + '\n  \n{"text": "caf\\u00e9\\n\\u2028"}', ["one", "caf\u00e9"]),
-    ("a.jsonl", '{"text": "\\ud83d\\ude00"}', ["\U0001f600"]),
     ("a.jsonl", '\ufeff{"text": "", "n": 1}\n{"text": " ", "n": "x"}\n' + ROW, ["one"]),
-    ("a.jsonl", '{"body": null}\n{"body": "b", "n": 1}', ["b"]),
     ("a.json", '\n [{"text": "a"}, {"text": "b", "n": [1]}]', ["a", "b"]),
     ("a.csv", '\ufefftext,n\n"a, ""b""\nc",1\r\n\nNA,2\n', ['a, "b"\nc', "NA"]),
     ("a.csv", "text,n\na,1,\nb,2,\n", ["a", "b"]),  # many programs end a line with a separator
     ("a.tsv", 'text\tn\na, b\t1\nhe said "c"\t2\n', ["a, b", 'he said "c"']),
-    ("a.parquet", parquet_of(n=[1, 2], body=["x", None]), ["x"]),
-    ("a.parquet", parquet_of(n=[1], body=pyarrow.array(["x"]).dictionary_encode()), ["x"])])
+    ("a.parquet", parquet_of(n=[1, 2], text=["x", None]), ["x"]),
+    ("a.parquet", parquet_of(text=pyarrow.array(["x"]).dictionary_encode()), ["x"])])
 def test_the_rows_of_a_file(name, content, documents):
     write(**{name: content})
     assert texts(name) == documents
@@ -161,35 +128,29 @@ def test_the_rows_of_a_file(name, content, documents):
 
 # ---- What cannot be read
 @pytest.mark.parametrize("name, content, message", [
-    ("a.txt", b"", "a.txt is empty"),
-    ("a.docx", b"PK", "a.docx holds no text: wanted are files that end in .txt"),
-    ("a.gz", b"", "a.gz holds no text"),
-    *((name, b"PK", f"{name} is packed in a way that is not read here: unpack it")
-      for name in ("a.zip", "a.txt.bz2", "a.jsonl.xz")),
+    *((name, content, f"{name} holds no text: wanted are files, not empty, that end in .txt .md")
+      for name, content in (("a.txt", b""), ("a.gz", b""), ("a.zip", b"PK"))),
     ("a.txt", b"\x7fELF\0\0\1\2" * 99, "a.txt is not text: it holds NUL bytes"),
     *((name, "text\ncaf\u00e9\n".encode("latin-1"), f"{name} cannot be read .*UnicodeDecodeError")
       for name in ("a.txt", "a.csv", "a.tsv")),
-    ("a.parquet", b"this is not parquet" * 9, "a.parquet cannot be read"),
-    ("a.jsonl", ROW + '{"text": "no end\n', "a.jsonl, line 2: .*wanted are lines like"),
-    ("a.jsonl", "{\n}\n", "line 1"), ("a.jsonl", ROW + "3\n", "line 2: a row is no object"),
-    ("a.jsonl", ROW + "null\n", "line 2: a row is no object"),
-    ("a.jsonl", ROW + '{"n": 1, "n": 2}\n', "line 2: a column, or a key, is there twice"),
-    ("a.json", '[{"text": "a"}, "b"]', "a row is no object"), ("a.json", '[{"a": 1}', "line 1"),
-    ("a.json", '[{"n": 1, "n": 2}]', "is there twice"), ("a.json", "[" * 100_000, "line 1"),
-    ("a.jsonl", ROW + '{"text": 7}\n', "row 2: the column text holds 7, no text: mend the row"),
-    ("a.jsonl", ROW + '{"text": "\\ud83d"}', r"row 2: the column text holds half a character"),
+    *((name, b"not this" * 9, f"{name} cannot be read") for name in ("a.parquet", "a.txt.gz")),
+    ("a.jsonl", ROW + '{"text": "no end\n', r"\(ValueError: line 2: .*lines like"),
+    *(("a.jsonl", ROW + row, "line 2: a row is no object") for row in ("3", "null", '["b"]')),
+    ("a.json", '[{"a": 1}', "line 1"), ("a.json", "[" * 100_000, "RecursionError"),
+    ("a.jsonl", ROW + '{"text": 7}\n', "row 2: the column text holds 7, no text: mend it"),
+    ("a.jsonl", ROW + '{"text": "\\ud83d"}', r"row 2: the column text holds .*ud83d', no text"),
     ("a.parquet", parquet_of(text=[b"x"]), "row 1: the column text holds b'x', no text"),
-    ("a.csv", "text\na cat, a dog\n", "line 2: 2 fields, where the header has 1"),
-    ("a.csv", "text,n,m\na,1,2\nb\n", "line 3: 1 fields, where the header has 3"),
-    ("a.csv", 'text,n\n"a" b,1\n', "line 2: .*quote"), ("a.csv", "text,n,n\na,b,c\n", "twice"),
-    ("a.csv", 'text,n\n"a,1\nb,2\n', "line 3: unexpected end of data"),
-    ("a.csv", 'n,text\n1,"a\n2,b\n', "line 3: unexpected end of data"),
-    *(("a.csv", content, "line 1: the header should name the columns, and it is")
-      for content in ("id;text\n1;a, b\n", "id\ttext\n1\ta\n", "The cat sat.\nThe dog ran.\n")),
-    *((name, content, f"{name} has the columns {columns}: say which holds the text with")
-      for name, content, columns in (
-          ("a.csv", "first,second\nx,y\n", "first, second"), ("a.jsonl", '{"n": 1}', "n"),
-          ("a.parquet", parquet_of(a=["x"], b=["y"]), "a, b")))])
+    *(("a.csv", content, message) for content, message in (
+        ("text\na cat, a dog\n", "line 2: 2 fields for the columns text"),
+        ("text,n,m\na,1,2\nb\n", "line 3: 1 fields for the columns text, n, m"),
+        ("text,n,n\na,b,c\n", "line 2: 3 fields for the columns text, n, n"),
+        ('text,n\n"a" b,1\n', "expected after"), ('text,n\n"a,1\nb,2\n', "unexpected end of data"),
+        ("id;text\n1;a\n", "row 1 has the columns id;text: say which"))),
+    # Without --text-column the column is called text.
+    *((name, content, f"{name}, row {row} has the columns {columns}: say which holds the text with")
+      for name, content, row, columns in (
+          ("a.csv", "n,body\n1,y\n", 1, "n, body"), ("a.jsonl", ROW + '{"n": 1}', 2, "n"),
+          ("a.parquet", parquet_of(a=["x"], b=["y"]), 1, "a, b")))])
 def test_what_cannot_be_read_is_said_in_one_line_that_names_it(name, content, message):
     write(**{name: content})
     with pytest.raises(UserError, match=message) as refusal:
@@ -198,16 +159,14 @@ def test_what_cannot_be_read_is_said_in_one_line_that_names_it(name, content, me
 
 
 @pytest.mark.parametrize("names, given, message", [
-    (["cover.png"], ".", "holds no text"), ([".a.txt"], ".", "holds no text"),
+    (["cover.png", ".a.txt"], ".", "holds no text"),
     # Some names are readers of files in `datasets`, and no data set of the hub.
     *((["a.txt"], name, f"no such file, folder or hub id: {name}")
-      for name in ("missing.txt", "text", "csv", "json", "parquet", "arrow", "imagefolder")),
-    ([], "", "an empty name"), (["a.txt", "b.zip"], ".", "b.zip is packed"),
-    (["a.txt", "a.txt.gz"], ".", "a.txt and a.txt.gz look like one text in two files"),
-    (["train-00000-of-00002.txt"], ".", r"train-\*.txt are 1 files, and by their names 2"),
-    (["d-00000-of-00001.txt", "d-00000-of-00002.txt", "d-00001-of-00002.txt"], ".",
-     r"d-\*.txt are 3 files, and by their names 1 and 2"),
-    (["test.txt", "valid.txt"], ".", "called validation and test, and none is left to train on")])
+      for name in ("missing.txt", "text", "csv")),
+    ([], "", "an empty name"), (["a.txt", "a.txt.gz"], ".", "a.txt and a.txt.gz seem one text"),
+    (["train-00000-of-00002.txt"], ".", r"train-\*.txt are 1 files, and their names say 00002"),
+    (["d-00000-of-00001.txt", "d-00000-of-00002.txt", "d-00001-of-00002.txt"], ".", "are 3 files"),
+    (["test.txt", "valid.txt"], ".", "called validation or test, and none is left to train on")])
 def test_a_path_without_a_whole_text_is_refused(names, given, message):
     write(*names)
     with pytest.raises(UserError, match=message):
@@ -216,8 +175,8 @@ def test_a_path_without_a_whole_text_is_refused(names, given, message):
 
 # ---- Names
 @pytest.mark.parametrize("name", [
-    "book [1].txt", "what?.txt", "all*.txt", "a::b.txt", "{a,b}.txt", "100%.txt", "~a.txt", " .txt",
-    "a\nb.txt", "Books [2024]/a.txt", os.fsdecode(b"caf\xe9.txt"), ".hidden/a.txt", "README.md"])
+    "book [1].txt", "what?.txt", "all*.txt", "a::b.txt", "{a,b}.txt", "~a.txt", " .txt", "a\nb.txt",
+    "Books [2024]/a.txt", os.fsdecode(b"caf\xe9.txt"), ".hidden/a.txt", "README.md"])
 def test_a_name_means_that_file_and_no_other(name):
     others = ["book 1.txt", "whatx.txt", "all of it.txt", "a", "b.txt", "Books 2/b.txt"]
     write(**dict.fromkeys(others, "others\n"), **{name: "this\n"})
@@ -226,39 +185,35 @@ def test_a_name_means_that_file_and_no_other(name):
 
 @pytest.mark.parametrize("part, names", [
     ("train", ["train-00000-of-00001.parquet", "training set.txt", "wiki.train.tokens.txt"]),
-    ("validation", ["books_valid.txt", "dev.tsv", "val1.jsonl", "dev-v2.0.json", "valid/a.txt",
-                    "validation-00000-of-00001-0123456789abcdef.parquet", "x/dev/a.txt.gz"]),
-    ("test", ["test.txt", "TEST.TXT", "wiki.test.tokens.txt", "test_data.csv", "evaluation.csv",
-              "test/deep/a.txt", "x_test.txt.zst"]),
+    ("validation", ["books_valid.txt", "dev.tsv", "val1.jsonl", "dev-v2.0.json", "x/dev/a.txt.gz",
+                    "validation-00000-of-00001-0123456789abcdef.parquet"]),
+    ("test", ["TEST.TXT", "test_data.csv", "evaluation.csv", "test/deep/a.txt", "x_test.txt.zst"]),
     # A part is what a whole name says. These are titles, or other words.
     (None, ["A Test of Wills.txt", "Val McDermid.txt", "Volume 1-of-3.txt", "latest.txt",
-            "validity.txt", "testament.txt", "The Dev.txt", "my test file.txt", "A Test/b.txt"])])
+            "testament.txt", "The Dev.txt", "A Test/b.txt"])])
 def test_a_whole_name_says_the_part(part, names):
-    write(*names)
-    assert parts(".") == dict.fromkeys(names, part)
+    write("a.txt", *names)
+    assert parts(".") == {"a.txt": None, **dict.fromkeys(names, part)}
 
 
 def test_the_folder_that_the_user_names_says_nothing_and_those_below_it_do():
     write("test/a.txt", "test/b.txt", "train/c.txt", "dev/train.txt")
-    assert parts("test") == parts("test/a.txt", "test/b.txt") == {"test/a.txt": None,
-                                                                  "test/b.txt": None}
-    assert parts(".") == parts("dev", "test", "train") == {
-        "dev/train.txt": "train",  # its own name counts first
-        "test/a.txt": "test", "test/b.txt": "test", "train/c.txt": "train"}
-
-
-def test_numbered_files_that_are_named_one_by_one_are_what_the_user_means():
-    write("train-00000-of-00003.txt", "train-00002-of-00003.txt")
-    assert len(parts(*Path().glob("*.txt"))) == 2
+    for given in (["test"], ["test/a.txt", "test/b.txt"]):
+        assert parts(*given) == {"test/a.txt": None, "test/b.txt": None}
+    for given in (["."], ["dev", "test", "train"]):
+        assert parts(*given) == {"dev/train.txt": "train",  # its own name counts first
+                                 "test/a.txt": "test", "test/b.txt": "test", "train/c.txt": "train"}
+    write("train-00000-of-00003.txt")
+    assert parts("train-00000-of-00003.txt")  # named by itself it is what the user means
 
 
 def test_hidden_files_records_and_links_to_nowhere_are_left_out_and_other_kinds_are_said(capsys):
-    write("a.txt", ".b.txt", ".git/c.txt", "sub/.cache/d.txt", "sub/e.txt", "README.md",
-          "cover.png", "dataset_info.json", "train-1-of-3.txt", **{"nothing.txt": ""})
+    write("a.txt", ".b.txt", ".git/c.txt", "sub/e.txt", "README.md", "b.zip", "dataset_info.json",
+          **{"nothing.txt": ""})
     os.symlink("gone.txt", "b.txt")
-    assert set(parts(".")) == {"a.txt", "sub/e.txt", "train-1-of-3.txt"}
+    assert set(parts(".")) == {"a.txt", "sub/e.txt"}
     read(".")
-    assert "3 files to train on, 0 for validation, 2 left out: b.txt, co" in capsys.readouterr().out
+    assert "2 left out: b.txt, b.zip" in capsys.readouterr().out
 
 
 def test_each_real_file_is_read_once_whatever_leads_to_it():
@@ -272,60 +227,46 @@ def test_each_real_file_is_read_once_whatever_leads_to_it():
 
 
 # ---- Columns
-def test_a_folder_of_text_and_rows_is_read_whole():
-    names = ["a.csv", "b.jsonl", "c.txt", "d.parquet", "e.tsv"]
-    write(**{name: contents_of(name, DOCUMENTS[10 * i:10 * i + 10])
-             for i, name in enumerate(names)},
+def test_a_folder_of_all_kinds_is_read_whole():
+    names = ["a.csv", "b.jsonl", "c.txt", "d.parquet"]
+    write(**{name: contents_of(name, DOCUMENTS[10 * i:][:10]) for i, name in enumerate(names)},
           **{"f.parquet": parquet_of(text=pyarrow.array([], "string"))})
+    datasets.Dataset.from_dict({"text": DOCUMENTS[40:]}).save_to_disk("e")
     assert [document for _, document in read(".")] == DOCUMENTS
 
 
-@pytest.mark.parametrize("contents, column, message", [
-    # The column is chosen once, for all files.
-    ({"a.jsonl": ROW, "b.jsonl": '{"body": "two"}'}, None, "b.jsonl has the columns body"),
-    ({"b.jsonl": ROW, "a.jsonl": '{"body": "two"}'}, None, "a.jsonl has the columns body"),
-    # Beside files of text, a file of rows may be about them.
-    ({"a.txt": "a\nb", "c.jsonl": '{"title": "x"}'}, None, "c.jsonl has the columns title: say"),
-    ({"a.csv": "first,second\na,b\n"}, "body", "a.csv has the columns first, second"),
-    ({"a.parquet": parquet_of(n=[1])}, "body", "a.parquet has the columns n"),
-    ({"a.txt": "a\nb"}, "body", "--text-column body: .* holds text and no rows")])
-def test_a_wrong_column_is_answered_with_the_columns_that_there_are(contents, column, message):
-    write(**contents)
-    with pytest.raises(UserError, match=message):
-        read(".", column=column)
-
-
-def test_the_column_may_be_named_and_rows_that_lack_it_are_counted(capsys):
-    write(**{"a.csv": "the words\na b\n", "b.jsonl": ROW + '{"the words": "c"}\n' + ROW})
-    assert texts(".", column="the words") == ["a b", "c"]
-    assert "b.jsonl: 2 of 3 rows have no the words, and are left out" in capsys.readouterr().out
+def test_the_column_may_be_named_for_all_files_and_what_lacks_it_is_told_before_reading():
+    write(**{"a.csv": "the words\na b\n", "b.jsonl": '{"the words": "c", "text": ""}\n' + ROW})
+    assert texts("a.csv", column="the words") == ["a b"]
+    with pytest.raises(UserError, match="b.jsonl, row 2 has the columns text: say which"):
+        texts(".", column="the words")
+    with pytest.raises(UserError, match="a.csv, row 1 has the columns the words: say which"):
+        text.open_source(["b.jsonl", "a.csv"])
 
 
 # ---- What is held out
-@pytest.mark.parametrize("names", [
-    ("a.txt", "dev/0.txt", "test/0.txt"), ("train.jsonl", "valid.jsonl", "test.jsonl"),
-    ("train-00000-of-00001.parquet", "val.parquet", "test-00000-of-00001.parquet")])
-def test_a_test_split_is_in_neither_part_and_one_line_says_so(capsys, names):
+def test_a_test_split_is_in_neither_part_and_one_line_says_so(capsys):
     split = {"train": DOCUMENTS[:20], "validation": DOCUMENTS[20:30], "test": DOCUMENTS[30:]}
-    write(**{name: contents_of(name, documents) for name, documents in zip(names, split.values())})
+    names = {"train-00000-of-00001.parquet": "train", "val.jsonl": "validation", "test.csv": "test"}
+    write(**{name: contents_of(name, split[part]) for name, part in names.items()})
     assert read(".") == [(part, document) for part in ("train", "validation")
                          for document in split[part]]
-    assert capsys.readouterr().out.count(f"1 left out: {names[2]} (called test)") == 1
+    assert capsys.readouterr().out.count("1 left out: test.csv (called test)") == 1
 
 
 def test_a_copy_of_a_held_out_document_is_held_out_too():
     write(**{"a.txt": "".join(f"line {i % 500} of a text\n" for i in range(2000))})
-    held_out = {part: {document for other, document in read("a.txt") if other == part}
-                for part in ("train", "validation")}
-    assert not held_out["train"] & held_out["validation"]
-    assert 1 <= len(held_out["validation"]) <= 15  # one in a hundred of 500, give or take
+    train, validation = ({document for part, document in read("a.txt") if part == name}
+                         for name in ("train", "validation"))
+    assert not train & validation
+    assert 1 <= len(validation) <= 15  # one in a hundred of 500, give or take
 
 
-def test_two_documents_are_enough_for_both_parts_however_their_checksums_fall():
-    for name in ("a.txt", "test.txt", "validation.txt"):  # alone, a name says no part
-        for i in range(20):
-            write(**{name: f"first {i}\nsecond {i}"})
-            assert read(name) == [("train", f"first {i}"), ("validation", f"second {i}")]
+@pytest.mark.parametrize("name", ["a.txt", "test.txt"])  # alone, a name says no part
+def test_two_documents_are_enough_for_both_parts_however_their_checksums_fall(name):
+    for i in range(20):
+        write(**{name: f"first {i}\nsecond {i}"})
+        assert read(name) == [("train", f"first {i}"), ("validation", f"second {i}")]
 
 
 # ---- The hub
@@ -336,7 +277,7 @@ class Hub:
     """What stands in for the hub. `sha` is its commit, or None where there is no network."""
 
     def __init__(self, monkeypatch, loaded):
-        self.sha, self.calls, self.loaded = "c0ffee0", [], loaded
+        self.sha, self.options, self.loaded = "c0ffee0", None, loaded
         monkeypatch.setattr(datasets, "load_dataset", self.load_dataset)
         monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", self.dataset_info)
 
@@ -346,17 +287,16 @@ class Hub:
         return self
 
     def load_dataset(self, *arguments, **options):
-        self.calls.append((self.dataset_info() and arguments, options))
+        self.options = self.dataset_info() and (arguments, options)
         return self.loaded
 
 
 def test_a_hub_id_goes_to_load_dataset_with_its_configuration_and_its_commit(tmp_path, monkeypatch):
     hub = Hub(monkeypatch, STREAMED)
     assert texts("wikimedia/wikipedia:20231101.en") == DOCUMENTS
-    [(arguments, options)] = hub.calls
-    assert arguments == ("wikimedia/wikipedia", "20231101.en")
-    assert options["streaming"] and options["cache_dir"].startswith(str(tmp_path))
-    assert options["revision"] == "c0ffee0"
+    assert hub.options == (("wikimedia/wikipedia", "20231101.en"), {
+        "streaming": True, "split": None, "revision": "c0ffee0",
+        "cache_dir": str(tmp_path / ".cache/hub")})
 
 
 def test_without_a_network_the_key_is_that_of_the_commit_that_was_seen_last(monkeypatch, capsys):
@@ -364,80 +304,46 @@ def test_without_a_network_the_key_is_that_of_the_commit_that_was_seen_last(monk
     online = text.open_source(["some/data"])
     hub.sha = None
     offline = text.open_source(["some/data"])
-    assert offline.key == online.key and len(hub.calls) == 1  # nothing was loaded
-    assert "the hub does not answer" in capsys.readouterr().out
-    with pytest.raises(UserError, match="some/data cannot be loaded from the hub"):
-        list(offline.documents())
-    with pytest.raises(UserError, match="other/data cannot be loaded from the hub"):
-        text.open_source(["other/data"])
+    assert offline.key == online.key and "the hub does not answer" in capsys.readouterr().out
+    for missing in (offline.documents, lambda: text.open_source(["other/data"])):
+        with pytest.raises(UserError, match="/data cannot be read"):
+            list(missing())
     hub.sha = "decade0"
     assert text.open_source(["some/data"]).key != online.key
 
 
-def test_a_data_set_of_the_hub_with_splits_trains_on_train_and_validates_on_validation(monkeypatch):
+def test_a_data_set_of_the_hub_trains_on_train_and_validates_on_validation(monkeypatch):
     splits = {"train": DOCUMENTS[:20], "test": DOCUMENTS[20:30], "validation": DOCUMENTS[30:]}
-    loaded = datasets.DatasetDict({split: datasets.Dataset.from_dict({"text": documents})
-                                   for split, documents in splits.items()})
-    hub = Hub(monkeypatch, loaded)
+    hub = Hub(monkeypatch, {part: datasets.Dataset.from_dict({"text": documents})
+                            for part, documents in splits.items()})
     assert read("some/data") == [(part, document) for part in ("train", "validation")
                                  for document in splits[part]]
-    del hub.loaded["train"]
-    with pytest.raises(UserError, match="has the splits test, validation: say which is for"):
-        read("some/data")
-    hub.loaded = STREAMED
     with pytest.raises(UserError, match="some/data has the columns text: say which"):
         read("some/data", column="body")
-
-
-def test_a_hub_that_is_busy_says_so_before_and_while_a_text_is_read(monkeypatch):
-    response = SimpleNamespace(status_code=429, headers={}, request=None)
-
-    def busy(*_, **__):
-        raise HfHubHTTPError("Too Many Requests", response=response)
-        yield
-    Hub(monkeypatch, None)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: next(busy()))
-    with pytest.raises(UserError, match="some/data cannot .*: the hub is busy: try again later"):
-        read("some/data")
-    stream = datasets.IterableDataset.from_generator(busy, features=None)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: stream)
-    with pytest.raises(UserError, match="some/data cannot .*: the hub is busy: try again later"):
+    del hub.loaded["train"]
+    with pytest.raises(UserError, match="has the splits test, validation: say which is for"):
         read("some/data")
 
 
 # ---- A vocabulary of the text's own
-def test_a_vocabulary_is_made_once_and_again_where_it_or_what_it_is_of_has_changed(monkeypatch,
-                                                                                   capsys):
+def test_a_vocabulary_is_made_once_and_again_where_it_or_its_text_changed(monkeypatch, capsys):
+    paths = itertools.cycle(["a.txt", Path.cwd() / "a.txt"])  # the text is the same for both
+
+    def made():
+        tokenizer = text.open_source([str(next(paths))]).tokenizer(500)
+        return tokenizer.to_str(), capsys.readouterr().out.count("making a vocabulary")
     write("a.txt")
-    made, again = (text.open_source(["a.txt"]).tokenizer(500) for _ in range(2))
-    assert made.to_str() == again.to_str() and made.get_vocab_size() <= 500
-    assert [made.id_to_token(i) for i in range(5)] == SPECIAL
-    assert "[UNK]" not in made.encode(" ".join(DOCUMENTS)).tokens  # it can spell its text
-    assert capsys.readouterr().out.count("making a vocabulary") == 1
+    first, n = made()
+    assert n == 1 and made() == (first, 0)
+    tokenizer = tokenizer_from(first)
+    assert [tokenizer.id_to_token(i) for i in range(5)] == SPECIAL
+    assert "[UNK]" not in tokenizer.encode(" ".join(DOCUMENTS)).tokens  # it can spell its text
     [path] = Path(".cache").glob("tokenizer-*.json")
-    path.write_text(path.read_text()[:-100])
-    assert text.open_source(["a.txt"]).tokenizer(500).to_str() == made.to_str()
-    assert capsys.readouterr().out.count("making a vocabulary") == 1
+    path.write_text(path.read_text()[:-100])  # damaged
+    assert made() == (first, 1)
+    monkeypatch.setattr(text, "MAKER", 0)  # other rules
+    assert made() == (first, 1)
+    write(**{"a.txt": contents_of("a.txt", DOCUMENTS[:-1])})
+    assert made()[1] == 1
     with pytest.raises(UserError, match="--vocab-size 5 leaves no room for a word"):
         text.open_source(["a.txt"]).tokenizer(5)
-    monkeypatch.setattr(text, "MAKER", 0)  # the rules' version
-    text.open_source(["a.txt"]).tokenizer(500)
-    assert capsys.readouterr().out.count("making a vocabulary") == 1
-    before = text.open_source(["a.txt"]).key
-    assert text.open_source([str(Path("a.txt").absolute())]).key == before
-    write(**{"a.txt": contents_of("a.txt", DOCUMENTS[:-1])})
-    assert text.open_source(["a.txt"]).key != before
-
-
-def test_a_damaged_vocabulary_of_another_user_is_told_at_once(monkeypatch):
-    write("a.txt")
-    text.open_source(["a.txt"]).tokenizer(500)
-    [path] = Path(".cache").glob("tokenizer-*.json")
-    path.write_text("{")
-
-    def refused(self, missing_ok=False):
-        raise PermissionError(1, "Operation not permitted", str(self))
-    monkeypatch.setattr(Path, "unlink", refused)
-    monkeypatch.setattr(text, "train_wordpiece", None)  # none is made first
-    with pytest.raises(UserError, match="not permitted: .*tokenizer.*: set ISOFLOP_CACHE"):
-        text.open_source(["a.txt"]).tokenizer(500)

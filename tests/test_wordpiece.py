@@ -1,5 +1,6 @@
 """files/wordpiece.py: text is cut as transformers' BERT cuts it, and only its kind is taken."""
 import json
+import re
 
 from files import wordpiece
 from program.cli import UserError
@@ -8,17 +9,15 @@ import pytest
 import tokenizers
 import transformers
 
-WORDS = ["the", "quick", "fox", "jump", "##s", "dog", "caf", "##e", "42", "w", "##or", "##ds",
-         ",", "!", "-", "a", "b", "c"]
-VOCABULARY = {piece: i for i, piece in enumerate([*wordpiece.SPECIAL, *WORDS])}
 # Accents, Chinese, special tokens inside words, control characters, Greek and Turkish capitals.
 TEXTS = ["The quick FOX!", "caf\u00e9, CAF\u00c9, cafe\u0301 w\u00f6rds \u00df 42 unheard-of",
          "a \u4e2d\u6587b \u4e2d", "[MASK] jumps [mask] [MASKED] x[SEP]y", "the [E1] a[E1]foxes",
          "a\x00\x07b\ufffd\u200bc\t\r\n d\u00a0e", "\u03a3\u0130I", "don't... 42%", "", " ",
          "w" * 101, "\U0001f600 a\u0300\u0301", "[E2] [e1] [MASK]  [E1]"]
-MANY = [*wordpiece.SPECIAL, *WORDS, "The", "FOX", "##OX", "F", "Caf", "caf\u00e9", "\u4e2d",
-        "\u6587", "\u4e2d\u6587", "##b", "##\u6587", "o", "##o", "##r", "##x", "don", "'", "t",
-        "%", ".", "[", "]", "mask", "x", "y", "e", "d", "\u03c3", "i", "##i"]
+MANY = [*wordpiece.SPECIAL, "the", "quick", "fox", "jump", "##s", "dog", "caf", "##e", "42", "w",
+        "##or", "##ds", ",", "!", "-", "a", "b", "c", "The", "FOX", "##OX", "F", "Caf", "caf\u00e9",
+        "\u4e2d", "\u6587", "##b", "##\u6587", "o", "##o", "##r", "##x", "don", "'", "t", "%", ".",
+        "[", "]", "mask", "x", "y", "e", "d", "\u03c3", "i", "##i"]
 
 
 def write_folder(folder, config=None, words=MANY, model={"model_type": "bert"}, **files):
@@ -33,13 +32,11 @@ def write_folder(folder, config=None, words=MANY, model={"model_type": "bert"}, 
     return folder
 
 
-def json_of(words=MANY, normalizer=None, **settings):
-    """The text of a tokenizer.json, with other settings of its WordPiece."""
-    tokenizer = wordpiece.wordpiece({word: i for i, word in enumerate(words)})
+def json_of(normalizer=None, **parts):
+    """The text of a tokenizer.json, of which some parts are other ones."""
+    tokenizer = wordpiece.wordpiece({word: i for i, word in enumerate(MANY)})
     tokenizer.normalizer = normalizer or tokenizer.normalizer
-    raw = json.loads(tokenizer.to_str())
-    raw["model"].update(settings)
-    return json.dumps(raw)
+    return json.dumps(json.loads(tokenizer.to_str()) | parts)
 
 
 def cuts_like_transformers(folder):
@@ -56,67 +53,38 @@ def cuts_like_transformers(folder):
     return ours
 
 
-def refusal_of(path):
-    """The error line with which a tokenizer is refused."""
-    with pytest.raises(UserError) as refusal:
-        wordpiece.load_tokenizer(str(path))
-    return str(refusal.value)
-
-
-# --------------------------------------------------------------------------------------------------
-# Saving and loading
-
-
 def test_transformers_opens_what_was_saved_and_so_do_we_by_the_folders_or_the_files_name(tmp_path):
-    saved = wordpiece.wordpiece(VOCABULARY)
+    saved = wordpiece.wordpiece({word: i for i, word in enumerate(MANY)})
     wordpiece.save_tokenizer(saved, tmp_path, longest=128)
     by_folder = cuts_like_transformers(tmp_path)
     by_file = wordpiece.load_tokenizer(str(tmp_path / "tokenizer.json"))
     assert saved.to_str() == by_folder.to_str() == by_file.to_str()
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert wordpiece.SPECIAL == [theirs.pad_token, theirs.unk_token, theirs.cls_token,
-                                 theirs.sep_token, theirs.mask_token]
-    assert theirs.model_max_length == 128
+    vocabulary = wordpiece.vocabulary_of(saved)
+    assert vocabulary == (len(MANY), theirs.pad_token_id, theirs.unk_token_id, theirs.cls_token_id,
+                          theirs.sep_token_id, theirs.mask_token_id)
+    assert vocabulary.special == [0, 1, 2, 3, 4] and theirs.model_max_length == 128
 
 
 def test_a_limit_of_length_that_the_file_carries_is_taken_off():
-    limited = wordpiece.wordpiece(VOCABULARY)
+    limited = wordpiece.wordpiece({word: i for i, word in enumerate(MANY)})
     limited.enable_truncation(8)
-    limited.enable_padding(length=8)
-    loaded = wordpiece.tokenizer_from(limited.to_str())
-    assert len(loaded.encode("the dog " * 50).ids) == 102 and len(loaded.encode("dog").ids) == 3
+    assert len(wordpiece.tokenizer_from(limited.to_str()).encode("the dog " * 50).ids) == 102
 
-
-def test_a_vocabulary_is_its_size_and_the_special_tokens_ids():
-    vocabulary = wordpiece.vocabulary_of(wordpiece.wordpiece(VOCABULARY))
-    assert vocabulary == (len(VOCABULARY), 0, 1, 2, 3, 4)
-    assert vocabulary.special == [0, 1, 2, 3, 4]
-
-
-# --------------------------------------------------------------------------------------------------
-# Against transformers
 
 FLAGS = [{}, {"do_lower_case": True}, {"do_lower_case": False}, {"strip_accents": False},
          {"do_lower_case": False, "strip_accents": True}, {"tokenize_chinese_chars": False},
          {"strip_accents": None}]
 # The classes of tokenizers whose vocab.txt is BERT's, by the folder's own word or by its model's.
 KINDS = [{"config": {"tokenizer_class": kind}, "model": model}
-         for kind in ("BertTokenizer", "BertTokenizerFast", "DistilBertTokenizerFast",
-                      "ElectraTokenizer") for model in ({}, {"model_type": "bert"})]
+         for kind in ("BertTokenizer", "DistilBertTokenizerFast", "ElectraTokenizer")
+         for model in ({}, {"model_type": "bert"})]
 KINDS += [{"model": {"model_type": kind}} for kind in ("distilbert", "electra")]
 
 
 @pytest.mark.parametrize("files", [{}, *({"config": config} for config in FLAGS), *KINDS])
 def test_a_vocab_txt_cuts_text_as_transformers_bert_does(tmp_path, files):
     cuts_like_transformers(write_folder(tmp_path, **files))
-
-
-@pytest.mark.parametrize("model", [{}, {"model_type": None}])
-def test_a_vocab_txt_alone_is_taken_for_a_berts_and_its_options_are_obeyed(tmp_path, model):
-    write_folder(tmp_path, {"do_lower_case": False}, model=model)
-    for path in (tmp_path, tmp_path / "vocab.txt"):
-        tokens = wordpiece.load_tokenizer(str(path)).encode("The FOX").tokens
-        assert tokens == ["[CLS]", "The", "FOX", "[SEP]"]
 
 
 @pytest.mark.parametrize("change", [
@@ -135,11 +103,8 @@ MASK = {**E1, "content": "[MASK]", "lstrip": True}
 # Each way in which a folder's files may add words.
 ADDED = [{"config": {"additional_special_tokens": ["[E1]", "fox"]}},
          {"config": {"extra_special_tokens": ["[E1]", "fox"]}},
-         {"config": {"extra_special_tokens": {"e": "[E1]"}}},
          {"config": {"eos_token": "[E2]", "bos_token": "[E1]", "x_token": "fox"}},
-         {"config": {"added_tokens_decoder": {str(len(MANY)): E1}}},
          {"config": {"added_tokens_decoder": {str(len(MANY)): E1, "4": MASK}}},
-         {"special_tokens_map": {"additional_special_tokens": ["[E1]", "[E2]"]}},
          {"special_tokens_map": {"bos_token": {**E1, "lstrip": True}, "mask_token": MASK}},
          {"added_tokens": {"[E1]": len(MANY)}}]
 
@@ -158,7 +123,7 @@ def test_words_that_any_file_adds_are_words_as_in_transformers(tmp_path, text, f
 NORMALIZERS = [tokenizers.normalizers.BertNormalizer(lowercase=True),
                tokenizers.normalizers.BertNormalizer(lowercase=False),
                tokenizers.normalizers.NFKC()]
-CLASSES = [{}, {"tokenizer_class": "BertTokenizer"}, {"tokenizer_class": "DistilBertTokenizerFast"},
+CLASSES = [{}, {"tokenizer_class": "DistilBertTokenizerFast"},
            {"tokenizer_class": "PreTrainedTokenizerFast"}]
 
 
@@ -172,27 +137,14 @@ def test_a_config_that_contradicts_tokenizer_json_is_obeyed_where_transformers_o
         cuts_like_transformers(tmp_path)
 
 
-@pytest.mark.parametrize("kind", [{}, CLASSES[-1]])
-@pytest.mark.parametrize("setting", [
-    {"max_input_chars_per_word": 3}, {"continuing_subword_prefix": "@@"}, {"unk_token": "[MASK]"}])
-def test_other_settings_of_wordpiece_are_berts_where_transformers_rebuilds(tmp_path, setting, kind):
-    cuts_like_transformers(write_folder(tmp_path, kind, tokenizer=json_of(**setting)))
-
-
-# --------------------------------------------------------------------------------------------------
-# What is said
-
 CAPITALS = dict.fromkeys([*MANY, *(word.capitalize() for word in MANY if word.isalpha())])
 
 
 @pytest.mark.parametrize("files, said", [
     ({"config": {"tokenizer_class": "MPNetTokenizer"}, "tokenizer": json_of()},
-     "transformers opens it as MPNetTokenizer, which may give other ids"),
-    ({"config": {**CLASSES[-1], "bos_token": "[E1]"}, "tokenizer": json_of()},
-     "opens it as PreTrainedTokenizer, and adds [E1], which may give other ids"),
+     "transformers opens tokenizer.json as MPNetTokenizer, which may give other ids"),
     ({"config": CLASSES[-1], "tokenizer": json_of()}, ""), ({"tokenizer": json_of()}, ""),
-    ({"words": CAPITALS}, "do_lower_case = false"),
-    ({"words": CAPITALS, "config": {"do_lower_case": False}}, "")])
+    ({"words": CAPITALS}, "do_lower_case = false")])
 def test_what_may_be_a_surprise_is_said(tmp_path, capsys, files, said):
     wordpiece.load_tokenizer(str(write_folder(tmp_path, **files)))
     out = capsys.readouterr().out
@@ -208,71 +160,47 @@ IDS = [("[CLS]", 2), ("[SEP]", 3)]
     (tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2)), True),
     (TEMPLATE("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", IDS), True),
     (TEMPLATE("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", IDS), False),      # all of type 0
-    (TEMPLATE("$A [SEP]", "$A [SEP] $B:1 [SEP]:1", IDS), False),
-    (TEMPLATE("[CLS] $A [SEP]", None, IDS), False),
-    (TEMPLATE("$A", "$A $B:1", []), False),
     (tokenizers.processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2)), False)])
 def test_texts_begin_with_cls_and_end_with_sep_whatever_the_file_says(
         tmp_path, capsys, processor, is_berts):
-    tokenizer = wordpiece.wordpiece(VOCABULARY)
-    if processor is None:  # the library sets none, but reads none
-        raw = json.loads(tokenizer.to_str())
-        (tmp_path / "tokenizer.json").write_text(json.dumps({**raw, "post_processor": None}))
-    else:
-        tokenizer.post_processor = processor
-        tokenizer.save(str(tmp_path / "tokenizer.json"))
-    loaded = wordpiece.load_tokenizer(str(tmp_path))
+    text = json_of(post_processor=processor and json.loads(processor.__getstate__()))
+    loaded = wordpiece.tokenizer_from(text, tmp_path)
     assert ("[CLS] and [SEP]" in capsys.readouterr().out) == (not is_berts)
     pair = loaded.encode("the fox", "dog")
     assert pair.tokens == ["[CLS]", "the", "fox", "[SEP]", "dog", "[SEP]"]
     assert pair.type_ids == [0, 0, 0, 0, 1, 1]
     assert loaded.encode("dog").tokens == ["[CLS]", "dog", "[SEP]"]
-    assert loaded.encode("the fox", add_special_tokens=False).tokens == ["the", "fox"]
 
 
-# --------------------------------------------------------------------------------------------------
-# What is refused
-
-
-def library_json(model):
-    return tokenizers.Tokenizer(model).to_str()
-
-
-WORD_LEVEL = tokenizers.models.WordLevel({word: i for i, word in enumerate(MANY)}, "[UNK]")
-NO_MASK = tokenizers.models.WordPiece({"[UNK]": 0, "[CLS]": 1}, unk_token="[UNK]")
-HUGE = {word: 10 ** 7 * i for i, word in enumerate([*wordpiece.SPECIAL, "cat"])}
-POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 9\n"
+NO_MASK = wordpiece.wordpiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}).to_str()
+HUGE = wordpiece.wordpiece({word: 10 ** 7 * i for i, word in enumerate(MANY[:6])}).to_str()
+WORD_LEVEL = json_of(model={"type": "WordLevel", "unk_token": "[UNK]",
+                            "vocab": {word: i for i, word in enumerate(MANY)}})
+POINTER = "version https://git-lfs.github.com/spec/v1\n"
 
 
 @pytest.mark.parametrize("files, message", [
-    ({"config": {"cls_token": "<s>"}}, "cls_token is '<s>', and a BERT's is '[CLS]'"),
-    ({"config": {"cls_token": {"content": "<s>"}}}, "cls_token is '<s>'"),
+    ({"config": {"cls_token": {"content": "<s>"}}}, "cls_token is '<s>', and a BERT's is '[CLS]'"),
     ({"added_tokens": {"[E1]": len(MANY) + 5}}, "cannot have the id"),
     ({"added_tokens": {"[E1]": "x"}}, "added words of the tokenizer are damaged"),
-    ({"config": {"added_tokens_decoder": 3}}, "added words of the tokenizer are damaged"),
     ({"config": {"tokenizer_class": "RobertaTokenizer"}}, "a RobertaTokenizer, which cuts"),
-    ({"model": {"model_type": "bert", "tokenizer_class": "BertJapaneseTokenizer"}},
-     "a BertJapaneseTokenizer, which cuts"),
-    ({"model": {"model_type": "gpt2"}}, "a gpt2, which cuts"),
-    *(({"config": {name: value}}, f"{name} = {value}: write true or false")
-      for name in ("do_lower_case", "tokenize_chinese_chars")
-      for value in (None, "true", 1, [], {})),
-    ({"tokenizer": library_json(WORD_LEVEL)}, "tokenizer.json is a WordLevel"),
-    ({"tokenizer": library_json(NO_MASK)}, "no [PAD] [SEP] [MASK]: it is not a BERT"),
-    ({"tokenizer": wordpiece.wordpiece(HUGE).to_str()}, "numbers its 6 words up to 50,000,001"),
-    ({"tokenizer": "not json"}, "not a tokenizer.json"),
+    ({"model": {"tokenizer_class": "BertJapaneseTokenizer"}}, "a BertJapaneseTokenizer, which"),
+    *(({"config": {"do_lower_case": value}}, "options or the added words of the tokenizer are d")
+      for value in (None, "true", 1)),
+    ({"tokenizer": WORD_LEVEL}, "tokenizer.json is no WordPiece"),
+    ({"tokenizer": NO_MASK}, "no [PAD] [MASK]: it is not a BERT tokenizer"),
+    ({"tokenizer": HUGE}, "numbers its 6 words up to 50,000,001"),
     ({"tokenizer": "{}"}, "not a tokenizer.json"), ({"tokenizer": POINTER}, "git lfs pull"),
-    ({"words": POINTER.split("\n")}, "git lfs pull"), ({"words": []}, "has no [PAD]"),
-    ({"words": ["the", "dog"]}, "has no [PAD]"),
     ({"words": ["\ufeff[PAD]", *MANY[1:]]}, "has no [PAD]:")])
 def test_what_is_no_berts_tokenizer_is_refused_by_folder_and_by_file(tmp_path, files, message):
     write_folder(tmp_path, **files)
     for path in (tmp_path, wordpiece.tokenizer_file(tmp_path)):
-        assert message in refusal_of(path)
+        with pytest.raises(UserError, match=re.escape(message)):
+            wordpiece.load_tokenizer(str(path))
 
 
-@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json"])
-def test_a_file_that_is_not_utf_8_and_a_folder_without_any_are_told(tmp_path, name):
-    assert "has no tokenizer.json and no vocab.txt" in refusal_of(tmp_path)
-    (tmp_path / name).write_bytes(b"\xff\xfe")
-    assert "not UTF-8" in refusal_of(tmp_path)
+def test_a_file_that_is_not_utf_8_and_a_folder_without_any_are_told(tmp_path):
+    for message in ("has no tokenizer.json and no vocab.txt", "not UTF-8"):
+        with pytest.raises(UserError, match=message):
+            wordpiece.load_tokenizer(str(tmp_path))
+        (tmp_path / "vocab.txt").write_bytes(b"\xff\xfe")
