@@ -216,7 +216,8 @@ def program(main):
     for signum in stopping_signals():
         signal.signal(signum, stop_at_once)
     sys.stdout.reconfigure(errors="backslashreplace")  # any character can be printed
-    sys.stderr = LenientStream(sys.stderr.buffer, sys.stderr.encoding, "backslashreplace",
+    encoding = sys.stderr.encoding
+    sys.stderr = LenientStream(sys.stderr.detach(), encoding, "backslashreplace",
                                line_buffering=True)
     quiet_libraries()
     try:
