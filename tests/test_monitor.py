@@ -200,6 +200,13 @@ def test_a_signal_saves_and_then_stops_the_program(monitor_of, capsys):
     assert "the same command continues" in capsys.readouterr().out
 
 
+def test_a_signal_in_another_process_stops_this_one(monitor_of):
+    monitored = monitor_of(processes=Processes(1, [monitor.STOP]))
+    with pytest.raises(cli.Stopped) as end:
+        take_steps(monitored)
+    assert end.value.status == 143 and monitored.step == 1
+
+
 def test_a_restored_run_takes_the_same_next_step_bit_for_bit(monitor_of):
     monitored = monitor_of()
     with monitored:

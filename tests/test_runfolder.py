@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 
 from files import wordpiece
 from program.cli import UserError
@@ -186,6 +187,12 @@ def test_any_flipped_byte_of_a_checkpoint_changes_nothing_or_is_noticed(tmp_path
     for length in (0, 5, len(good) // 2, len(good) - 1):
         path.write_bytes(good[:length])
         assert runfolder.read_checkpoint(path) is None
+
+
+def test_an_archive_that_holds_more_than_numbers_is_none(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", b"cos\nsystem\n(S'touch x'\ntR.")
+    assert runfolder.read_checkpoint(tmp_path / "x.pt") is None and not (ROOT / "x").exists()
 
 
 def test_a_checkpoint_of_another_run_is_set_aside(folder, capsys):
