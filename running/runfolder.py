@@ -89,9 +89,11 @@ def check_same_settings(folder, old, new):
     changes = [f"{key} was {old.get(key)} and is now {new.get(key)}"
                for key in sorted(different - CONTENTS.keys())]
     changes += [f"{CONTENTS[key]} changed" for key in CONTENTS if key in different]
-    raise UserError(f"{folder} holds a run with other settings ({'; '.join(changes)}): give the "
-                    "same settings to continue it, or another --out; to train on when it is "
-                    f"finished give --start-from {folder}, too")
+    advice = "give the same settings to continue it, or another --out"
+    if "flops_budget" in different and old["flops_budget"] < new["flops_budget"]:
+        advice = ("its learning rate falls to zero where its FLOPs end: when it is finished give "
+                  f"--start-from {folder} and another --out")
+    raise UserError(f"{folder} holds a run with other settings ({'; '.join(changes)}): {advice}")
 
 
 CHECKPOINT = re.compile(r"checkpoint-\d{12}\.pt")
