@@ -8,12 +8,12 @@ import contextlib
 import difflib
 import errno
 import functools
+import io
 import logging
 import os
 import re
 import signal
 import sys
-import threading
 import time
 from decimal import Decimal, InvalidOperation
 
@@ -23,13 +23,9 @@ class UserError(argparse.ArgumentTypeError):
     option, since it is an ArgumentTypeError."""
 
 
-# --------------------------------------------------------------------------------------------------
-# Numbers that are read
-
-
 def whole(least, most):
-    """An argparse type for whole numbers from `least` to `most`, which are read without the
-    rounding of a float: `"2.5e15"` -> 2500000000000000."""
+    """An argparse type for whole numbers, which are read exactly: `"2.5e15"` -> 2500000000000000.
+    """
     def parse(text):
         with contextlib.suppress(InvalidOperation):
             value = Decimal(str(text).strip().replace("_", ""))
@@ -74,10 +70,8 @@ def flops(n):
 
 def duration(seconds):
     """Seconds in words: 4.2 s, 42 s, 3 min 5 s, 7 h 20 min, 12 days 3 h or 1,900 years."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
     if seconds < 59.5:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     # Each is rounded before it is compared: 59 min 59.7 s are 1 h.
     seconds, minutes, hours = (round(seconds / unit) for unit in (1, 60, 3600))
     if seconds < 3600:
@@ -103,7 +97,7 @@ def say(words, write=print):
     except OSError as failure:
         if failure.errno not in (errno.EPIPE, errno.EIO):
             raise
-        send_to_null(sys.stdout)
+        sys.stdout = open(os.devnull, "w")
 
 
 @functools.cache
@@ -112,32 +106,17 @@ def say_once(words):
     say(words)
 
 
-def send_to_null(stream):
-    """From now on, what is written to `stream` goes nowhere, and no write fails."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-class LenientStream:
+class LenientStream(io.TextIOWrapper):
     """A stream whose writes do not fail where its reader has gone: after `... 2>&1 | head`, or when
     the terminal was closed."""
 
-    def __init__(self, stream):
-        self.stream = stream
-
     def write(self, text):
         with contextlib.suppress(OSError):
-            return self.stream.write(text)
+            return super().write(text)
 
     def flush(self):
         with contextlib.suppress(OSError):
-            self.stream.flush()
-
-    def __getattr__(self, name):
-        return getattr(self.stream, name)
-
-
-# --------------------------------------------------------------------------------------------------
-# The parser
+            super().flush()
 
 
 class Parser(argparse.ArgumentParser):
@@ -152,24 +131,16 @@ class Parser(argparse.ArgumentParser):
                          **options)
 
     def parse_args(self, argv=None, namespace=None):
-        words = self.joined(sys.argv[1:] if argv is None else argv)
+        words = list(sys.argv[1:] if argv is None else argv)
+        for i in reversed(range(len(words) - 1)):
+            if words[i] in self.verbatim:  # argparse would take its value `--paper` for an option
+                words[i:i + 2] = [f"{words[i]}={words[i + 1]}"]
         self.check_flags(words)
         return super().parse_args(words, namespace)
 
-    def joined(self, words):
-        """The words, each verbatim option and its value in one: argparse would take the value
-        `--paper` for an option of its own."""
-        joined, rest = [], iter(words)
-        for word in rest:
-            value = next(rest, None) if word in self.verbatim else None
-            joined.append(word if value is None else f"{word}={value}")
-        return joined
-
     def check_flags(self, words):
-        """Raises UserError where a flag is unknown, and names the flag that is most like it.
-
-        argparse itself would name the required options that are missing first: after `--flop 1e13`
-        it would ask for --flops, and not say that --flop is mistyped."""
+        """Raises UserError where a flag is unknown, and names the one that is most like it.
+        argparse itself would name the required options that are missing first."""
         known = self._option_string_actions
         for word in words:
             flag = str(word).split("=")[0]
@@ -191,8 +162,8 @@ SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # SIGHUP: the terminal w
 
 
 class Stopped(BaseException):
-    """SIGINT, SIGTERM or SIGHUP has asked the program to stop. It is not an Exception, so that no
-    `except Exception` on the way swallows it."""
+    """SIGINT, SIGTERM or SIGHUP has asked the program to stop. No `except Exception` swallows it.
+    """
 
     def __init__(self, signum):
         self.status = 128 + signum  # the shell's convention: 130, 143 and 129
@@ -223,11 +194,9 @@ class Signals:
     between two steps. Later signals change nothing, so that they do not disturb the save."""
 
     def __enter__(self):
-        self.stopped, self.handlers = None, {}
-        # Python allows signal handlers in the main thread only.
-        if threading.current_thread() is threading.main_thread():
-            self.handlers = {signum: signal.signal(signum, self.handle)
-                             for signum in stopping_signals()}
+        self.stopped = None
+        self.handlers = {signum: signal.signal(signum, self.handle)
+                         for signum in stopping_signals()}
         return self
 
     def handle(self, signum, frame):
@@ -241,26 +210,21 @@ class Signals:
             signal.signal(signum, handler)
 
 
-# --------------------------------------------------------------------------------------------------
-# A program from its start to its exit status
-
-
 def program(main):
     """Runs main() and exits: with exit_status(main), or, after a signal, with 128 + its number."""
     stops.clear()
     for signum in stopping_signals():
         signal.signal(signum, stop_at_once)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # any character can be printed
-    sys.stderr = LenientStream(sys.stderr)
+    sys.stdout.reconfigure(errors="backslashreplace")  # any character can be printed
+    encoding = sys.stderr.encoding
+    sys.stderr = LenientStream(sys.stderr.detach(), encoding, "backslashreplace",
+                               line_buffering=True)
     quiet_libraries()
     try:
         status = exit_status(main)
     except Stopped as stopped:
         status = stopped.status
-    except BaseException:
-        # A library may turn Stopped into something else: an import that is interrupted may end in
-        # an ImportError.
+    except BaseException:  # a library may turn Stopped into another, as an import into ImportError
         if not stops:
             raise
     for signum in SIGNALS:
@@ -276,8 +240,7 @@ ADVICE = {errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM,
 
 def exit_status(main):
     """Calls main() and returns the exit status: 0, or 2 after a failure that the user can mend and
-    that an error line explains, or 141 where the reader of stdout has gone. Any other exception is
-    a defect of the program, and is not caught."""
+    that an error line explains, or 141 where the reader of stdout has gone. Others are defects."""
     try:
         main()
         sys.stdout.flush()
@@ -285,7 +248,7 @@ def exit_status(main):
     except UserError as mistake:
         message = " ".join(str(mistake).split())
     except BrokenPipeError:  # `... | head` has read enough, and what was asked for is not done
-        send_to_null(sys.stdout)
+        sys.stdout = open(os.devnull, "w")
         return 128 + signal.SIGPIPE
     except OSError as failure:
         if failure.errno is None:
@@ -323,17 +286,15 @@ TORCHRUN = re.compile("((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER
 
 
 def environment_of_one(**others):
-    """The environment for a program that this one starts, with some other variables. It lacks what
-    torchrun tells one of many processes: the program would wait for the rest."""
+    """The environment for a program that this one starts, with some other variables, and without
+    what torchrun tells one of many processes: the program would wait for the rest."""
     kept = {name: value for name, value in os.environ.items() if not TORCHRUN.fullmatch(name)}
     return {**kept, **others}
 
 
 def quiet_libraries():
-    """Tells libraries that are imported later what stderr is for here: this program's own lines.
-    The Hugging Face libraries would log each attempt without a network, and draw bars, which a log
-    keeps as endless lines. matplotlib warns where it has no folder for its settings. Whoever sets
-    these variables otherwise is obeyed."""
+    """Keeps stderr for this program's own lines: libraries that are imported later log no failed
+    attempts, and draw no bars in a log. Whoever sets these variables otherwise is obeyed."""
     for name in ("DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
         os.environ.setdefault(name, "critical")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -30,14 +30,10 @@ SAVING_SHARE = 1 / 50  # of the run's time at most goes to saving
 
 class Monitor:
     """What a run does besides training. `step` says how far it is, and `seconds` how long it took.
-
     setup is a train.Setup, and validation a train.Validation."""
 
     def __init__(self, run, optimizer, setup, validation):
-        self.run = run
-        self.optimizer = optimizer
-        self.setup = setup
-        self.validation = validation
+        self.run, self.optimizer, self.setup, self.validation = run, optimizer, setup, validation
         self.session, self.learner = setup.session, setup.learner
         self.processes = setup.session.processes
         self.plan = plan = setup.student.plan
@@ -53,7 +49,7 @@ class Monitor:
 
     def __enter__(self):
         loaded = self.run.load_checkpoint()
-        self.wait_for_disk()
+        self.processes.barrier(100 * self.save_seconds)  # what takes longer is a hang
         self.restore(self.processes.broadcast(loaded))
         self.run.rewind_log()
         if self.step:
@@ -62,7 +58,9 @@ class Monitor:
         self.mark()
         with contextlib.ExitStack() as resources:
             self.signals = resources.enter_context(cli.Signals())
-            self.bar = resources.enter_context(self.progress_bar())
+            self.bar = resources.enter_context(progress.bar(
+                self.plan.flops_spent, "FLOP", initial=self.plan.spent(self.step), unit_scale=True,
+                disable=not self.processes.first))
             if self.processes.broadcast(self.lacks_validation()):
                 self.validate()
             self.resources = resources.pop_all()  # from here on __exit__ closes them
@@ -88,17 +86,10 @@ class Monitor:
             self.step, self.seconds_before = loaded["step"], loaded["seconds"]
             self.sums, self.logged = loaded["sums"].to(device), loaded["logged"]
 
-    def progress_bar(self):
-        """The progress that the first process shows. It counts FLOPs."""
-        return progress.bar(self.plan.flops_spent, "FLOP", initial=self.plan.spent(self.step),
-                            unit_scale=True, disable=not self.processes.first)
-
     def lacks_validation(self):
-        """Whether a validation is due at the step where the run begins or continues, and the log
-        does not hold it yet."""
-        rows = [row for row in self.run.read_log() if row["step"] == self.step]
-        was_validated = any("val_terms" in row for row in rows)
-        return self.step in self.validate_at and not was_validated
+        """Whether a validation is due where the run begins or continues, which the log lacks."""
+        validated = [row["step"] for row in self.run.read_log() if "val_terms" in row]
+        return self.step in self.validate_at and self.step not in validated
 
     @property
     def seconds(self):
@@ -109,19 +100,9 @@ class Monitor:
         """Measures the logged speed from here on, so that it leaves validations and saves out."""
         self.marked_step, self.marked_time = self.step, time.perf_counter()
 
-    def wait_for_disk(self):
-        """Waits until the first process has read or written a checkpoint.
-
-        A disk may be much slower than most, so all wait for 100 times the seconds of a save. What
-        takes longer is a hang."""
-        self.processes.barrier(100 * self.save_seconds)
-
     def check_finite(self, terms):
         """Raises UserError where the loss is NaN or infinite, before the optimizer spreads it to
-        all weights.
-
-        On a GPU this does nothing, since reading the loss would make the program wait for the GPU.
-        There the next line of the log finds it."""
+        all weights. On a GPU, which would have to be waited for, the next line of the log does."""
         if self.session.device.type == "cpu":
             self.finite(sum(terms.values()).item())
 
@@ -135,10 +116,8 @@ class Monitor:
         return loss
 
     def after(self, step, terms):
-        """Logs, validates, saves and stops after `step` steps, each when it is due.
-
-        terms: {name: scalar} of the last step's loss. Raises cli.Stopped, after a save, where a
-        signal asks the program to stop."""
+        """Logs, validates, saves and stops after `step` steps, each when it is due. terms: {name:
+        scalar} of the last step's loss. Raises cli.Stopped, after a save, where a signal came."""
         self.step = step
         self.bar.update(self.plan.spent(step) - self.plan.spent(step - 1))
         decision = self.decide()
@@ -158,10 +137,8 @@ class Monitor:
             raise self.signals.stopped or cli.Stopped(signal.SIGTERM)
 
     def decide(self):
-        """GO_ON, SAVE or STOP, the same in all processes.
-
-        A save is due after each 20th of the run, and after each minute. But saving takes no more
-        than a 50th of the time, so on a slow disk the pause between two saves is longer."""
+        """GO_ON, SAVE or STOP, the same in all processes. A save is due after each 20th of the run,
+        and after each minute, but on a slow disk no sooner than a 50th of the time allows."""
         pause = self.save_seconds / SAVING_SHARE
         if self.step % self.save_every != 0:
             pause = max(LONGEST_PAUSE, pause)
@@ -173,8 +150,7 @@ class Monitor:
         return self.processes.all_reduce_max(answer)
 
     def log(self, names):
-        """Writes a line of the log: the speed, and the mean of each term of the loss, both since
-        the line before."""
+        """Logs the speed, and the mean of each term of the loss, both since the line before."""
         means = dict(zip(names, (self.sums / self.logged).tolist()))
         loss = self.finite(sum(means.values()))
         flops = self.plan.spent(self.step) - self.plan.spent(self.marked_step)
@@ -196,15 +172,12 @@ class Monitor:
         return {"step": self.step, "flops": self.plan.spent(self.step), "tokens": tokens}
 
     def validate(self):
-        """Measures the validation loss, and logs it beside the losses of counting words. Raises
-        UserError where it is NaN or infinite."""
+        """Measures the validation loss, and logs it beside the losses of counting words."""
         lesson = self.learner.lesson_at(self.step - 1)  # the lesson of the last step
         terms = self.learner.validate(self.validation.batch, self.session, lesson)
         self.finite(sum(terms.values()))
         counting, mlm, counts = self.validation.counting_losses, {}, ""
-        # Without an MLM term there is no validation loss: nothing trains the head, and its loss
-        # would say nothing.
-        if "mlm" in terms:
+        if "mlm" in terms:  # else nothing trains the head, and its loss would say nothing
             mlm = {"val_loss": terms["mlm"], **counting}
             counts = (f"   (unigram {counting['unigram_loss']:.3f}, neighbours "
                       f"{counting['neighbour_loss']:.3f})")
@@ -219,9 +192,8 @@ class Monitor:
         if not all(p.isfinite().all() for p in self.learner.parameters()):
             self.finite(math.nan)
         start = time.perf_counter()
-        if self.processes.first:
-            self.run.save_checkpoint(self.step, self.state())
-        self.wait_for_disk()
+        self.run.save_checkpoint(self.step, self.state())  # in the first process
+        self.processes.barrier(100 * self.save_seconds)  # a disk may be much slower than most
         self.saved = time.perf_counter()
         self.save_seconds = self.saved - start
         self.mark()

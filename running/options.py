@@ -1,8 +1,6 @@
 """What the options of train.py and glue.py mean together: the defaults that follow from other
-options, and contradictions, which are said before anything runs.
-
-Each program has its Settings at its top. The functions here take such Settings and return complete
-ones. They raise UserError where two options contradict each other.
+options, and contradictions, which are UserErrors before anything runs. The functions here take a
+program's Settings, and return complete ones.
 """
 import os
 import shlex
@@ -44,9 +42,6 @@ def note_stories(data):
                  "here write ./stories")
 
 
-# --------------------------------------------------------------------------------------------------
-# train.py
-
 # The setting of Bui et al. 2024, where it differs from the defaults. Their distilled students have
 # half the learning rate of those from scratch.
 PAPER = {"seq_len": 128, "batch_size": 1024, "dropout": 0.1, "init_range": 0.02, "warmup": 0.06}
@@ -83,8 +78,8 @@ def check_distillation(settings):
         for flag, is_given in unused.items():
             if is_given:
                 raise UserError(f"{flag} is for a student that is taught, and --strategy scratch "
-                                "learns from the text alone: leave it out, choose a strategy like "
-                                "kd, or copy the teacher's layers with --init teacher")
+                                "learns from the text alone: leave it out, or choose a strategy "
+                                "like kd, or --init teacher")
     if teacher and settings.vocab_size:
         raise UserError("--vocab-size is for a tokenizer that is made from the text, and a student "
                         "takes its teacher's: leave it out")
@@ -110,10 +105,6 @@ def check_start(settings):
 def is_same_place(out, folder):
     """Whether --out (None: not given) is this folder, by whatever name."""
     return out is not None and os.path.realpath(out) == os.path.realpath(folder)
-
-
-# --------------------------------------------------------------------------------------------------
-# glue.py
 
 
 def scoring(settings):

@@ -13,9 +13,6 @@ Three promises are kept, each by one mechanism (docs/RELIABILITY.md says how the
         log.jsonl    one JSON object a line
         checkpoint-000000000400.pt
                      weights, optimizer and step; the newest two are kept until the run is finished
-
-From top to bottom: what makes two runs the same, which folders are a run's, a checkpoint's file,
-and the folder itself, `Run`.
 """
 import errno
 import json
@@ -29,9 +26,6 @@ from program import cli
 from program.cli import UserError
 
 import torch
-
-# --------------------------------------------------------------------------------------------------
-# The settings: what makes two runs the same
 
 
 def identity(setup):
@@ -61,8 +55,8 @@ def identity(setup):
 
 
 def words_sha256(tokenizer):
-    """A fingerprint of a tokenizer's words, their numbers, and how it spells them. Two tokenizers
-    may cut one text alike and differ in a word that the text lacks, such as [MASK]."""
+    """A fingerprint of a tokenizer's words, their numbers, and how it spells them: two may cut one
+    text alike and differ in a word that the text lacks, such as [MASK]."""
     normalizer = json.loads(tokenizer.to_str())["normalizer"]
     return disk.fingerprint([sorted(tokenizer.get_vocab().items()), normalizer])
 
@@ -97,14 +91,10 @@ def check_same_settings(folder, old, new):
     changes += [f"{CONTENTS[key]} changed" for key in CONTENTS if key in different]
     advice = "give the same settings to continue it, or another --out"
     if "flops_budget" in different and old["flops_budget"] < new["flops_budget"]:
-        advice = ("its learning rate falls to zero where its FLOPs end, so it cannot go on: finish "
-                  f"it with its own --flops, or give --start-from {folder} and another --out when "
-                  "it is finished")
+        advice = ("its learning rate falls to zero where its FLOPs end: when it is finished give "
+                  f"--start-from {folder} and another --out")
     raise UserError(f"{folder} holds a run with other settings ({'; '.join(changes)}): {advice}")
 
-
-# --------------------------------------------------------------------------------------------------
-# Which folders are a run's
 
 CHECKPOINT = re.compile(r"checkpoint-\d{12}\.pt")
 # Temporary names of the files that a run writes.
@@ -127,8 +117,7 @@ def check_out(out):
 
 
 def refuse_foreign(folder):
-    """Raises UserError where `folder` holds files and is not a run's folder: nothing is written
-    among somebody's own files."""
+    """Raises UserError where `folder` holds files and is not a run's folder."""
     folder = Path(folder)
     if not folder.is_dir():
         return
@@ -138,13 +127,8 @@ def refuse_foreign(folder):
         return
     others = [name for name in names if name != "lock" and not LEFTOVER.fullmatch(name)]
     if others:
-        examples = ", ".join(others[:3]) + (", ..." if others[3:] else "")
-        raise UserError(f"{folder} holds other files ({examples}) and is not a run's folder: "
-                        "choose another --out")
-
-
-# --------------------------------------------------------------------------------------------------
-# A checkpoint's file: a zip archive of torch's, with a CRC of each tensor
+        raise UserError(f"{folder} holds other files ({', '.join(others[:3])}) and is not a run's "
+                        "folder: choose another --out")
 
 
 def write_state(path, state):
@@ -157,8 +141,8 @@ def write_state(path, state):
 
 
 def read_checkpoint(path):
-    """The state in a checkpoint, or None where the file is damaged. Where it merely cannot be read,
-    as without memory or permission, an error passes: such a file may be whole."""
+    """The state in a checkpoint, or None where the file is damaged: a zip archive of torch's has a
+    CRC of each tensor. An error passes where it cannot be read, as without memory or permission."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip():  # the name of a member that does not match its CRC
@@ -172,19 +156,13 @@ def read_checkpoint(path):
         return None
 
 
-# --------------------------------------------------------------------------------------------------
-# The folder
-
-
 class Run:
-    """A run's folder, locked for this process: `with Run(folder, settings) as run:`.
-
-    Raises UserError where another process works in the folder, where its run was begun with other
-    settings, or where it is not a run's folder."""
+    """A run's folder, locked for this process: `with Run(folder, settings) as run:`. Raises
+    UserError where another process works there, or where it is not this run's folder.
+    """
 
     def __init__(self, folder, settings):
-        self.folder = Path(folder)
-        self.settings = settings
+        self.folder, self.settings = Path(folder), settings
         self.record = None   # the contents of run.json
         self.saved_log = ""  # the log at the loaded checkpoint
 
@@ -207,19 +185,15 @@ class Run:
         self.lock.close()  # frees the lock
 
     def check_lock(self):
-        """Raises UserError where the folder was removed in the meantime. Another process may have
-        made a new one of the same name, and nothing may be written into that."""
+        """Raises UserError where the folder was removed in the meantime, or made anew."""
         path, ours = self.folder / "lock", os.fstat(self.lock.fileno())
         if not path.exists() or not os.path.samestat(path.stat(), ours):
             raise UserError(f"{self.folder} was removed or replaced while the run went on: nothing "
                             "more is written into it; choose another --out")
 
-    # run.json
-
     def load_record(self):
-        """Reads run.json, or begins it in memory: a new run writes it with its first
-        `write_record`, so that one that fails before its first step leaves no settings behind. A
-        run that was under way has a copy of it in its checkpoints."""
+        """Reads run.json, or the copy in a checkpoint, or begins it in memory: a run that fails
+        before its first step leaves no settings behind."""
         for path in self.folder.iterdir():  # what a process left that died while it wrote
             if LEFTOVER.fullmatch(path.name):
                 path.unlink()
@@ -246,11 +220,9 @@ class Run:
     def finished(self):
         return bool(self.record.get("finished"))
 
-    # Checkpoints. Two are kept: where the newest is damaged, the run continues from the other one.
-
     def save_checkpoint(self, step, state):
-        """Writes a checkpoint, and removes all but the newest two. state: a dict of what the next
-        step depends on."""
+        """Writes a checkpoint, and removes all but the newest two: where one is damaged, the other
+        is there. state: a dict of what the next step depends on."""
         self.check_lock()
         whole = {"step": step, "record": self.record, "log": self.log_text(), **state}
         disk.replace(self.folder / f"checkpoint-{step:012d}.pt",
@@ -284,8 +256,6 @@ class Run:
         for path in self.folder.glob("checkpoint-*"):
             if CHECKPOINT.fullmatch(path.name.removesuffix(".bad")):
                 path.unlink()
-
-    # The log: JSON objects, one a line.
 
     def rewind_log(self):
         """Sets the log back to the loaded checkpoint: the steps since then are run again."""

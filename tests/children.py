@@ -1,14 +1,11 @@
 """The programs of this project as forked children, and disturbances that act inside them.
 
-A process that has imported everything forks a child, and the child runs a program's main() at once.
-It starts in milliseconds, so that a campaign can disturb thousands of them. Linux only.
-
     children.prepare()
     child = Child("train.py", "--flops", "1e9", "--out", folder, inside=Kill(at=7))
     child.wait()          # its exit status; child.out and child.err are what it printed
 
-A signal goes to a child of this process that has not been waited for yet: until then the system
-gives its number to nobody else.
+A process that has imported everything forks a child, and the child runs a program's main(). It
+starts in milliseconds, so that a campaign can disturb thousands of them. Linux only.
 """
 import ctypes
 import importlib
@@ -75,10 +72,9 @@ def fork(work, files=()):
 
 
 class Child:
-    """A program that runs as a child of this process.
-
-    program: its path below the root. inside: a function that the child calls before the program
-    begins. environment: variables that the child sets. folder: where it runs."""
+    """A program, by its path below the root, that runs as a child of this process. inside: a
+    function that the child calls first. environment: variables that it sets. folder: where it runs.
+    """
 
     def __init__(self, program, *arguments, inside=None, environment=(), folder=ROOT):
         self.line = f"python {program} {' '.join(map(str, arguments))}"
@@ -159,18 +155,15 @@ class Child:
 # --------------------------------------------------------------------------------------------------
 # Disturbances from inside
 
-OPERATIONS = ("fsync", "replace", "rename", "unlink", "mkdir")
-
 
 class Kill:
-    """SIGKILL at the n-th operation on files that a program asks of the system, before the
-    operation or after it."""
+    """SIGKILL before or after the n-th operation on files that a program asks of the system."""
 
     def __init__(self, at, after=False):
         self.at, self.after, self.calls = at, after, 0
 
     def __call__(self):
-        for name in OPERATIONS:
+        for name in ("fsync", "replace", "rename", "unlink", "mkdir"):
             setattr(os, name, self.wrapped(getattr(os, name)))
 
     def wrapped(self, real):

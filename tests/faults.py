@@ -8,12 +8,8 @@ It prints a table, and ends with status 1 if anything was lost or ended without 
 
 Each kind of fault is a function of a `Lane`. It disturbs a command once or some times, gives the
 same command again, and compares what that leaves with what an undisturbed run left, bit for bit. It
-returns how many faults it made, and raises Lost or Wrong. The numbers that it draws depend on the
-seed, on the lane and on its turn alone. The moment at which a signal arrives also depends on the
-machine.
-
-Linux only (fork, /proc). The kinds that mount a small disk need root; the table says where they are
-not possible.
+returns how many faults it made, and raises Lost or Wrong. What it draws depends on the seed, the
+lane and its turn alone. Linux only; the kinds that mount a small disk need root.
 """
 import argparse
 import contextlib
@@ -41,16 +37,11 @@ import children
 import inputs
 import undisturbed
 from children import Child, Kill, PowerLoss
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from undisturbed import Lane, Lost, Wrong, must_finish
 
 # --------------------------------------------------------------------------------------------------
 # Kills
-
-
-def some_operation(lane, job):
-    """The number of one of a job's operations on files: glue.py makes fewer than train.py."""
-    return lane.random.randint(1, 12 if job == "glue" else 60)
 
 
 def must_be_clear(child, what=""):
@@ -64,13 +55,11 @@ def kill(lane):
     """SIGKILL at random moments and at random operations on files. Every third run tokenizes anew.
     """
     draw, job, out, kills = lane.random, lane.any_job(), lane.new(), 0
-    environment = {"ISOFLOP_CACHE": str(lane.new("cache"))} if draw.random() < 0.3 else {}
+    environment = lane.cold_cache() if draw.random() < 0.3 else {}
     for _ in range(draw.randint(1, 8)):
-        if draw.random() < 0.6:
-            inside = Kill(some_operation(lane, job), after=draw.random() < 0.5)
-            child = lane.start(job, out, environment=environment, inside=inside)
-        else:
-            child = lane.start(job, out, environment=environment)
+        inside = Kill(lane.operation(job), draw.random() < 0.5) if draw.random() < 0.6 else None
+        child = lane.start(job, out, environment=environment, inside=inside)
+        if inside is None:
             time.sleep(draw.uniform(0, 0.5))
             child.send(signal.SIGKILL)
         must_be_clear(child)
@@ -118,11 +107,10 @@ def signals(lane):
 
 def power(lane):
     """A power cut: what came after the last fsync is cut, zeroed, or not there."""
-    draw, job, out, cache = lane.random, lane.any_job(), lane.new(), lane.new("cache")
-    environment, cuts = {"ISOFLOP_CACHE": str(cache)}, draw.randint(1, 3)
+    draw, job, out, environment = lane.random, lane.any_job(), lane.new(), lane.cold_cache()
+    roots, cuts = [out, Path(environment["ISOFLOP_CACHE"])], draw.randint(1, 3)
     for _ in range(cuts):
-        inside = PowerLoss(some_operation(lane, job), draw.random() < 0.5, [out, cache],
-                           draw.random())
+        inside = PowerLoss(lane.operation(job), draw.random() < 0.5, roots, draw.random())
         must_be_clear(lane.start(job, out, inside=inside, environment=environment))
     lane.must_end_alike(job, out, environment=environment)
     return cuts
@@ -133,17 +121,14 @@ def power(lane):
 
 
 def spoil(draw, path):
-    """Damages a file at random. Returns what was done to it.
-
-    A file of JSON is damaged as disks do it, by whole sectors: another digit in it would be a
-    number like any other, and no program can notice it."""
+    """Damages a file at random, and says how. JSON is damaged as disks do it, by whole sectors:
+    another digit in it would be a number like any other."""
     data, n = path.read_bytes(), draw.randint(1, 64)
     at = draw.randrange(len(data)) if data else 0
     kinds = {"zeros": data[:at] + bytes(n) + data[at + n:], "cut": data[:at], "empty": b"",
              "noise": draw.randbytes(100 * n), "grown": data + draw.randbytes(n)}
     if path.suffix != ".json":
         kinds["bit"] = data[:at] + bytes([data[at] ^ 1]) + data[at + 1:] if data else b"1"
-        kinds["bytes"] = data[:at] + draw.randbytes(n) + data[at + n:]
     kind = draw.choice(sorted(kinds))
     path.write_bytes(kinds[kind])
     return f"{kind} at {at} of {path.name}"
@@ -190,9 +175,8 @@ def damage(lane):
 
 
 @contextlib.contextmanager
-def small_disk(lane, kilobytes):
+def small_disk(folder, kilobytes):
     """A folder on a disk of its own."""
-    folder = lane.new("disk")
     folder.mkdir()
     mount(folder, f"size={kilobytes}k")
     try:
@@ -206,19 +190,16 @@ def mount(folder, options):
                    capture_output=True)
 
 
-def can_mount():
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            mount(folder, "size=1m")
-            return subprocess.run(["umount", folder]).returncode == 0
-        except (OSError, subprocess.CalledProcessError):
-            return False
+def can_mount(folder):
+    with contextlib.suppress(OSError, subprocess.CalledProcessError), small_disk(folder, 1000):
+        return True
 
 
 def full_disk(lane):
     """A disk that is too small, at whichever write; then there is room."""
     job = lane.any_job()
-    with small_disk(lane, 4 * lane.random.randrange(1, 60 if job == "glue" else 300)) as small:
+    size = 4 * lane.random.randrange(1, 60 if job == "glue" else 300)
+    with small_disk(lane.new("disk"), size) as small:
         in_cache = lane.random.random() < 0.5
         environment = {"ISOFLOP_CACHE": str(small / "cache")} if in_cache else {}
         child = lane.start(job, small / "run", environment=environment)
@@ -232,7 +213,7 @@ def full_disk(lane):
 
 # What happens to a run's folder, or to the teacher beside it, while the run is interrupted.
 ENDS = ("read-only", "a file", "a loop", "another run")  # no command may go on after these
-CHANGES = (*ENDS, "gone", "emptied", "no teacher", "another teacher", "a folder for a file")
+CHANGES = (*ENDS, "gone", "no teacher", "another teacher", "a folder for a file")
 
 
 def change_folder(lane, change, job, out):
@@ -250,8 +231,6 @@ def change_folder(lane, change, job, out):
         out.write_text("not a folder")
     elif change == "a loop":
         out.symlink_to(out)
-    elif change == "emptied":
-        out.mkdir()
     elif change == "another run":
         shutil.copytree(lane.base / ("kd" if job == "scratch" else "scratch"), out)
     elif change == "another teacher":  # scratch's model is the teacher itself
@@ -261,7 +240,7 @@ def change_folder(lane, change, job, out):
 def folders(lane):
     """Between start and resume a folder becomes read-only, goes away, or is another one's."""
     job, change = lane.random.choice(["scratch", "kd"]), lane.random.choice(CHANGES)
-    with small_disk(lane, 2 ** 16) as small:
+    with small_disk(lane.new("disk"), 2 ** 16) as small:
         out = small / "run"
         shutil.copytree(lane.teacher, small / "teacher")
         line = [*lane.line_with(job, small / "teacher"), "--out", out]
@@ -303,17 +282,6 @@ def spoiled_backward(n, value, what):
     return lambda: setattr(train, "forward_backward", backward)
 
 
-def spoiled_teacher(lane, value):
-    """A copy of the teacher, without its run.json, with one weight of a layer changed."""
-    ignored = shutil.ignore_patterns("run.json")
-    teacher = Path(shutil.copytree(lane.teacher, lane.new("teacher"), ignore=ignored))
-    tensors = load_file(teacher / "model.safetensors")
-    name = lane.random.choice(sorted(name for name in tensors if "encoder" in name))
-    tensors[name].view(-1)[0] = value
-    save_file(tensors, teacher / "model.safetensors", {"format": "pt"})
-    return teacher
-
-
 def not_a_number(lane):
     """NaN and infinity in a gradient, in the weights, in the teacher."""
     draw, out = lane.random, lane.new()
@@ -321,7 +289,12 @@ def not_a_number(lane):
     value, n = float(draw.choice(["nan", "inf", "-inf"])), draw.randint(0, 12)
     line, inside = lane.lines[job], None
     if place == "teacher" and job != "scratch":
-        line = lane.line_with(job, spoiled_teacher(lane, value))
+        teacher = shutil.copytree(lane.teacher, lane.new("teacher"))
+        (teacher / "run.json").unlink()
+        tensors = load_file(teacher / "model.safetensors")
+        tensors[draw.choice(sorted(n for n in tensors if "encoder" in n))].view(-1)[0] = value
+        save_file(tensors, teacher / "model.safetensors", {"format": "pt"})
+        line = lane.line_with(job, teacher)
     else:
         inside = spoiled_backward(n, value, place)
     what = f"{place} {value} {n}"
@@ -345,7 +318,7 @@ def two_at_once(lane):
     """Two runs in one folder, or with one cold cache."""
     draw, job, first = lane.random, lane.any_job(), lane.new()
     kind = draw.choice(["folder", "cache"])
-    environment = {"ISOFLOP_CACHE": str(lane.new("cache"))}
+    environment = lane.cold_cache()
     outs, pair = [first, lane.new() if kind == "cache" else first], []
     for out in outs:
         pair.append(lane.start(job, out, environment=environment))
@@ -362,24 +335,19 @@ def two_at_once(lane):
     return 1
 
 
-def start_ranks(line):
-    """The two processes of one run, as torchrun would start them."""
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = str(unused.getsockname()[1])
-    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-              "MASTER_PORT": port, "ISOFLOP_PATIENCE": "5"}
-    return [Child(*line, environment={"RANK": rank, "LOCAL_RANK": rank, **shared})
-            for rank in ("0", "1")]
-
-
 def ranks(lane):
     """One of two processes of a run is killed, or stopped without dying."""
     draw, out, job = lane.random, lane.new(), lane.any_job(but="glue")
     words = ["0" if word == "0.1" else word for word in lane.lines[job]]  # --dropout
     line = [*words, "--dtype", "fp32", "--out"]
     victim, signum = draw.randrange(2), draw.choice([signal.SIGKILL, signal.SIGSTOP])
-    pair = start_ranks([*line, out])
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = str(unused.getsockname()[1])
+    pair = [Child(*line, out, environment={
+        "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ISOFLOP_PATIENCE": "5"})
+        for rank in ("0", "1")]
     end = time.monotonic() + 30
     while not any(out.glob("checkpoint*")) and pair[0].running() and time.monotonic() < end:
         time.sleep(0.005)
@@ -419,20 +387,18 @@ FAULTS = {
     "flags": (inputs.command_lines, "bad command lines", 22),
     "text": (inputs.bad_text, "bad text", 5),
     "hostile": (inputs.hostile_folder, "hostile model folders", 3)}
-NEED_A_DISK = ("disk", "folders")
 
 
-def run_lane(base, number, seconds, seed, kinds):
-    """Goes through the kinds, each for its share of the time, and at least once. Writes what it saw
-    as JSON."""
-    lane, rows = Lane(base, number), {}
-    shares = sum(FAULTS[kind][2] for kind in kinds)
+def run_kinds(lane, seconds, seed, kinds):
+    """Goes through the kinds, each for its share of the time, and at least once. Returns
+    {kind: {"times": n, "lost": n, "wrong": n}}."""
+    rows, shares = {}, sum(FAULTS[kind][2] for kind in kinds)
     for kind in kinds:
         fault, _, share = FAULTS[kind]
         row = rows[kind] = {"times": 0, "lost": 0, "wrong": 0}
         end, turn = time.monotonic() + seconds * share / shares, 0
         while turn == 0 or time.monotonic() < end:
-            lane.random.seed(f"{seed} {number} {kind} {turn}")
+            lane.random.seed(f"{seed} {lane.number} {kind} {turn}")
             turn += 1
             try:
                 row["times"] += fault(lane)
@@ -442,27 +408,19 @@ def run_lane(base, number, seconds, seed, kinds):
                 is_clear = isinstance(failure, (Lost, Wrong))
                 words = str(failure) if is_clear else traceback.format_exc()
                 print(f"\n{kind}: {words}", file=sys.stderr, flush=True)
-        results_of(base, number).write_text(json.dumps(rows))
+    return rows
 
 
-def results_of(base, number):
-    """Where a lane writes what it saw."""
-    return base / f"lane{number}.json"
-
-
-def print_table(lanes, kinds, possible):
+def print_table(lanes, kinds):
     """Prints the sums over lanes, and returns whether anything was lost or wrong."""
     print(f"{time.strftime('%Y-%m-%d')}, python tests/faults.py {shlex.join(sys.argv[1:])}\n")
     print("| fault | times | lost | wrong message |\n|---|---|---|---|")
     bad = 0
     for kind in kinds:
-        name = FAULTS[kind][1]
-        if kind not in possible:
-            print(f"| {name} | not possible here: it needs to mount a disk | | |")
-            continue
-        times, lost, wrong = (sum(rows[kind][key] for rows in lanes)
+        times, lost, wrong = (sum(rows[kind][key] for rows in lanes if kind in rows)
                               for key in ("times", "lost", "wrong"))
-        print(f"| {name} | {times:,} | {lost} | {wrong} |")
+        note = "" if times else " (not possible here: it needs to mount a disk)"
+        print(f"| {FAULTS[kind][1]}{note} | {times:,} | {lost} | {wrong} |")
         bad += lost + wrong
     return bad > 0
 
@@ -474,19 +432,23 @@ def main():
     parser.add_argument("--only", nargs="+", choices=list(FAULTS), default=list(FAULTS))
     parser.add_argument("--lanes", type=int, default=os.cpu_count())
     args = parser.parse_args()
-    mounts = can_mount()
-    possible = [kind for kind in args.only if mounts or kind not in NEED_A_DISK]
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder)
+        mounts = can_mount(base / "disk")
+        possible = [kind for kind in args.only if mounts or kind not in ("disk", "folders")]
         os.environ["ISOFLOP_CACHE"] = str(base / "cache")
         children.prepare()
         undisturbed.build(base)
-        pids = [children.fork(partial(run_lane, base, number, 60 * args.minutes, args.seed,
-                                      possible)) for number in range(args.lanes)]
+        files = [base / f"rows{number}.json" for number in range(args.lanes)]
+
+        def work(number):
+            rows = run_kinds(Lane(base, number), 60 * args.minutes, args.seed, possible)
+            files[number].write_text(json.dumps(rows))
+        pids = [children.fork(partial(work, number)) for number in range(args.lanes)]
         if any([os.waitpid(pid, 0)[1] for pid in pids]):
             sys.exit("a lane of the campaign failed; it said why above")
-        lanes = [json.loads(results_of(base, number).read_text()) for number in range(args.lanes)]
-    sys.exit(int(print_table(lanes, args.only, possible)))
+        lanes = [json.loads(file.read_text()) for file in files]
+    sys.exit(int(print_table(lanes, args.only)))
 
 
 if __name__ == "__main__":

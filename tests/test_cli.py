@@ -9,38 +9,32 @@ from program.cli import UserError
 
 import pytest
 
-# --------------------------------------------------------------------------------------------------
-# Numbers
-
 
 @pytest.mark.parametrize("text, value", [
-    ("1e13", 10 ** 13), ("2.5e15", 2_500_000_000_000_000), ("5000", 5000), ("1", 1),
-    ("1e30", 10 ** 30), (" 7 ", 7), ("1_000_000", 1_000_000), ("1E3", 1000), ("1000.0", 1000),
+    ("1e13", 10 ** 13), ("2.5e15", 2_500_000_000_000_000), ("5000", 5000), (" 7 ", 7),
+    ("1_000_000", 1_000_000), ("1000.0", 1000),
     ("1e23", 10 ** 23),                                       # as a float 99999999999999991611392
     ("123456789012345678901", 123_456_789_012_345_678_901)])  # as a float it ends in 683968
 def test_a_number_is_exact(text, value):
     assert cli.number(text) == value and type(cli.number(text)) is int
 
 
-@pytest.mark.parametrize("text", [
-    "", "many", "1e", "e5", "0", "-1", "-1e15", "0.5", "1.9", "1.1e30", "1e31",
-    "nan", "sNaN", "inf", "-inf", "1,000", "0x10", "1e13 FLOPs", "1e99999999999999999999",
-    "1e999999999"])  # as an int it has a billion digits, which take minutes
+@pytest.mark.parametrize("text", ["", "many", "1e", "0", "-1", "0.5", "1.1e30", "nan", "inf",
+                                  "1,000", "0x10", "1e13 FLOPs", "1e999999999"])  # a billion digits
 def test_a_text_that_is_not_a_whole_number_from_1_to_1e30_is_refused(text):
     with pytest.raises(UserError, match="a whole number from 1 to 1e30, like 5000 or 5e3"):
         cli.number(text)
 
 
-@pytest.mark.parametrize("text", ["1", "1001", "2.5", "1e4", "1e-1", "3 4", "nan"])
-def test_a_whole_number_out_of_range_is_refused_with_the_range(text):
+def test_a_whole_number_out_of_range_is_refused_with_the_range():
     assert cli.whole(2, 1000)("1e3") == 1000
     with pytest.raises(UserError, match="from 2 to 1,000"):
-        cli.whole(2, 1000)(text)
+        cli.whole(2, 1000)("1001")
 
 
 @pytest.mark.parametrize("text, value", [
-    ("0.15", 0.15), ("0", 0.0), ("1", 1.0), ("1e-4", 0.0001), (" 0.5 ", 0.5), ("", None),
-    ("half", None), ("-0.1", None), ("1.0001", None), ("nan", None), ("inf", None), ("0,5", None)])
+    ("0.15", 0.15), ("1", 1.0), ("1e-4", 0.0001), ("", None), ("half", None), ("-0.1", None),
+    ("1.0001", None), ("nan", None)])
 def test_a_real_number_is_read_or_refused_with_the_range(text, value):
     if value is not None:
         assert cli.real(0, 1)(text) == value
@@ -62,22 +56,16 @@ def test_an_exception_of_many_lines_is_printed_as_one():
     assert len(cli.one_line(ValueError("word " * 1000))) == 200
 
 
-# --------------------------------------------------------------------------------------------------
-# The parser
-
-
 @pytest.mark.parametrize("words, named", [
-    ("--count 11", "--count"), ("--kind green", "--kind"), ("--size 3", "no option --size"),
-    ("--count", "--count"), ("surplus --flops 1", "surplus"), ("", "--flops"),
+    ("--count 11", "--count"), ("--count", "--count"), ("surplus --flops 1", "surplus"),
+    ("", "--flops"), ("--size 3", "no option --size"),
     # A mistyped option is told before the required one that is missing.
-    ("--coun 3", "--coun: did you mean --count"),
-    ("--flpos=1e11", "--flpos: did you mean --flops")])
+    ("--coun 3", "--coun: did you mean --count")])
 def test_a_bad_option_is_one_error_line_that_names_it_and_the_help(python, words, named):
     done = python("-c", f"""
 from program import cli
 parser = cli.Parser(prog="demo.py", epilog="examples:\\n  demo.py --flops 1e13\\n  demo.py")
 parser.add_argument("--count", type=cli.whole(1, 10))
-parser.add_argument("--kind", choices=["red", "blue"])
 parser.add_argument("--flops", required=True)
 cli.program(lambda: parser.parse_args({words.split()}))""")
     assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1
@@ -156,12 +144,10 @@ INTERRUPT, TERM = (f"os.kill(os.getpid(), {int(s)})" for s in (signal.SIGINT, si
 
 
 @pytest.mark.parametrize("body, status", [
-    (f"{INTERRUPT}; signal.pause()", 130), (f"{TERM}; signal.pause()", 143),
+    (f"{INTERRUPT}; signal.pause()", 130),
     (f"try:\n    {TERM}; signal.pause()\nexcept Exception:\n    print('swallowed')", 143),
     # The first signal decides, whatever follows. A second one comes while the first is obeyed.
     (f"try:\n    {TERM}; signal.pause()\nfinally:\n    {INTERRUPT}", 143),
-    # Two come at once.
-    (f"{TERM}; {INTERRUPT}", 143),
     # A library turns the first into another exception, as an interrupted import may.
     (f"try:\n    {TERM}; signal.pause()\nexcept BaseException:\n    raise ImportError", 143),
     # A loop has saved, and a second one comes before the end.
@@ -177,7 +163,6 @@ def test_a_signal_ends_a_program_with_the_shells_status(python, body, status):
 @pytest.mark.parametrize("signum, at_start, status, printed", [
     (signal.SIGHUP, "SIG_DFL", 129, ""),             # the terminal is closed
     (signal.SIGHUP, "SIG_IGN", 0, "it went on\n"),   # `nohup` starts a program so
-    (signal.SIGINT, "SIG_DFL", 130, ""),             # Ctrl-C
     (signal.SIGINT, "SIG_IGN", 0, "it went on\n")])  # a script starts a program with `&` so
 def test_a_signal_stops_a_program_that_was_not_started_to_ignore_it(python, signum, at_start,
                                                                     status, printed):
@@ -200,10 +185,6 @@ def test_inside_signals_the_first_signal_only_sets_stopped():
             signal.raise_signal(signal.SIGTERM)
             assert signals.stopped is first and first.status == 143
         assert signal.getsignal(signal.SIGTERM) is before
-
-
-# --------------------------------------------------------------------------------------------------
-# The output streams
 
 
 @pytest.mark.parametrize("length", [1, 10 ** 6])  # fits into the buffer until the end, or does not
@@ -239,12 +220,7 @@ def test_say_does_not_hide_a_full_disk():
         cli.say("words", fail)
 
 
-# --------------------------------------------------------------------------------------------------
-# What an import changes
-
-
-@pytest.mark.parametrize("module", ["budget", "model", "distill", "data", "train", "glue",
-                                    "compare", "program.machine"])
+@pytest.mark.parametrize("module", ["budget", "train", "glue", "compare"])
 def test_importing_a_concept_sets_one_variable_before_torch_reads_it(python, module):
     variables = {key: value for key, value in os.environ.items() if key != "GOMP_SPINCOUNT"}
     done = python("-c", f"""

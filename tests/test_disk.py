@@ -196,6 +196,7 @@ def hidden(failure, context):
 
 GATED, MISSING, HTTP = (errors.GatedRepoError, errors.RepositoryNotFoundError,
                         errors.HfHubHTTPError)
+NO_FILE = errors.RemoteEntryNotFoundError
 
 
 @pytest.mark.parametrize("failure, advice", [
@@ -207,7 +208,7 @@ GATED, MISSING, HTTP = (errors.GatedRepoError, errors.RepositoryNotFoundError,
     (answer(MISSING, 401), "^check the name, .* private"),  # which the hub does not tell apart
     (answer(MISSING, 404), "^check the name, "),
     # The client looked for a README.md that is not there, and went on.
-    (hidden(ValueError("no"), answer(errors.EntryNotFoundError, 404)), "^check the name and the"),
+    (hidden(ValueError("no"), answer(NO_FILE, 404)), "^check the name and the network$"),
     (ConnectionError("Couldn't reach 'a/b' on the Hub"), "^check the name and the network$")])
 def test_the_hubs_refusal_is_told_with_what_to_do_about_it(failure, advice):
     assert re.search(advice, disk.hub_advice(failure))

@@ -23,11 +23,6 @@ def test_the_home_folder_is_meant_by_a_tilde_also_behind_an_equals_sign(monkeypa
     assert glue.read_settings(["owner/name"]).model == ("owner/name",)
 
 
-def test_a_column_of_stories_is_refused():
-    with pytest.raises(UserError, match="--text-column is for files of rows"):
-        train.read_settings(["--flops", "1e9", "--text-column", "text"])
-
-
 def test_a_folder_called_stories_is_not_the_embedded_world(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options.note_stories("stories")
@@ -47,7 +42,7 @@ def test_larger_budgets_get_longer_blocks_and_larger_batches(flops, data, seq_le
 
 
 @pytest.mark.parametrize("argv, message", [
-    (["--strategy", "kd"], "--teacher"),
+    (["--strategy", "kd"], "--teacher"), (["--text-column", "text"], "is for files of rows"),
     (["--teacher", "bert-base-uncased"], "is for a student that is taught"),
     (["--mlm-finish", "0.1"], "is for a student that is taught"),
     (["--init", "teacher"], "say which with --teacher"),
@@ -93,8 +88,3 @@ def test_the_papers_setting_is_one_flag(strategy, lr):
 def test_what_is_given_goes_before_the_papers_setting():
     args = train.read_settings(["--flops", "1e13", "--paper", "--dropout", "0", "--lr", "2e-3"])
     assert (args.dropout, args.lr, args.batch_size) == (0.0, 2e-3, 1024)
-
-
-def test_scratch_may_begin_with_a_teachers_layers():
-    args = train.read_settings(["--flops", "1e13", "--init", "teacher", "--teacher", "T"])
-    assert args.strategy == "scratch" and args.init == "teacher"

@@ -1,7 +1,5 @@
-"""What the fault campaign (faults.py) compares with: runs that nobody disturbed.
-
-`build` makes a text, tasks and a teacher, and lets each of the campaign's commands run once in
-peace. A `Lane` gives the same commands again and again, and what they leave must be the same.
+"""What the fault campaign (faults.py) compares with: `build` lets each of its commands run once in
+peace. A `Lane` gives the same commands again, and what they leave must be the same.
 """
 import json
 import random
@@ -34,7 +32,7 @@ class Lane:
     that nobody disturbed. A job is one of the commands in `lines`."""
 
     def __init__(self, base, number):
-        self.base, self.folder, self.names = base, base / f"lane{number}", 0
+        self.base, self.number, self.folder, self.names = base, number, base / f"lane{number}", 0
         self.folder.mkdir()
         self.random = random.Random(0)  # seeded again before each fault
         self.book, self.teacher, self.glue_data = base / "book.txt", base / "teacher", base / "glue"
@@ -51,6 +49,14 @@ class Lane:
         """A path that nothing has used yet."""
         self.names += 1
         return self.folder / f"{name}{self.names}"
+
+    def cold_cache(self):
+        """The environment of a program that finds nothing in its cache."""
+        return {"ISOFLOP_CACHE": str(self.new("cache"))}
+
+    def operation(self, job):
+        """The number of one of a job's operations on files: glue.py makes fewer than train.py."""
+        return self.random.randint(1, 12 if job == "glue" else 60)
 
     def any_job(self, but=None):
         return self.random.choice([job for job in self.lines if job != but])
