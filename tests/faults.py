@@ -37,7 +37,7 @@ import children
 import inputs
 import undisturbed
 from children import Child, Kill, PowerLoss
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from undisturbed import Lane, Lost, Wrong, must_finish
 
 # --------------------------------------------------------------------------------------------------
