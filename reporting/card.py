@@ -27,10 +27,8 @@ def default_folder(setup):
                           ("teacher_layer", "layer")):
         if getattr(settings, flag):
             name += f"-{letters}{getattr(settings, flag):g}"
-    if settings.temperature != 1:
-        name += f"-t{settings.temperature:g}"
-    if settings.init == "teacher":
-        name += "-copied"
+    name += f"-t{settings.temperature:g}" * (settings.temperature != 1)
+    name += "-copied" * (settings.init == "teacher")
     if settings.start_from:
         name += f"-from-{setup.start.sha256[:6]}"
     if teacher:
@@ -51,10 +49,12 @@ def plan_text(setup, validation, folder):
     train.Setup; validation: a train.Validation."""
     settings, student, session, corpus = setup.settings, setup.student, setup.session, setup.corpus
     size, plan, model = student.size, student.plan, setup.learner.model
-    T, B, counting = settings.seq_len, settings.batch_size, validation.counting_losses
-    seconds = seconds_of(setup, validation)
-    masked = budget.masked_positions(T)
-    left_over = cli.flops(plan.flops_budget - plan.flops_spent)
+    seconds, counting = seconds_of(setup, validation), validation.counting_losses
+    kind = [str(session.device), session.dtype + " autocast" * (session.dtype == "bf16")]
+    if session.processes.world > 1:
+        kind += [f"{session.processes.world} processes"]
+    if session.compiled:
+        kind += ["compiled: the first steps take minutes"]
     lines = [] if settings.model else ladder_lines(settings, size, student.V)
     lines += [f"student     BERT {size}, {model.parameter_count():,} parameters, "
               f"{size.encoder_parameters:,} of them in the encoder"]
@@ -63,20 +63,18 @@ def plan_text(setup, validation, folder):
     if setup.start:
         lines += start_lines(settings, model, corpus, setup.start)
     lines += [
-        f"text        {corpus.name}, {amount(corpus)}; {corpus.vocabulary.size:,} words "
-        "and word pieces",
-        *unknown_lines(corpus),
-        *documents_lines(corpus),
-        f"a step      {B} blocks of {T} tokens, {masked} masked in each: "
+        *text_lines(corpus),
+        f"a step      {settings.batch_size} blocks of {settings.seq_len} tokens, "
+        f"{budget.masked_positions(settings.seq_len)} masked in each: "
         f"{plan.flops_per_step:,} FLOPs{price_of_teacher(settings, student)}",
-        f"budget      {cli.flops(settings.flops)} FLOPs = {plan.steps:,} steps{finish_words(plan)} "
-        f"= {plan.tokens:,} tokens{epochs_words(plan, corpus)}, {left_over} FLOPs left over",
+        f"budget      {cli.flops(settings.flops)} FLOPs = {plan.steps:,} steps = "
+        f"{plan.tokens:,} tokens{'' if corpus.unique is None else f' = {plan.epochs:.2f} epochs'}, "
+        f"{cli.flops(plan.flops_budget - plan.flops_spent)} FLOPs left over",
+        *finish_lines(plan),
         f"by counts   loss {counting['unigram_loss']:.3f} for word frequencies (unigram), "
         f"{counting['neighbour_loss']:.3f} for knowing both neighbours",
-        f"machine     {session.device}, {session.dtype}"
-        f"{' autocast' if session.dtype == 'bf16' else ''}, "
-        f"{cli.flops(session.flops_per_second)} FLOP/s measured: about {cli.duration(seconds)}, "
-        "validation included",
+        f"machine     {', '.join(kind)}, {cli.flops(session.flops_per_second)} FLOP/s measured: "
+        f"about {cli.duration(seconds)}, validation included",
         f"folder      {folder}"]
     if plan.epochs > 40:
         lines += [f"The text is read {plan.epochs:.0f} times: a student may learn so few words by "
@@ -84,32 +82,26 @@ def plan_text(setup, validation, folder):
     if seconds > 3600:
         lines += ["That is long. It can be stopped at any time (Ctrl-C, or the power) and is "
                   "continued by the same command."]
-    return "\n".join(lines + session_lines(session, B))
+    return "\n".join(lines)
 
 
 def seconds_of(setup, validation):
     """How long a run takes at the speed that was measured, its validations included: they are on no
-    bill, and small budgets spend much of their time there."""
-    student, sequences = setup.student, len(validation.batch[0])
-    once = validation_flops(student, setup.settings.seq_len, sequences, setup.teacher_size)
+    bill, and small budgets spend much of their time there. A loss's own products are left out."""
+    student, T, sequences = setup.student, setup.settings.seq_len, len(validation.batch[0])
+    bill = budget.bill(student.size, student.V, T, student.lesson, setup.teacher_size)
+    once = sequences * (bill["student_forward"] + bill["teacher_forward"])
     validations = min(VALIDATIONS, student.plan.steps + 1) * once
     return (student.plan.flops_spent + validations) / setup.session.flops_per_second
-
-
-def validation_flops(student, T, sequences, teacher=None):
-    """One validation on so many sequences: the forward passes of the student and of its teacher.
-    The products inside a loss are left out: they are few. student: with a size, V and a lesson."""
-    bill = budget.bill(student.size, student.V, T, student.lesson, teacher)
-    return sequences * (bill["student_forward"] + bill["teacher_forward"])
 
 
 def start_lines(settings, model, corpus, start):
     """What the student has of the model whose weights it begins with."""
     lines = []
     if settings.start_from:
-        spent = flops_of(start.folder)
         lines += [f"start       BERT {start.model.config.size}, {start.folder}",
-                  f"before      {words_before(spent)}, which this budget does not count"]
+                  f"before      {words_before(flops_of(start.folder))}, which this budget does not "
+                  "count"]
         before = disk.optional_json(start.folder / "run.json").get("settings", {})
         order = settings.seed, corpus.fingerprint
         if (before.get("seed"), before.get("text_sha256")) == order:
@@ -122,11 +114,8 @@ def start_lines(settings, model, corpus, start):
 
 
 def words_before(flops):
-    """What the weights that a run begins with have cost, in words. flops: None where nobody knows.
-    """
-    if flops is None:
-        return "FLOPs that no run.json tells"
-    return f"{flops:,} FLOPs"
+    """What the weights that a run begins with have cost. flops: None where nobody knows."""
+    return "FLOPs that no run.json tells" if flops is None else f"{flops:,} FLOPs"
 
 
 def ladder_lines(settings, size, V):
@@ -143,45 +132,31 @@ def ladder_lines(settings, size, V):
     return lines
 
 
-def amount(corpus):
-    """How much text there is, in words."""
-    if corpus.unique is None:
-        return "without end, none seen twice"
-    return f"{corpus.unique:,} tokens"
-
-
 MANY_UNKNOWN = 0.01  # of a text's words
+LARGE_SHARE = 0.1    # of a text that is held out
 
 
-def unknown_lines(corpus):
-    """How much of the text the tokenizer does not know, where that is much."""
+def text_lines(corpus):
+    """How much text there is. Of a text that is no story also how much of it is held out, and how
+    many documents it has: here one sees whether lines or paragraphs were taken for documents."""
+    amount = "without end, none seen twice"
+    if corpus.unique is not None:
+        amount = f"{corpus.unique:,} tokens"
+    lines = [f"text        {corpus.name}, {amount}; {corpus.vocabulary.size:,} words and word "
+             "pieces"]
     words, unknown = corpus.info["words"], corpus.info["unknown"]
-    if unknown <= MANY_UNKNOWN * words:
-        return []
-    return [f"            {unknown / words:.1%} of its words are [UNK], unknown to the tokenizer: "
-            "a larger",
-            "            --vocab-size or another --tokenizer may know them"]
-
-
-LARGE_SHARE = 0.1  # of a text that is held out
-
-
-def documents_lines(corpus):
-    """How much of the text is held out, and how many documents it has: here one sees whether lines
-    or paragraphs were taken for documents. Nothing for stories."""
+    if unknown > MANY_UNKNOWN * words:
+        lines += [f"            {unknown / words:.1%} of its words are [UNK], unknown to the "
+                  "tokenizer: another --tokenizer or a larger --vocab-size may know them"]
     if corpus.name == "stories":
-        return []
+        return lines
     tokens, documents = corpus.info["tokens"], corpus.info["documents"]
     share = tokens["validation"] / sum(tokens.values())
-    lines = [f"documents   {documents['train']:,} to train on, {documents['validation']:,} held "
-             f"out for validation: {share:.1%} of the tokens"]
-    if corpus.n < corpus.available:
-        lines += ["            (of the whole text, from which the tokens to train on are drawn)"]
+    lines += [f"documents   {documents['train']:,} to train on, {documents['validation']:,} held "
+              f"out for validation: {share:.1%} of the tokens"]
     if share > LARGE_SHARE:
-        lines += ["            That is much. Where no file is called validation, documents are "
-                  "held out whole:",
-                  "            empty lines between paragraphs, or a document on each line, make "
-                  "more of them"]
+        lines += ["            That is much. Documents are held out whole: empty lines between "
+                  "paragraphs, or a document on each line, make more of them"]
     return lines
 
 
@@ -189,34 +164,16 @@ def price_of_teacher(settings, student):
     """What a step costs beside one from scratch. Nothing without a teacher."""
     if student.lesson.teacher is None:
         return ""
-    T, B = settings.seq_len, settings.batch_size
-    scratch = budget.step_flops(student.size, student.V, T, B)
+    scratch = budget.step_flops(student.size, student.V, settings.seq_len, settings.batch_size)
     return f", {student.plan.flops_per_step / scratch:.2f} times a step from scratch"
 
 
-def finish_words(plan):
+def finish_lines(plan):
     """What --mlm-finish makes of the last steps."""
     if not plan.finish_steps:
-        return ""
-    return (f", the last {plan.finish_steps:,} plain masked language modelling at "
-            f"{plan.flops_per_finish_step:,} FLOPs")
-
-
-def epochs_words(plan, corpus):
-    """How often the text is read. Nothing where it has no end."""
-    return "" if corpus.unique is None else f" = {plan.epochs:.2f} epochs"
-
-
-def session_lines(session, B):
-    """What is unusual about the session: many processes, micro-batches, compiled layers."""
-    world, lines = session.processes.world, []
-    if world > 1:
-        lines += [f"{world} processes, {B / world:g} blocks of a step for each"]
-    if session.micro_batch < B / world:
-        lines += [f"a pass computes {session.micro_batch} blocks at once (--micro-batch)"]
-    if session.compiled:
-        lines += ["layers are compiled (--compile): the first steps take a minute or two"]
-    return [f"            {line}" for line in lines]
+        return []
+    return [f"            the last {plan.finish_steps:,} steps are plain masked language modelling "
+            f"at {plan.flops_per_finish_step:,} FLOPs"]
 
 
 def note_beginning(run, setup):
@@ -276,20 +233,18 @@ def verdict(record):
 
 def own_terms(record):
     """The result of a strategy without an MLM term."""
-    after = record["val_terms"]
-    change = ", ".join(f"{name} from {before:.3g} to {after[name]:.3g}"
+    change = ", ".join(f"{name} from {before:.3g} to {record['val_terms'][name]:.3g}"
                        for name, before in record["val_terms_before"].items())
-    if record.get("untrained_end"):
-        change += ("; the feed-forward and the output projection of its last layer are untrained, "
-                   "since the loss does not reach them (--mlm-finish 0.1 trains them)")
-    return (f"Its own loss on held-out text went: {change}. It trains no head that predicts words, "
-            "so there is no masked-word loss to compare: fine-tuning tells what it learned, or "
-            "--mlm-finish 0.1.")
+    untrained = " nor the end of its last layer" * bool(record.get("untrained_end"))
+    return (f"Its own loss on held-out text went: {change}. It trains no head that predicts words"
+            f"{untrained}: fine-tuning tells what it learned, and --mlm-finish 0.1 trains one.")
+
+
+LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors")  # which decide the numbers
 
 
 def finish(run, setup, validation, seconds):
-    """Writes what the run leaves behind. A kill in here loses nothing, since the checkpoints are
-    removed only after all else is written."""
+    """Writes what the run leaves behind. A kill in here loses nothing: the checkpoints go last."""
     disk.sync(run.folder / "log.jsonl")
     plan, log, model = setup.student.plan, run.read_log(), setup.learner.model
     corpus, asked = setup.corpus, setup.settings
@@ -302,8 +257,9 @@ def finish(run, setup, validation, seconds):
         val_loss=validations[-1].get("val_loss"), val_terms=last, val_terms_before=first,
         val_terms_taught=taught[-1], flops_spent=plan.flops_spent,
         bill=whole_bill(setup), steps=plan.steps, tokens=plan.tokens, epochs=plan.epochs,
-        seconds=seconds,
-        parameters=model.parameter_count(), versions=versions(),
+        seconds=seconds, parameters=model.parameter_count(),
+        versions={"python": platform.python_version(),
+                  **{name: version(name) for name in LIBRARIES}},
         threads=torch.get_num_threads(), machine=machine(model.device))
     model.save_pretrained(run.folder)
     wordpiece.save_tokenizer(corpus.tokenizer, run.folder, model.config.max_position_embeddings)
@@ -325,12 +281,6 @@ def whole_bill(setup):
     return {part: own_sequences * own[part] + plain_sequences * plain[part] for part in own}
 
 
-def versions():
-    """The versions of Python and of the libraries that decide the numbers."""
-    names = ("torch", "numpy", "tokenizers", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
 def machine(device):
     """The hardware in words."""
     if device.type == "cuda":
@@ -340,14 +290,13 @@ def machine(device):
 
 def print_result(record, folder):
     """The result in words, for the screen."""
-    loss = ""
+    loss = before = ""
     if record["val_loss"] is not None:
         loss = (f"validation {record['val_loss']:.3f}, unigram {record['unigram_loss']:.3f}, both "
                 f"neighbours by counts {record['neighbour_loss']:.3f}\n            ")
-    before = ""
     if "flops_before" in record:
-        spent = words_before(record["flops_before"])
-        before = f"before      {spent}, for the weights that it began with\n"
+        before = (f"before      {words_before(record['flops_before'])}, for the weights that it "
+                  "began with\n")
     cli.say(f"finished    {record['steps']:,} steps, {record['tokens']:,} tokens, "
             f"{record['flops_spent']:,} FLOPs of {record['settings']['flops_budget']:,}, in "
             f"{cli.duration(record['seconds'])}\n{before}"
@@ -391,68 +340,45 @@ Pretrained by {method} within a fixed budget of FLOPs, with isoflop. {verdict}
 
 It has no pooler: pretraining trains none. `run.json` holds every setting, `log.jsonl` the curve.
 
-{example}
-"""
-FILL_MASK = """See it predict, with transformers:
-
 ```python
-from transformers import pipeline
-pipeline("fill-mask", model="this folder")("... [MASK] ...")
+{example}
 ```
-
-or with isoflop:
-
-```bash
-python -m tools.predict "this folder" "... [MASK] ..."
-```"""
-NO_HEAD = """```python
-from transformers import AutoModel
-AutoModel.from_pretrained("this folder")
-```
-
-It has no head that predicts words: isoflop's `--mlm-finish` keeps a share of the budget for plain
-masked language modelling, which trains one, and this command would have given it a head:
-
-```bash
-python train.py --strategy {strategy} --teacher ... --model {model} --flops {flops} --mlm-finish 0.1
-```"""
+"""
+FILL_MASK = """from transformers import pipeline
+pipeline("fill-mask", model="this folder")("... [MASK] ...")"""
+NO_HEAD = """from transformers import AutoModel
+AutoModel.from_pretrained("this folder")"""
 
 
 def model_card(record, text_name):
     """README.md as the hub expects it: a header for machines, then words."""
     settings = record["settings"]
     strategy, has_head = settings["strategy"], record["val_loss"] is not None
-    is_scratch = strategy == "scratch"
     return CARD.format(
         task="fill-mask" if has_head else "feature-extraction",
         model=settings["model"], strategy=strategy, flops=cli.flops(settings["flops_budget"]),
-        method="masked language modelling" if is_scratch else f"distillation ({strategy})",
-        verdict=verdict(record),
-        example=FILL_MASK if has_head else NO_HEAD.format(
-            strategy=strategy, model=settings["model"], flops=cli.flops(settings["flops_budget"])),
+        method="masked language modelling" if strategy == "scratch" else "distillation",
+        verdict=verdict(record), example=FILL_MASK if has_head else NO_HEAD,
         rows="".join(f"| {name} | {value} |\n" for name, value in card_rows(record, text_name)))
 
 
 def card_rows(record, text_name):
     """The rows of the model card's table."""
     settings = record["settings"]
-    rows = [("strategy", settings["strategy"])]
+    rows = []
     if "teacher" in record:
         sha256 = settings["teacher_sha256"][:16]
         rows += [("teacher", f"BERT {settings['teacher_model']}, sha256 {sha256}")]
-    rows += [("size", settings["model"]), ("parameters", f"{record['parameters']:,}"),
-             ("text", text_name),
+    rows += [("parameters", f"{record['parameters']:,}"), ("text", text_name),
              ("FLOPs", f"{record['flops_spent']:,} of a budget of {settings['flops_budget']:,}"),
              ("steps", f"{record['steps']:,} of {settings['batch_size']} x {settings['seq_len']} "
               "tokens"),
              ("tokens", f"{record['tokens']:,}"), ("seed", settings["seed"])]
     if "flops_before" in record:
-        sha256 = settings["start_sha256"][:16]
-        rows += [("begins with", f"the weights of sha256 {sha256}"),
-                 ("FLOPs before", words_before(record["flops_before"]).removesuffix(" FLOPs"))]
+        rows += [("begins with", f"the weights of sha256 {settings['start_sha256'][:16]}, which "
+                  f"cost {words_before(record['flops_before'])}")]
     terms = {**record.get("val_terms_taught", {}), **record["val_terms"]}
-    rows += [(f"validation {name}", f"{value:.4f}") for name, value in terms.items()]
     if record["val_loss"] is not None:
-        rows += [("unigram loss", f"{record['unigram_loss']:.4f}"),
-                 ("loss of both neighbours by counts", f"{record['neighbour_loss']:.4f}")]
-    return rows
+        terms |= {"unigram loss": record["unigram_loss"],
+                  "loss of both neighbours by counts": record["neighbour_loss"]}
+    return rows + [(f"validation {name}", f"{value:.4f}") for name, value in terms.items()]

@@ -1,5 +1,4 @@
 """Figures: a run's curve, and of a comparison its differences, its scores and its bill."""
-import math
 from pathlib import Path
 
 from files import disk
@@ -49,7 +48,7 @@ def save(figure, folder, name, kinds=("png", "svg")):
 def draw_curve(folder, log, record):
     """Draws curve.png: a run's training and validation loss against FLOPs, of masked words, beside
     the two losses of counting them. A strategy without such a loss has the first of its own."""
-    figure, axes = pyplot().subplots(figsize=(7, 4.5), dpi=120)
+    figure, axes = pyplot().subplots(figsize=(7, 4.5))
     term = next(iter(record["val_terms"]))  # "mlm" where there is one
     styles = (("terms", "training", {"color": "0.7", "linewidth": 1}),
               ("val_terms", "validation", {"color": "#0072b2", "marker": "o", "markersize": 4}))
@@ -63,9 +62,8 @@ def draw_curve(folder, log, record):
             axes.axhline(record[key], color="0.3", linewidth=1, linestyle=style, label=label)
     settings = record["settings"]
     axes.set_xlim(right=1.03 * settings["flops_budget"])  # the run may not be at its end
-    axes.set_xlabel("FLOPs spent")
-    axes.set_ylabel("masked-word loss (nats)" if term == "mlm" else f"{term} loss")
-    axes.set_title(f"{settings['strategy']}, BERT {settings['model']}", fontsize=10)
+    axes.set(xlabel="FLOPs spent", title=f"{settings['strategy']}, BERT {settings['model']}",
+             ylabel="masked-word loss (nats)" if term == "mlm" else f"{term} loss")
     axes.legend(frameon=False)
     open_axes(axes)
     save(figure, Path(folder), "curve", ["png"])
@@ -95,10 +93,9 @@ def draw_forest(found, folder):
             y += 0.5
             draw_difference(ax, y, part, is_part=True)
     figure.set_size_inches(7.5, 1.1 + 0.42 * (y + 1))
-    ax.set_yticks([])
-    ax.set_ylim(y + 0.7, -0.7)
     ax.locator_params(axis="x", integer=True)
-    ax.set_xlabel(f"points more than scratch (grey: within {MARGIN:g} points)")
+    ax.set(yticks=[], ylim=(y + 0.7, -0.7),
+           xlabel=f"points more than scratch (grey: within {MARGIN:g} points)")
     ax.spines[["top", "right", "left"]].set_visible(False)
     save(figure, folder, "forest")
 
@@ -178,13 +175,9 @@ def draw_panel(ax, students, strategies, value):
 
 
 def apart(heights, step):
-    """Rising heights of texts, moved up where one would be less than `step` above the one before
-    it."""
-    moved, last = [], -math.inf
-    for height in heights:
-        last = max(height, last + step)
-        moved.append(last)
-    return moved
+    """Rising heights of texts, moved up where one would be less than `step` above the last."""
+    ladder = step * np.arange(len(heights))
+    return ladder + np.maximum.accumulate(heights - ladder)
 
 
 def label_ends(ax, ends, room=0.055, leaders=False):
@@ -196,7 +189,7 @@ def label_ends(ax, ends, room=0.055, leaders=False):
     step = (high - low) * room
     heights = apart([y for y, *_ in sorted(ends)], step)
     # From the top down: what would stand in the title, or where another name went, moves down.
-    heights = [-y for y in apart([-min(y, high - step) for y in reversed(heights)], step)][::-1]
+    heights = -apart(-np.minimum(heights, high - step)[::-1], step)[::-1]
     left, right = ax.get_xlim()
     beside = max(x for _, x, *_ in ends) * (right / left) ** 0.03
     line = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.5, "shrinkA": 1, "shrinkB": 2,
