@@ -50,6 +50,10 @@ def plan_text(setup, validation, folder):
     settings, student, session, corpus = setup.settings, setup.student, setup.session, setup.corpus
     size, plan, model = student.size, student.plan, setup.learner.model
     seconds, counting = seconds_of(setup, validation), validation.counting_losses
+    T, B, price = settings.seq_len, settings.batch_size, ""
+    if student.lesson.teacher:
+        scratch = budget.step_flops(size, student.V, T, B)
+        price = f", {plan.flops_per_step / scratch:.2f} times a step from scratch"
     kind = [str(session.device), session.dtype + " autocast" * (session.dtype == "bf16")]
     if session.processes.world > 1:
         kind += [f"{session.processes.world} processes"]
@@ -64,18 +68,19 @@ def plan_text(setup, validation, folder):
         lines += start_lines(settings, model, corpus, setup.start)
     lines += [
         *text_lines(corpus),
-        f"a step      {settings.batch_size} blocks of {settings.seq_len} tokens, "
-        f"{budget.masked_positions(settings.seq_len)} masked in each: "
-        f"{plan.flops_per_step:,} FLOPs{price_of_teacher(settings, student)}",
+        f"a step      {B} blocks of {T} tokens, {budget.masked_positions(T)} masked in each: "
+        f"{plan.flops_per_step:,} FLOPs{price}",
         f"budget      {cli.flops(settings.flops)} FLOPs = {plan.steps:,} steps = "
         f"{plan.tokens:,} tokens{'' if corpus.unique is None else f' = {plan.epochs:.2f} epochs'}, "
         f"{cli.flops(plan.flops_budget - plan.flops_spent)} FLOPs left over",
-        *finish_lines(plan),
         f"by counts   loss {counting['unigram_loss']:.3f} for word frequencies (unigram), "
         f"{counting['neighbour_loss']:.3f} for knowing both neighbours",
         f"machine     {', '.join(kind)}, {cli.flops(session.flops_per_second)} FLOP/s measured: "
         f"about {cli.duration(seconds)}, validation included",
         f"folder      {folder}"]
+    if plan.finish_steps:
+        lines += [f"The last {plan.finish_steps:,} steps are plain masked language modelling at "
+                  f"{plan.flops_per_finish_step:,} FLOPs."]
     if plan.epochs > 40:
         lines += [f"The text is read {plan.epochs:.0f} times: a student may learn so few words by "
                   "heart, and its validation loss rise again. More text, or fewer FLOPs."]
@@ -120,9 +125,8 @@ def words_before(flops):
 
 def ladder_lines(settings, size, V):
     """The sizes that a run without --model chooses from."""
-    lines = [f"students that {cli.flops(settings.flops)} FLOPs can train (wanted: at least "
-             f"{budget.TOKENS_PER_PARAMETER} tokens for each weight of the encoder; where none has "
-             "them, the smallest is taken):"]
+    lines = [f"students that {cli.flops(settings.flops)} FLOPs can train (wanted: "
+             f"{budget.TOKENS_PER_PARAMETER} tokens for each weight of the encoder):"]
     for rung, tokens, ratio in budget.ladder(settings.flops, V, settings.seq_len):
         arrow = "   <- this one" if rung == size else ""
         lines += [f"  {str(rung):8} {rung.encoder_parameters:>13,} weights {tokens:>15,} tokens "
@@ -130,10 +134,6 @@ def ladder_lines(settings, size, V):
         if rung.encoder_parameters > 20 * size.encoder_parameters:
             break
     return lines
-
-
-MANY_UNKNOWN = 0.01  # of a text's words
-LARGE_SHARE = 0.1    # of a text that is held out
 
 
 def text_lines(corpus):
@@ -145,7 +145,7 @@ def text_lines(corpus):
     lines = [f"text        {corpus.name}, {amount}; {corpus.vocabulary.size:,} words and word "
              "pieces"]
     words, unknown = corpus.info["words"], corpus.info["unknown"]
-    if unknown > MANY_UNKNOWN * words:
+    if unknown > 0.01 * words:
         lines += [f"            {unknown / words:.1%} of its words are [UNK], unknown to the "
                   "tokenizer: another --tokenizer or a larger --vocab-size may know them"]
     if corpus.name == "stories":
@@ -154,37 +154,19 @@ def text_lines(corpus):
     share = tokens["validation"] / sum(tokens.values())
     lines += [f"documents   {documents['train']:,} to train on, {documents['validation']:,} held "
               f"out for validation: {share:.1%} of the tokens"]
-    if share > LARGE_SHARE:
+    if share > 0.1:
         lines += ["            That is much. Documents are held out whole: empty lines between "
                   "paragraphs, or a document on each line, make more of them"]
     return lines
 
 
-def price_of_teacher(settings, student):
-    """What a step costs beside one from scratch. Nothing without a teacher."""
-    if student.lesson.teacher is None:
-        return ""
-    scratch = budget.step_flops(student.size, student.V, settings.seq_len, settings.batch_size)
-    return f", {student.plan.flops_per_step / scratch:.2f} times a step from scratch"
-
-
-def finish_lines(plan):
-    """What --mlm-finish makes of the last steps."""
-    if not plan.finish_steps:
-        return []
-    return [f"            the last {plan.finish_steps:,} steps are plain masked language modelling "
-            f"at {plan.flops_per_finish_step:,} FLOPs"]
-
-
 def note_beginning(run, setup):
     """Writes into run.json how the run began."""
-    session, student, start = setup.session, setup.student, setup.start
+    session, start = setup.session, setup.start
     run.write_record(micro_batch=session.micro_batch, compiled=session.compiled,
                      processes=session.processes.world, peak_flops_per_second=session.peak)
     if setup.teacher:
-        stops_early = student.lesson.student.depth(student.size.L).whole < student.size.L
-        untrained = start is None and not student.plan.finish_steps and stops_early
-        run.write_record(teacher=str(setup.teacher.folder.resolve()), untrained_end=untrained)
+        run.write_record(teacher=str(setup.teacher.folder.resolve()))
     if setup.settings.start_from:
         run.write_record(start=str(start.folder.resolve()), flops_before=flops_of(start.folder))
 
@@ -194,16 +176,12 @@ def note_beginning(run, setup):
 
 
 def on_plateau(record):
-    """Whether a run has learned little more than word frequencies.
-
-    A run is on the plateau if its loss is less than a tenth below the unigram loss, and less than
-    half way from there to the loss of knowing both neighbours. On real prose the plateau lies at
-    about 0.92 of the unigram loss, since the words of a block say a little of what it is about
-    (docs/LOG.md)."""
-    unigram = record["unigram_loss"]
-    to_neighbours = unigram - record["neighbour_loss"]
-    # unigram - loss < min(0.1 unigram, 0.5 (unigram - neighbours))
-    return unigram - record["val_loss"] < min(0.1 * unigram, 0.5 * to_neighbours)
+    """Whether a run has learned little more than word frequencies: its loss is less than a tenth
+    below the unigram loss, and less than half way from there to the loss of knowing both
+    neighbours. On real prose the plateau lies at about 0.92 of the unigram loss, since the words of
+    a block say a little of what it is about (docs/LOG.md)."""
+    unigram, neighbours = record["unigram_loss"], record["neighbour_loss"]
+    return unigram - record["val_loss"] < min(0.1 * unigram, 0.5 * (unigram - neighbours))
 
 
 def verdict(record):
@@ -211,8 +189,11 @@ def verdict(record):
     such a run has learned almost nothing. A loss that is no number means nothing."""
     loss, unigram, neighbours = (record[key] for key in ("val_loss", "unigram_loss",
                                                          "neighbour_loss"))
-    if loss is None:
-        return own_terms(record)
+    if loss is None:  # a strategy without an MLM term
+        change = ", ".join(f"{name} from {before:.3g} to {record['val_terms'][name]:.3g}"
+                           for name, before in record["val_terms_before"].items())
+        return (f"Its own loss on held-out text went: {change}. It trains no head that predicts "
+                "words: fine-tuning tells what it learned, and --mlm-finish 0.1 trains a head.")
     if not all(map(math.isfinite, (loss, unigram, neighbours))):
         return ("Nothing can be said of its loss, since one of these three is not a finite number: "
                 "train it again, with another --out.")
@@ -231,23 +212,14 @@ def verdict(record):
     return "Its loss is below that of knowing both neighbouring words by counts."
 
 
-def own_terms(record):
-    """The result of a strategy without an MLM term."""
-    change = ", ".join(f"{name} from {before:.3g} to {record['val_terms'][name]:.3g}"
-                       for name, before in record["val_terms_before"].items())
-    untrained = " nor the end of its last layer" * bool(record.get("untrained_end"))
-    return (f"Its own loss on held-out text went: {change}. It trains no head that predicts words"
-            f"{untrained}: fine-tuning tells what it learned, and --mlm-finish 0.1 trains one.")
-
-
-LIBRARIES = ("torch", "numpy", "tokenizers", "safetensors")  # which decide the numbers
-
-
 def finish(run, setup, validation, seconds):
     """Writes what the run leaves behind. A kill in here loses nothing: the checkpoints go last."""
     disk.sync(run.folder / "log.jsonl")
     plan, log, model = setup.student.plan, run.read_log(), setup.learner.model
     corpus, asked = setup.corpus, setup.settings
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    if model.device.type == "cuda":
+        machine = torch.cuda.get_device_name(model.device)
     validations = [row for row in log if "val_terms" in row]
     first, last = validations[0]["val_terms"], validations[-1]["val_terms"]
     taught = [row["val_terms"] for row in validations if row["val_terms"].keys() == first.keys()]
@@ -258,9 +230,9 @@ def finish(run, setup, validation, seconds):
         val_terms_taught=taught[-1], flops_spent=plan.flops_spent,
         bill=whole_bill(setup), steps=plan.steps, tokens=plan.tokens, epochs=plan.epochs,
         seconds=seconds, parameters=model.parameter_count(),
-        versions={"python": platform.python_version(),
-                  **{name: version(name) for name in LIBRARIES}},
-        threads=torch.get_num_threads(), machine=machine(model.device))
+        versions={"python": platform.python_version(), **{name: version(name) for name in (
+            "torch", "numpy", "tokenizers", "safetensors")}},
+        threads=torch.get_num_threads(), machine=machine)
     model.save_pretrained(run.folder)
     wordpiece.save_tokenizer(corpus.tokenizer, run.folder, model.config.max_position_embeddings)
     figures.draw_curve(run.folder, log, run.record)
@@ -279,13 +251,6 @@ def whole_bill(setup):
     plain = budget.bill(student.size, student.V, T)
     own_sequences, plain_sequences = (plan.steps - plan.finish_steps) * B, plan.finish_steps * B
     return {part: own_sequences * own[part] + plain_sequences * plain[part] for part in own}
-
-
-def machine(device):
-    """The hardware in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
 def print_result(record, folder):
@@ -331,7 +296,7 @@ tags:
 
 # BERT {model}, {strategy}, {flops} FLOPs
 
-Pretrained by {method} within a fixed budget of FLOPs, with isoflop. {verdict}
+Pretrained within a fixed budget of FLOPs, with isoflop. {verdict}
 
 | | |
 |---|---|
@@ -341,24 +306,20 @@ Pretrained by {method} within a fixed budget of FLOPs, with isoflop. {verdict}
 It has no pooler: pretraining trains none. `run.json` holds every setting, `log.jsonl` the curve.
 
 ```python
-{example}
+from transformers import {auto_class}
+{auto_class}.from_pretrained("this folder")
 ```
 """
-FILL_MASK = """from transformers import pipeline
-pipeline("fill-mask", model="this folder")("... [MASK] ...")"""
-NO_HEAD = """from transformers import AutoModel
-AutoModel.from_pretrained("this folder")"""
 
 
 def model_card(record, text_name):
     """README.md as the hub expects it: a header for machines, then words."""
     settings = record["settings"]
-    strategy, has_head = settings["strategy"], record["val_loss"] is not None
+    task = "feature-extraction" if record["val_loss"] is None else "fill-mask"
     return CARD.format(
-        task="fill-mask" if has_head else "feature-extraction",
-        model=settings["model"], strategy=strategy, flops=cli.flops(settings["flops_budget"]),
-        method="masked language modelling" if strategy == "scratch" else "distillation",
-        verdict=verdict(record), example=FILL_MASK if has_head else NO_HEAD,
+        task=task, model=settings["model"], strategy=settings["strategy"],
+        flops=cli.flops(settings["flops_budget"]),
+        verdict=verdict(record), auto_class=auto_class(record),
         rows="".join(f"| {name} | {value} |\n" for name, value in card_rows(record, text_name)))
 
 
