@@ -8,7 +8,7 @@ import numpy as np
 
 import distill
 from measure.statistics import MARGIN
-from reporting.words import data_setting, difference_words, power_of_ten
+from reporting.words import data_setting, plus_minus, power_of_ten
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
@@ -116,7 +116,8 @@ def draw_difference(ax, y, row, is_part=False):
                 markerfacecolor=colour if is_resolved else "white")
     at_side = {"transform": ax.get_yaxis_transform(), "va": "center", **style}
     ax.text(-0.01, y, name, ha="right", **at_side)
-    ax.text(1.01, y, f"{difference_words(difference)} (n = {difference.pairs})", **at_side)
+    numbers = plus_minus(difference.mean, difference.half)
+    ax.text(1.01, y, f"{numbers} (n = {difference.pairs})", **at_side)
 
 
 def draw_scores(study, found, levels):

@@ -11,7 +11,7 @@ from measure.scores import GATE, guessing_score, has_skill, headline, score_of
 from measure.statistics import MARGIN, break_even, wilson
 from reporting.card import on_plateau
 from reporting.figures import draw_bill, draw_forest, draw_scores
-from reporting.words import data_setting, difference_words, listed, plus_minus
+from reporting.words import data_setting, listed, plus_minus
 
 VERDICTS = {"ahead": "ahead of {}", "behind": "behind {}", "open": "not told apart from {}",
             "equal": f"equal to {{}} within {MARGIN:g} points", "": "one pair: no verdict"}
@@ -60,7 +60,8 @@ def compared(found, control="scratch"):
     p = "" if found.p is None else f"{found.p:.2g}"
     if p and found.p < 0.001:
         p = "< 0.001"
-    return [difference_words(found), str(found.pairs), p, VERDICTS[found.verdict].format(control)]
+    return [plus_minus(found.mean, found.half), str(found.pairs), p,
+            VERDICTS[found.verdict].format(control)]
 
 
 # --------------------------------------------------------------------------------------------------
