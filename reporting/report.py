@@ -178,9 +178,9 @@ def table_section(found):
                      *(share_words(int(row[f"skill {task}"]), row["n"]) for task in skills)])
     return ["## The table", "",
             "In points, mean over seeds ± half of the 95% interval (Student's t). `(plateau)`: the "
-            "validation loss of a student ended less than a tenth below the unigram loss. *Can do* "
-            "an embedded task: a score beyond half of the way from an untrained network to the "
-            "teacher of the gate, with Wilson's 95% interval of the share in percent.", "",
+            "validation loss of a student ended less than a tenth below the unigram loss."
+            + " *Can do*: a score beyond half of the way from an untrained network to the teacher "
+            "of the gate, with Wilson's 95% interval of the share in percent." * bool(skills), "",
             *markdown_table(heads, rows), ""]
 
 
