@@ -237,9 +237,8 @@ def finish(run, setup, validation, seconds):
     wordpiece.save_tokenizer(corpus.tokenizer, run.folder, model.config.max_position_embeddings)
     figures.draw_curve(run.folder, log, run.record)
     disk.write_file(run.folder / "README.md", model_card(run.record, corpus.name))
-    files = ("config.json", "model.safetensors", "tokenizer.json", "log.jsonl")
-    run.write_record(finished=True,
-                     files={name: disk.file_sha256(run.folder / name) for name in files})
+    run.write_record(finished=True, files={name: disk.file_sha256(run.folder / name) for name in (
+        "config.json", "model.safetensors", "tokenizer.json", "log.jsonl")})
     run.remove_checkpoints()
 
 

@@ -118,11 +118,10 @@ def first_page(study, found):
 
 def pooled_row(row):
     """A difference over all budgets as a row of words."""
-    own, change = compared(row["difference"]), [""] * 4
+    own = compared(row["difference"])
+    change = compared(row["change"]) if row["change"] else [""] * 4
     if row["depends"]:
         own[2:] = ["", "depends on the budget"]
-    if row["change"]:
-        change = compared(row["change"])
     budgets = listed([cli.flops(part["flops"]) for part in row["parts"]])
     return [data_setting(row["data"]), budgets, row["strategy"], *own, change[0], change[2]]
 
@@ -174,20 +173,17 @@ def table_section(found):
         rows.append([*kind_of(row), str(row["n"]), cli.flops(row["tokens"]), f"{row['epochs']:.3g}",
                      loss + " (plateau)" * bool(row["plateau"]),
                      *(f"{row[f'task {task}']:.1f}" for task in tasks),
-                     plus_minus(row["score"], row["half"]),
-                     *(share_words(int(row[f"skill {task}"]), row["n"]) for task in skills)])
+                     plus_minus(row["score"], row["half"])])
+        for task in skills:
+            k, n = int(row[f"skill {task}"]), row["n"]
+            low, high = wilson(k, n)
+            rows[-1].append(f"{k} of {n} [{100 * low:.0f}, {100 * high:.0f}]")
     return ["## The table", "",
             "In points, mean over seeds ± half of the 95% interval (Student's t). `(plateau)`: the "
             "validation loss of a student ended less than a tenth below the unigram loss."
             + " *Can do*: a score beyond half of the way from an untrained network to the teacher "
             "of the gate, with Wilson's 95% interval of the share in percent." * bool(skills), "",
             *markdown_table(heads, rows), ""]
-
-
-def share_words(k, n):
-    """'3 of 12 [9, 53]'."""
-    low, high = wilson(k, n)
-    return f"{k} of {n} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def making_section(found, command):
