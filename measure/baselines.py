@@ -8,11 +8,9 @@ of two models that only count, on the same masked words:
   unigram      p(w), the frequency of the word
   neighbours   p(w | l, r), where l and r are the words to its left and right in the unmasked text
 
-A masked language model sees a little more than either. Of the words that it must predict, 10% stay
-in place and 10% are replaced by a random word. That is worth up to 0.3 nats, even in a text without
-any structure.
-
-The counts come from a sample of the training text. Losses are means over the masked words, in nats.
+A masked language model sees a little more than either: of the words that it must predict, 10% stay
+in place and 10% are replaced by a random word. That is worth up to 0.3 nats. The counts come from a
+sample of the training text. Losses are means over the masked words, in nats.
 
 Shapes: n or m blocks of T tokens, N masked positions, V vocabulary.
 """
@@ -22,16 +20,12 @@ import numpy as np
 def counting_losses(sample, blocks, inputs, positions, labels, V):
     """The two losses on a masked validation set: {"unigram_loss": nats, "neighbour_loss": nats}.
 
-    sample (n, T): blocks of training text, to count in. The validation set: blocks (m, T), inputs
-    (m, T) the same masked, positions (N,) in the flattened blocks, labels (N,). The inputs are not
-    read. (They are a parameter because a batch from `data.mask_tokens` contains them.)"""
+    sample (n, T): blocks of training text. The validation set: blocks (m, T), inputs (m, T) the
+    same masked (they are not read), positions (N,) in the flattened blocks, labels (N,)."""
     p = unigram(sample, V)
     return {"unigram_loss": unigram_loss(p, labels),
             "neighbour_loss": neighbour_loss(sample, blocks, positions, labels, p)}
 
-
-# --------------------------------------------------------------------------------------------------
-# Unigram
 
 def unigram(sample, V):
     """sample (n, T) -> p (V,), the frequencies of the words. The first token of each block, [CLS],
@@ -46,15 +40,11 @@ def unigram_loss(p, labels):
     return float(-np.log(p[labels[labels >= 0]]).mean())
 
 
-# --------------------------------------------------------------------------------------------------
-# Both neighbours
-
 class Counts:
-    """How often each word was seen in each context."""
+    """How often each word was seen in each context, which is any whole number. contexts, words:
+    arrays of one shape, with an observation at each place."""
 
     def __init__(self, contexts, words, V):
-        """contexts, words: arrays of one shape, with an observation at each place. A context is
-        any whole number."""
         codes = contexts.astype(np.int64) * V + words  # a number for each pair of context and word
         codes, self.counts = np.unique(codes, return_counts=True)  # any shape -> (pairs,)
         self.contexts, self.words = codes // V, codes % V
@@ -92,8 +82,8 @@ def neighbour_loss(sample, blocks, positions, labels, p):
       p(w | l, r) = (c(l, w, r) + kappa q(w | l, r)) / (c(l, r) + kappa)
 
     where c counts inside blocks. The last word of a block has no right neighbour: there it is
-    p(w | l). The result is the loss of the best kappa among 1, 4, 16 and 64. As it is the best on
-    these very words, the result is a little lower than counting really achieves."""
+    p(w | l). The result is the loss of the best of KAPPAS on these very words, and so a little
+    lower than counting really achieves."""
     sample, blocks = sample.astype(np.int64), blocks.astype(np.int64)  # l V + r exceeds 16 bits
     V, T = len(p), blocks.shape[1]
     l, w, r = sample[:, :-2], sample[:, 1:-1], sample[:, 2:]  # each (n, T - 2)
@@ -114,9 +104,8 @@ def neighbour_loss(sample, blocks, positions, labels, p):
 
 def probability(w, row_l, row_r, row_lr, p):
     """p(w | l, r) for each of KAPPAS: (4,). The rows of Counts are those of l, of r and of both.
-
-    Without a right neighbour row_r and row_lr are NEVER_SEEN. Then p(w | r) is p(w), so q(w | l, r)
-    is p(w | l), and so is the result."""
+    Without a right neighbour row_r and row_lr are NEVER_SEEN: p(w | r) is p(w), the rest p(w | l).
+    """
     kappa = KAPPAS
     c_l, c_r, c_lr = count_of(w, row_l), count_of(w, row_r), count_of(w, row_lr)
     (words_l, counts_l), (words_r, counts_r), (_, counts_lr) = row_l, row_r, row_lr

@@ -16,34 +16,28 @@ PAPER_SEVEN = ("mnli", "qqp", "qnli", "sst2", "mrpc", "rte", "cola")
 
 
 def scores_of(task, predict, part):
-    """{metric: value} of one part of a task. predict(part) gives the predictions.
-
-    A correlation with a constant prediction is undefined. It scores 0."""
-    predictions = predict(part)
-    labels = [label for _, _, label in task.parts[part]]
-    scores = {}
-    for metric in task.metrics:
-        value = metric(predictions, labels)
-        scores[metric.__name__] = 0.0 if math.isnan(value) else value
-    return scores
+    """{metric: value} of one part of a task. predict(part) gives the predictions. A correlation
+    with a constant prediction is undefined, and scores 0."""
+    predictions, labels = predict(part), [label for _, _, label in task.parts[part]]
+    values = {metric.__name__: metric(predictions, labels) for metric in task.metrics}
+    return {name: 0.0 if math.isnan(value) else value for name, value in values.items()}
 
 
 def mean_score(cell, part):
-    """The mean over the metrics of a part. GLUE takes it of accuracy and F1, and of Pearson's and
-    Spearman's correlation."""
+    """The mean over the metrics of a part, as GLUE takes it: of accuracy and F1, or of two
+    correlations."""
     return statistics.mean(cell["scores"][part].values())
 
 
 def mean_and_deviation(values):
-    """[mean, standard deviation]. A single value has no standard deviation: it is None."""
+    """[mean, standard deviation, or None of a single value]."""
     return [statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None]
 
 
 def summary(task, cells):
     """The best setting of a task, and its [mean, standard deviation] over seeds on each part.
-
-    cells: the finished fine-tunings of the task. The best setting is the one with the highest mean
-    score on the first scored part, which is a development set."""
+    cells: its finished fine-tunings. The best setting has the highest mean score on the first
+    scored part, which is a development set."""
     by_setting = {}
     for cell in cells:
         setting = cell["lr"], cell["batch_size"], cell["epochs"]
@@ -54,13 +48,10 @@ def summary(task, cells):
 
     lr, batch_size, epochs = best = max(by_setting, key=development_score)
     chosen = by_setting[best]
-    score, metrics = {}, {}
-    for part in task.scored:
-        score[part] = mean_and_deviation([mean_score(cell, part) for cell in chosen])
-        metrics[part] = {}
-        for metric in chosen[0]["scores"][part]:
-            values = [cell["scores"][part][metric] for cell in chosen]
-            metrics[part][metric] = mean_and_deviation(values)
+    score = {part: mean_and_deviation([mean_score(cell, part) for cell in chosen])
+             for part in task.scored}
+    metrics = {part: {metric: mean_and_deviation([cell["scores"][part][metric] for cell in chosen])
+                      for metric in chosen[0]["scores"][part]} for part in task.scored}
     return {"lr": lr, "batch_size": batch_size, "epochs": epochs, "seeds": len(chosen),
             "settings_tried": len(by_setting), "score": score, "metrics": metrics,
             "majority": task.majority, "seconds": sum(cell["seconds"] for cell in cells)}
@@ -71,32 +62,24 @@ def results_of(tasks, cells):
     one, the result is None."""
     if any(cell is None for _, cell in cells):
         return None
-    results = {}
-    for task in tasks:
-        own = [cell for cell_task, cell in cells if cell_task is task]
-        results[task.name] = summary(task, own)
-    return results
+    return {task.name: summary(task, [cell for owner, cell in cells if owner is task])
+            for task in tasks}
 
 
-def headline_part(result, chosen_on=False):
-    """The part of a task that its one score is of, from its summary.
-
-    It is the test set if that is scored, else the development set (of MNLI the matched one). With
-    chosen_on it is always the development set, on which the setting was chosen."""
-    scores = result["score"]
-    return "test" if "test" in scores and not chosen_on else next(iter(scores))
+def headline_part(result):
+    """The part of a task that its one score is of, from its summary: the test set if that is
+    scored, else the development set (of MNLI the matched one)."""
+    return "test" if "test" in result["score"] else next(iter(result["score"]))
 
 
-def headline(result, chosen_on=False):
+def headline(result):
     """The one score of a task, from its summary: that on its headline_part."""
-    return result["score"][headline_part(result, chosen_on)][0]
+    return result["score"][headline_part(result)][0]
 
 
-def score_of(results, chosen_on=False):
-    """The one score of a student: the mean of the headlines of its tasks.
-
-    results: {task name: summary}."""
-    return statistics.mean(headline(result, chosen_on) for result in results.values())
+def score_of(results):
+    """The one score of a student, from {task name: summary}: the mean of its tasks' headlines."""
+    return statistics.mean(map(headline, results.values()))
 
 
 def average(results):
@@ -113,22 +96,19 @@ def average(results):
 
 
 def guessing_score(result):
-    """What an answer without reading scores on the part of a task that `headline` reads.
-
-    It is the score of the majority answer. Only F1 is 0 where that answer is "no"; whoever then
-    says "yes" as often as it is right has an F1 of that share."""
+    """What an answer without reading scores on a task's headline_part: the score of the majority
+    answer. Only F1 is 0 where that answer is "no"; whoever then says "yes" as often as it is right
+    has an F1 of that share."""
     majority = dict(result["majority"][headline_part(result)])
     if majority.get("f1") == 0:
         majority["f1"] = 1 - majority["accuracy"]
     return statistics.mean(majority.values())
 
 
-# --------------------------------------------------------------------------------------------------
-# Skills: on the embedded tasks scores are switches. A student is right about as often as a coin, or
-# nearly always, and seldom in between. So beside the mean we count the students that can do a task.
-
-# Test scores in points above the majority answer, by a task's first metric: (untrained, teacher),
-# as the gate measured them before any strategy was compared (docs/tasks.md, "The gate").
+# On the embedded tasks scores are switches: a student is right about as often as a coin, or nearly
+# always. So beside the mean we count the students that can do a task. Test scores in points above
+# the majority answer, by a task's first metric: (untrained, teacher), as the gate measured them
+# before any strategy was compared (docs/tasks.md, "The gate").
 GATE = {"acceptability": (-1.3, 90.2), "sentiment": (-0.3, 48.1), "paraphrase": (1.7, 49.6),
         "entailment": (0.9, 49.9)}
 

@@ -1,8 +1,7 @@
 """What differences between students say: intervals, p-values, and the worth of a score in FLOPs.
 
 "Scratch" is the student that is pretrained without a teacher. All others are compared with it, in
-pairs of one seed. scipy.stats has the distributions; it takes a second to import, and only a
-comparison needs it, so each function that does imports it itself.
+pairs of one seed. Functions that need scipy.stats import it themselves, since it takes a second.
 """
 import math
 import statistics
@@ -19,8 +18,7 @@ def t_975(df):
 
 
 def interval(values):
-    """(mean, half the width of its 95% interval by Student's t). A single value has no interval:
-    the half is None."""
+    """(mean, half the width of its 95% interval by Student's t, or None of a single value)."""
     n, mean = len(values), statistics.mean(values)
     if n == 1:
         return mean, None
@@ -62,23 +60,16 @@ def holm(p_values):
 
 
 def wilson(k, n):
-    """(low, high): the 95% interval of a share of which k of n were seen (Wilson 1927).
-
-    Unlike mean +- 2 standard errors it stays between 0 and 1, and has a width where k is 0 or n."""
+    """(low, high): the 95% interval of a share of which k of n were seen (Wilson 1927). It stays
+    between 0 and 1, and has a width where k is 0 or n."""
     from scipy import stats  # here, since it takes a second
     found = stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
     return float(found.low), float(found.high)
 
 
-# --------------------------------------------------------------------------------------------------
-# What a score is worth in FLOPs
-
-
 def compute_multiplier(curve, C, score):
-    """How many times the budget C scratch needs to reach a score: ("=", kappa).
-
-    If the score lies beyond all that was measured, kappa is only known to be above a bound, which
-    gives (">", bound), or below it, ("<", bound).
+    """How many times the budget C scratch needs to reach a score: ("=", kappa). Of a score beyond
+    all that was measured only a bound is known: (">", bound) or ("<", bound).
 
     curve: scratch's [(FLOPs, score)]. Between two points it is a straight line over log FLOPs. If
     the curve reaches the score more than once, the first time counts."""
@@ -95,10 +86,8 @@ def compute_multiplier(curve, C, score):
 
 
 def break_even(teacher_flops, kappa, C):
-    """From how many students on the teacher's training pays off. None if it never does.
-
-    teacher_flops: what that training costs. A student of budget C is worth kappa C FLOPs of
-    scratch, and so saves (kappa - 1) C."""
+    """From how many students on the teacher's training, which cost teacher_flops, pays off: one of
+    budget C is worth kappa C FLOPs of scratch. None if it never does."""
     if kappa <= 1 or not teacher_flops:
         return None
     # n = ceil(C_teacher / ((kappa - 1) C))

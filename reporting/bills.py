@@ -4,9 +4,8 @@ from program.cli import flops
 
 
 def bill_table(args, size, k, rows, bought):
-    """The bill of masked language modelling, line by line, and what the budget buys.
-
-    args: the options of budget.py. size, k: the model and the masked words of a sequence. rows: the
+    """The bill of masked language modelling, line by line, and what the budget buys. args: the
+    options of budget.py. size, k: the model and the masked words of a sequence. rows: the
     forward pass of one sequence, [(name, formula, FLOPs)]. bought: the budget's Plan."""
     V, T, B = args.vocab_size, args.seq_len, args.batch_size
     # F = sum of the rows; the backward pass costs 2 F
@@ -31,10 +30,9 @@ def bill_table(args, size, k, rows, bought):
 
 
 def comparison(rows, refused, teacher, teacher_flops, students):
-    """The strategies' bills side by side, in FLOPs a token.
-
-    rows: {strategy: its bill}, and refused: {strategy: why it does not fit the pair}, from
-    budget.strategies. students: how many share the teacher's training."""
+    """The strategies' bills side by side, in FLOPs a token. rows: {strategy: its bill}, and
+    refused: {strategy: why it does not fit the pair}, from budget.strategies. students: how many
+    share the teacher's training."""
     columns = {"forward": "student_forward_per_token", "backward": "student_backward_per_token",
                "teacher": "teacher_forward_per_token", "loss": "loss_per_token",
                "sum": "flops_per_token", "tokens": "tokens"}

@@ -27,10 +27,8 @@ def default_folder(setup):
                           ("teacher_layer", "layer")):
         if getattr(settings, flag):
             name += f"-{letters}{getattr(settings, flag):g}"
-    if settings.temperature != 1:
-        name += f"-t{settings.temperature:g}"
-    if settings.init == "teacher":
-        name += "-copied"
+    name += f"-t{settings.temperature:g}" * (settings.temperature != 1)
+    name += "-copied" * (settings.init == "teacher")
     if settings.start_from:
         name += f"-from-{setup.start.sha256[:6]}"
     if teacher:
@@ -51,10 +49,16 @@ def plan_text(setup, validation, folder):
     train.Setup; validation: a train.Validation."""
     settings, student, session, corpus = setup.settings, setup.student, setup.session, setup.corpus
     size, plan, model = student.size, student.plan, setup.learner.model
-    T, B, counting = settings.seq_len, settings.batch_size, validation.counting_losses
-    seconds = seconds_of(setup, validation)
-    masked = budget.masked_positions(T)
-    left_over = cli.flops(plan.flops_budget - plan.flops_spent)
+    seconds, counting = seconds_of(setup, validation), validation.counting_losses
+    T, B, price = settings.seq_len, settings.batch_size, ""
+    if student.lesson.teacher:
+        scratch = budget.step_flops(size, student.V, T, B)
+        price = f", {plan.flops_per_step / scratch:.2f} times a step from scratch"
+    kind = [str(session.device), session.dtype + " autocast" * (session.dtype == "bf16")]
+    if session.processes.world > 1:
+        kind += [f"{session.processes.world} processes"]
+    if session.compiled:
+        kind += ["compiled: the first steps take minutes"]
     lines = [] if settings.model else ladder_lines(settings, size, student.V)
     lines += [f"student     BERT {size}, {model.parameter_count():,} parameters, "
               f"{size.encoder_parameters:,} of them in the encoder"]
@@ -63,53 +67,46 @@ def plan_text(setup, validation, folder):
     if setup.start:
         lines += start_lines(settings, model, corpus, setup.start)
     lines += [
-        f"text        {corpus.name}, {amount(corpus)}; {corpus.vocabulary.size:,} words "
-        "and word pieces",
-        *unknown_lines(corpus),
-        *documents_lines(corpus),
-        f"a step      {B} blocks of {T} tokens, {masked} masked in each: "
-        f"{plan.flops_per_step:,} FLOPs{price_of_teacher(settings, student)}",
-        f"budget      {cli.flops(settings.flops)} FLOPs = {plan.steps:,} steps{finish_words(plan)} "
-        f"= {plan.tokens:,} tokens{epochs_words(plan, corpus)}, {left_over} FLOPs left over",
+        *text_lines(corpus),
+        f"a step      {B} blocks of {T} tokens, {budget.masked_positions(T)} masked in each: "
+        f"{plan.flops_per_step:,} FLOPs{price}",
+        f"budget      {cli.flops(settings.flops)} FLOPs = {plan.steps:,} steps = "
+        f"{plan.tokens:,} tokens{'' if corpus.unique is None else f' = {plan.epochs:.2f} epochs'}, "
+        f"{cli.flops(plan.flops_budget - plan.flops_spent)} FLOPs left over",
         f"by counts   loss {counting['unigram_loss']:.3f} for word frequencies (unigram), "
         f"{counting['neighbour_loss']:.3f} for knowing both neighbours",
-        f"machine     {session.device}, {session.dtype}"
-        f"{' autocast' if session.dtype == 'bf16' else ''}, "
-        f"{cli.flops(session.flops_per_second)} FLOP/s measured: about {cli.duration(seconds)}, "
-        "validation included",
+        f"machine     {', '.join(kind)}, {cli.flops(session.flops_per_second)} FLOP/s measured: "
+        f"about {cli.duration(seconds)}, validation included",
         f"folder      {folder}"]
+    if plan.finish_steps:
+        lines += [f"The last {plan.finish_steps:,} steps are plain masked language modelling at "
+                  f"{plan.flops_per_finish_step:,} FLOPs."]
     if plan.epochs > 40:
         lines += [f"The text is read {plan.epochs:.0f} times: a student may learn so few words by "
                   "heart, and its validation loss rise again. More text, or fewer FLOPs."]
     if seconds > 3600:
         lines += ["That is long. It can be stopped at any time (Ctrl-C, or the power) and is "
                   "continued by the same command."]
-    return "\n".join(lines + session_lines(session, B))
+    return "\n".join(lines)
 
 
 def seconds_of(setup, validation):
     """How long a run takes at the speed that was measured, its validations included: they are on no
-    bill, and small budgets spend much of their time there."""
-    student, sequences = setup.student, len(validation.batch[0])
-    once = validation_flops(student, setup.settings.seq_len, sequences, setup.teacher_size)
+    bill, and small budgets spend much of their time there. A loss's own products are left out."""
+    student, T, sequences = setup.student, setup.settings.seq_len, len(validation.batch[0])
+    bill = budget.bill(student.size, student.V, T, student.lesson, setup.teacher_size)
+    once = sequences * (bill["student_forward"] + bill["teacher_forward"])
     validations = min(VALIDATIONS, student.plan.steps + 1) * once
     return (student.plan.flops_spent + validations) / setup.session.flops_per_second
-
-
-def validation_flops(student, T, sequences, teacher=None):
-    """One validation on so many sequences: the forward passes of the student and of its teacher.
-    The products inside a loss are left out: they are few. student: with a size, V and a lesson."""
-    bill = budget.bill(student.size, student.V, T, student.lesson, teacher)
-    return sequences * (bill["student_forward"] + bill["teacher_forward"])
 
 
 def start_lines(settings, model, corpus, start):
     """What the student has of the model whose weights it begins with."""
     lines = []
     if settings.start_from:
-        spent = flops_of(start.folder)
         lines += [f"start       BERT {start.model.config.size}, {start.folder}",
-                  f"before      {words_before(spent)}, which this budget does not count"]
+                  f"before      {words_before(flops_of(start.folder))}, which this budget does not "
+                  "count"]
         before = disk.optional_json(start.folder / "run.json").get("settings", {})
         order = settings.seed, corpus.fingerprint
         if (before.get("seed"), before.get("text_sha256")) == order:
@@ -122,18 +119,14 @@ def start_lines(settings, model, corpus, start):
 
 
 def words_before(flops):
-    """What the weights that a run begins with have cost, in words. flops: None where nobody knows.
-    """
-    if flops is None:
-        return "FLOPs that no run.json tells"
-    return f"{flops:,} FLOPs"
+    """What the weights that a run begins with have cost. flops: None where nobody knows."""
+    return "FLOPs that no run.json tells" if flops is None else f"{flops:,} FLOPs"
 
 
 def ladder_lines(settings, size, V):
     """The sizes that a run without --model chooses from."""
-    lines = [f"students that {cli.flops(settings.flops)} FLOPs can train (wanted: at least "
-             f"{budget.TOKENS_PER_PARAMETER} tokens for each weight of the encoder; where none has "
-             "them, the smallest is taken):"]
+    lines = [f"students that {cli.flops(settings.flops)} FLOPs can train (wanted: "
+             f"{budget.TOKENS_PER_PARAMETER} tokens for each weight of the encoder):"]
     for rung, tokens, ratio in budget.ladder(settings.flops, V, settings.seq_len):
         arrow = "   <- this one" if rung == size else ""
         lines += [f"  {str(rung):8} {rung.encoder_parameters:>13,} weights {tokens:>15,} tokens "
@@ -143,91 +136,37 @@ def ladder_lines(settings, size, V):
     return lines
 
 
-def amount(corpus):
-    """How much text there is, in words."""
-    if corpus.unique is None:
-        return "without end, none seen twice"
-    return f"{corpus.unique:,} tokens"
-
-
-MANY_UNKNOWN = 0.01  # of a text's words
-
-
-def unknown_lines(corpus):
-    """How much of the text the tokenizer does not know, where that is much."""
+def text_lines(corpus):
+    """How much text there is. Of a text that is no story also how much of it is held out, and how
+    many documents it has: here one sees whether lines or paragraphs were taken for documents."""
+    amount = "without end, none seen twice"
+    if corpus.unique is not None:
+        amount = f"{corpus.unique:,} tokens"
+    lines = [f"text        {corpus.name}, {amount}; {corpus.vocabulary.size:,} words and word "
+             "pieces"]
     words, unknown = corpus.info["words"], corpus.info["unknown"]
-    if unknown <= MANY_UNKNOWN * words:
-        return []
-    return [f"            {unknown / words:.1%} of its words are [UNK], unknown to the tokenizer: "
-            "a larger",
-            "            --vocab-size or another --tokenizer may know them"]
-
-
-LARGE_SHARE = 0.1  # of a text that is held out
-
-
-def documents_lines(corpus):
-    """How much of the text is held out, and how many documents it has: here one sees whether lines
-    or paragraphs were taken for documents. Nothing for stories."""
+    if unknown > 0.01 * words:
+        lines += [f"            {unknown / words:.1%} of its words are [UNK], unknown to the "
+                  "tokenizer: another --tokenizer or a larger --vocab-size may know them"]
     if corpus.name == "stories":
-        return []
+        return lines
     tokens, documents = corpus.info["tokens"], corpus.info["documents"]
     share = tokens["validation"] / sum(tokens.values())
-    lines = [f"documents   {documents['train']:,} to train on, {documents['validation']:,} held "
-             f"out for validation: {share:.1%} of the tokens"]
-    if corpus.n < corpus.available:
-        lines += ["            (of the whole text, from which the tokens to train on are drawn)"]
-    if share > LARGE_SHARE:
-        lines += ["            That is much. Where no file is called validation, documents are "
-                  "held out whole:",
-                  "            empty lines between paragraphs, or a document on each line, make "
-                  "more of them"]
+    lines += [f"documents   {documents['train']:,} to train on, {documents['validation']:,} held "
+              f"out for validation: {share:.1%} of the tokens"]
+    if share > 0.1:
+        lines += ["            That is much. Documents are held out whole: empty lines between "
+                  "paragraphs, or a document on each line, make more of them"]
     return lines
-
-
-def price_of_teacher(settings, student):
-    """What a step costs beside one from scratch. Nothing without a teacher."""
-    if student.lesson.teacher is None:
-        return ""
-    T, B = settings.seq_len, settings.batch_size
-    scratch = budget.step_flops(student.size, student.V, T, B)
-    return f", {student.plan.flops_per_step / scratch:.2f} times a step from scratch"
-
-
-def finish_words(plan):
-    """What --mlm-finish makes of the last steps."""
-    if not plan.finish_steps:
-        return ""
-    return (f", the last {plan.finish_steps:,} plain masked language modelling at "
-            f"{plan.flops_per_finish_step:,} FLOPs")
-
-
-def epochs_words(plan, corpus):
-    """How often the text is read. Nothing where it has no end."""
-    return "" if corpus.unique is None else f" = {plan.epochs:.2f} epochs"
-
-
-def session_lines(session, B):
-    """What is unusual about the session: many processes, micro-batches, compiled layers."""
-    world, lines = session.processes.world, []
-    if world > 1:
-        lines += [f"{world} processes, {B / world:g} blocks of a step for each"]
-    if session.micro_batch < B / world:
-        lines += [f"a pass computes {session.micro_batch} blocks at once (--micro-batch)"]
-    if session.compiled:
-        lines += ["layers are compiled (--compile): the first steps take a minute or two"]
-    return [f"            {line}" for line in lines]
 
 
 def note_beginning(run, setup):
     """Writes into run.json how the run began."""
-    session, student, start = setup.session, setup.student, setup.start
+    session, start = setup.session, setup.start
     run.write_record(micro_batch=session.micro_batch, compiled=session.compiled,
                      processes=session.processes.world, peak_flops_per_second=session.peak)
     if setup.teacher:
-        stops_early = student.lesson.student.depth(student.size.L).whole < student.size.L
-        untrained = start is None and not student.plan.finish_steps and stops_early
-        run.write_record(teacher=str(setup.teacher.folder.resolve()), untrained_end=untrained)
+        run.write_record(teacher=str(setup.teacher.folder.resolve()))
     if setup.settings.start_from:
         run.write_record(start=str(start.folder.resolve()), flops_before=flops_of(start.folder))
 
@@ -237,16 +176,12 @@ def note_beginning(run, setup):
 
 
 def on_plateau(record):
-    """Whether a run has learned little more than word frequencies.
-
-    A run is on the plateau if its loss is less than a tenth below the unigram loss, and less than
-    half way from there to the loss of knowing both neighbours. On real prose the plateau lies at
-    about 0.92 of the unigram loss, since the words of a block say a little of what it is about
-    (docs/LOG.md)."""
-    unigram = record["unigram_loss"]
-    to_neighbours = unigram - record["neighbour_loss"]
-    # unigram - loss < min(0.1 unigram, 0.5 (unigram - neighbours))
-    return unigram - record["val_loss"] < min(0.1 * unigram, 0.5 * to_neighbours)
+    """Whether a run has learned little more than word frequencies: its loss is less than a tenth
+    below the unigram loss, and less than half way from there to the loss of knowing both
+    neighbours. On real prose the plateau lies at about 0.92 of the unigram loss, since the words of
+    a block say a little of what it is about (docs/LOG.md)."""
+    unigram, neighbours = record["unigram_loss"], record["neighbour_loss"]
+    return unigram - record["val_loss"] < min(0.1 * unigram, 0.5 * (unigram - neighbours))
 
 
 def verdict(record):
@@ -254,8 +189,11 @@ def verdict(record):
     such a run has learned almost nothing. A loss that is no number means nothing."""
     loss, unigram, neighbours = (record[key] for key in ("val_loss", "unigram_loss",
                                                          "neighbour_loss"))
-    if loss is None:
-        return own_terms(record)
+    if loss is None:  # a strategy without an MLM term
+        change = ", ".join(f"{name} from {before:.3g} to {record['val_terms'][name]:.3g}"
+                           for name, before in record["val_terms_before"].items())
+        return (f"Its own loss on held-out text went: {change}. It trains no head that predicts "
+                "words: fine-tuning tells what it learned, and --mlm-finish 0.1 trains a head.")
     if not all(map(math.isfinite, (loss, unigram, neighbours))):
         return ("Nothing can be said of its loss, since one of these three is not a finite number: "
                 "train it again, with another --out.")
@@ -274,25 +212,14 @@ def verdict(record):
     return "Its loss is below that of knowing both neighbouring words by counts."
 
 
-def own_terms(record):
-    """The result of a strategy without an MLM term."""
-    after = record["val_terms"]
-    change = ", ".join(f"{name} from {before:.3g} to {after[name]:.3g}"
-                       for name, before in record["val_terms_before"].items())
-    if record.get("untrained_end"):
-        change += ("; the feed-forward and the output projection of its last layer are untrained, "
-                   "since the loss does not reach them (--mlm-finish 0.1 trains them)")
-    return (f"Its own loss on held-out text went: {change}. It trains no head that predicts words, "
-            "so there is no masked-word loss to compare: fine-tuning tells what it learned, or "
-            "--mlm-finish 0.1.")
-
-
 def finish(run, setup, validation, seconds):
-    """Writes what the run leaves behind. A kill in here loses nothing, since the checkpoints are
-    removed only after all else is written."""
+    """Writes what the run leaves behind. A kill in here loses nothing: the checkpoints go last."""
     disk.sync(run.folder / "log.jsonl")
     plan, log, model = setup.student.plan, run.read_log(), setup.learner.model
     corpus, asked = setup.corpus, setup.settings
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    if model.device.type == "cuda":
+        machine = torch.cuda.get_device_name(model.device)
     validations = [row for row in log if "val_terms" in row]
     first, last = validations[0]["val_terms"], validations[-1]["val_terms"]
     taught = [row["val_terms"] for row in validations if row["val_terms"].keys() == first.keys()]
@@ -302,16 +229,16 @@ def finish(run, setup, validation, seconds):
         val_loss=validations[-1].get("val_loss"), val_terms=last, val_terms_before=first,
         val_terms_taught=taught[-1], flops_spent=plan.flops_spent,
         bill=whole_bill(setup), steps=plan.steps, tokens=plan.tokens, epochs=plan.epochs,
-        seconds=seconds,
-        parameters=model.parameter_count(), versions=versions(),
-        threads=torch.get_num_threads(), machine=machine(model.device))
+        seconds=seconds, parameters=model.parameter_count(),
+        versions={"python": platform.python_version(), **{name: version(name) for name in (
+            "torch", "numpy", "tokenizers", "safetensors")}},
+        threads=torch.get_num_threads(), machine=machine)
     model.save_pretrained(run.folder)
     wordpiece.save_tokenizer(corpus.tokenizer, run.folder, model.config.max_position_embeddings)
     figures.draw_curve(run.folder, log, run.record)
     disk.write_file(run.folder / "README.md", model_card(run.record, corpus.name))
-    files = ("config.json", "model.safetensors", "tokenizer.json", "log.jsonl")
-    run.write_record(finished=True,
-                     files={name: disk.file_sha256(run.folder / name) for name in files})
+    run.write_record(finished=True, files={name: disk.file_sha256(run.folder / name) for name in (
+        "config.json", "model.safetensors", "tokenizer.json", "log.jsonl")})
     run.remove_checkpoints()
 
 
@@ -325,29 +252,15 @@ def whole_bill(setup):
     return {part: own_sequences * own[part] + plain_sequences * plain[part] for part in own}
 
 
-def versions():
-    """The versions of Python and of the libraries that decide the numbers."""
-    names = ("torch", "numpy", "tokenizers", "safetensors")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
-
-
-def machine(device):
-    """The hardware in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()}, {os.cpu_count()} cores"
-
-
 def print_result(record, folder):
     """The result in words, for the screen."""
-    loss = ""
+    loss = before = ""
     if record["val_loss"] is not None:
         loss = (f"validation {record['val_loss']:.3f}, unigram {record['unigram_loss']:.3f}, both "
                 f"neighbours by counts {record['neighbour_loss']:.3f}\n            ")
-    before = ""
     if "flops_before" in record:
-        spent = words_before(record["flops_before"])
-        before = f"before      {spent}, for the weights that it began with\n"
+        before = (f"before      {words_before(record['flops_before'])}, for the weights that it "
+                  "began with\n")
     cli.say(f"finished    {record['steps']:,} steps, {record['tokens']:,} tokens, "
             f"{record['flops_spent']:,} FLOPs of {record['settings']['flops_budget']:,}, in "
             f"{cli.duration(record['seconds'])}\n{before}"
@@ -382,7 +295,7 @@ tags:
 
 # BERT {model}, {strategy}, {flops} FLOPs
 
-Pretrained by {method} within a fixed budget of FLOPs, with isoflop. {verdict}
+Pretrained within a fixed budget of FLOPs, with isoflop. {verdict}
 
 | | |
 |---|---|
@@ -391,68 +304,41 @@ Pretrained by {method} within a fixed budget of FLOPs, with isoflop. {verdict}
 
 It has no pooler: pretraining trains none. `run.json` holds every setting, `log.jsonl` the curve.
 
-{example}
-"""
-FILL_MASK = """See it predict, with transformers:
-
 ```python
-from transformers import pipeline
-pipeline("fill-mask", model="this folder")("... [MASK] ...")
+from transformers import {auto_class}
+{auto_class}.from_pretrained("this folder")
 ```
-
-or with isoflop:
-
-```bash
-python -m tools.predict "this folder" "... [MASK] ..."
-```"""
-NO_HEAD = """```python
-from transformers import AutoModel
-AutoModel.from_pretrained("this folder")
-```
-
-It has no head that predicts words: isoflop's `--mlm-finish` keeps a share of the budget for plain
-masked language modelling, which trains one, and this command would have given it a head:
-
-```bash
-python train.py --strategy {strategy} --teacher ... --model {model} --flops {flops} --mlm-finish 0.1
-```"""
+"""
 
 
 def model_card(record, text_name):
     """README.md as the hub expects it: a header for machines, then words."""
     settings = record["settings"]
-    strategy, has_head = settings["strategy"], record["val_loss"] is not None
-    is_scratch = strategy == "scratch"
+    task = "feature-extraction" if record["val_loss"] is None else "fill-mask"
     return CARD.format(
-        task="fill-mask" if has_head else "feature-extraction",
-        model=settings["model"], strategy=strategy, flops=cli.flops(settings["flops_budget"]),
-        method="masked language modelling" if is_scratch else f"distillation ({strategy})",
-        verdict=verdict(record),
-        example=FILL_MASK if has_head else NO_HEAD.format(
-            strategy=strategy, model=settings["model"], flops=cli.flops(settings["flops_budget"])),
+        task=task, model=settings["model"], strategy=settings["strategy"],
+        flops=cli.flops(settings["flops_budget"]),
+        verdict=verdict(record), auto_class=auto_class(record),
         rows="".join(f"| {name} | {value} |\n" for name, value in card_rows(record, text_name)))
 
 
 def card_rows(record, text_name):
     """The rows of the model card's table."""
     settings = record["settings"]
-    rows = [("strategy", settings["strategy"])]
+    rows = []
     if "teacher" in record:
         sha256 = settings["teacher_sha256"][:16]
         rows += [("teacher", f"BERT {settings['teacher_model']}, sha256 {sha256}")]
-    rows += [("size", settings["model"]), ("parameters", f"{record['parameters']:,}"),
-             ("text", text_name),
+    rows += [("parameters", f"{record['parameters']:,}"), ("text", text_name),
              ("FLOPs", f"{record['flops_spent']:,} of a budget of {settings['flops_budget']:,}"),
              ("steps", f"{record['steps']:,} of {settings['batch_size']} x {settings['seq_len']} "
               "tokens"),
              ("tokens", f"{record['tokens']:,}"), ("seed", settings["seed"])]
     if "flops_before" in record:
-        sha256 = settings["start_sha256"][:16]
-        rows += [("begins with", f"the weights of sha256 {sha256}"),
-                 ("FLOPs before", words_before(record["flops_before"]).removesuffix(" FLOPs"))]
+        rows += [("begins with", f"the weights of sha256 {settings['start_sha256'][:16]}, which "
+                  f"cost {words_before(record['flops_before'])}")]
     terms = {**record.get("val_terms_taught", {}), **record["val_terms"]}
-    rows += [(f"validation {name}", f"{value:.4f}") for name, value in terms.items()]
     if record["val_loss"] is not None:
-        rows += [("unigram loss", f"{record['unigram_loss']:.4f}"),
-                 ("loss of both neighbours by counts", f"{record['neighbour_loss']:.4f}")]
-    return rows
+        terms |= {"unigram loss": record["unigram_loss"],
+                  "loss of both neighbours by counts": record["neighbour_loss"]}
+    return rows + [(f"validation {name}", f"{value:.4f}") for name, value in terms.items()]

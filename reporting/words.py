@@ -7,28 +7,22 @@ from measure.scores import average
 
 
 def spell(n):
-    """'1.00e12' where that is exactly the number, else all its digits. Names and commands use it,
-    since they must be exact."""
+    """'1.00e12' where that is exactly the number, else all its digits: for names and commands."""
     return cli.flops(n) if float(cli.flops(n)) == n else str(n)
 
 
 def data_setting(unique_tokens):
-    """A data setting in words: how many distinct tokens there are to train on. Unlimited ones are
-    None in settings, and infinitely many in a table."""
+    """How many distinct tokens there are to train on, in words. Unlimited ones are None in
+    settings, and infinitely many in a table."""
     if unique_tokens in (None, math.inf):
         return "unlimited data"
     return f"{unique_tokens:,.0f} distinct tokens"
 
 
 def plus_minus(value, half):
-    """'9.6 ± 6.7', or '9.6' without a half width."""
+    """'9.6 ± 6.7', or '9.6' without a half width of the interval."""
     value = round(value, 1) + 0.0  # -0.04 is no "-0.0"
     return f"{value:.1f}" + ("" if half is None else f" ± {half:.1f}")
-
-
-def difference_words(found):
-    """'9.6 ± 6.7': the mean of a compare.Difference, and its interval."""
-    return plus_minus(found.mean, found.half)
 
 
 def listed(words, conjunction="and"):
@@ -46,8 +40,7 @@ def power_of_ten(n):
 
 
 def scores_table(results):
-    """One line for each task, part and metric, and the average. results: {task: summary}, from
-    measure/scores.py."""
+    """One line for each task, part and metric, and the average. results: {task: summary}."""
     lines = [f"{'task':14} {'part':15} {'metric':10} {'score':>14}   {'majority':>8}  best setting "
              "(by development score)"]
     for task, result in results.items():
@@ -55,17 +48,14 @@ def scores_table(results):
         setting = (f"lr {result['lr']:.2g}, batch {result['batch_size']}, {result['epochs']} "
                    f"epochs: {result['settings_tried']} tried, {seeds}")
         for part, metrics in result["metrics"].items():
-            for metric, score in metrics.items():
+            for metric, (mean, spread) in metrics.items():
+                score = f"{100 * mean:6.1f}"
+                if spread is not None:
+                    score += f" +- {100 * spread:4.1f}"
                 majority = 100 * result["majority"][part][metric]
-                lines.append(f"{task:14} {part:15} {metric:10} {points_words(score):>14}   "
-                             f"{majority:8.1f}  {setting}")
+                lines.append(f"{task:14} {part:15} {metric:10} {score:>14}   {majority:8.1f}  "
+                             f"{setting}")
     name, value = average(results)
     seconds = sum(result["seconds"] for result in results.values())
     lines.append(f"{name}: {100 * value:.1f}   ({seconds:,.0f} s of fine-tuning)")
     return "\n".join(lines)
-
-
-def points_words(score):
-    """[mean, standard deviation or None] -> '71.3 +- 0.8'."""
-    mean, spread = score
-    return f"{100 * mean:6.1f}" + ("" if spread is None else f" +- {100 * spread:4.1f}")

@@ -7,8 +7,6 @@ import pytest
 
 from measure import baselines
 
-# --------------------------------------------------------------------------------------------------
-# Unigram
 
 def test_unigram_by_hand():
     # Column 0 is [CLS], which is never masked. In the rest word 1 occurs four times, word 2 twice,
@@ -20,19 +18,6 @@ def test_unigram_by_hand():
     loss = baselines.unigram_loss(p, np.array([1, -100, 3]))
     assert loss == pytest.approx((math.log(2) + math.log(10)) / 2)
 
-
-def test_unigram_is_a_distribution_over_all_words_seen_or_not():
-    p = baselines.unigram(np.random.default_rng(0).integers(0, 50, (20, 9)), 1000)
-    assert p.shape == (1000,) and p.min() > 0 and p.sum() == pytest.approx(1)
-
-
-def test_uniform_frequencies_cost_log_V():
-    loss = baselines.unigram_loss(np.full(77, 1 / 77), np.array([0, 5, 76, -100]))
-    assert loss == pytest.approx(math.log(77))
-
-
-# --------------------------------------------------------------------------------------------------
-# Both neighbours
 
 def by_the_formulas(sample, blocks, positions, labels, p):
     """The loss by the formulas of the docstring, as they stand there: vectors of V numbers."""
@@ -103,43 +88,6 @@ def test_the_counts_of_16_bit_tokens_do_not_overflow():
     assert baselines.neighbour_loss(*narrow, positions, labels, p) == wide
 
 
-def test_the_masked_word_itself_is_not_read():
-    rng = np.random.default_rng(0)
-    sample, blocks = random_text(rng, 9, (50, 8)), random_text(rng, 9, (1, 8))
-    p, losses = baselines.unigram(sample, 9), set()
-    for word in range(9):
-        blocks[0, 4] = word
-        losses.add(baselines.neighbour_loss(sample, blocks, np.array([4]), np.array([5]), p))
-    assert len(losses) == 1
-
-
-@pytest.mark.parametrize("favoured", ["few", "many"])
-@pytest.mark.parametrize("column", [1, 4, 7])
-def test_the_probabilities_of_all_words_sum_to_1(favoured, column):
-    """favoured: whether a small kappa is the best (few imaginary observations) or a large one.
-
-    The loss is the lowest of four kappas. If each word were asked for alone, each would get its own
-    kappa, and the sum could exceed 1. So each is asked for beside 400 copies of another question,
-    which decides the kappa: it is about the place between 7 and 9 in the first block. In the sample
-    that word is always 8, though the neighbours one by one speak for 9: this favours few imaginary
-    observations. It is never 2: to ask for 2 favours many."""
-    rng = np.random.default_rng(1)
-    V, T, copies = 10, 8, 400
-    pattern = np.array([7, 8, 9, 8, 7, 9, 7, 8])
-    sample = np.concatenate([random_text(rng, 7, (40, T)), np.full((30, T), pattern),
-                             np.full((30, T), 9)])
-    blocks = np.stack([pattern, random_text(rng, 7, (1, T))[0]])
-    p = baselines.unigram(sample, V)
-    positions, labels = [1] * copies, [8 if favoured == "few" else 2] * copies
-
-    def loss(positions, labels):
-        return baselines.neighbour_loss(sample, blocks, np.array(positions), np.array(labels), p)
-    known = copies * loss(positions, labels)
-    together = [loss([*positions, T + column], [*labels, word]) for word in range(V)]
-    log_probabilities = known - (copies + 1) * np.array(together)
-    assert np.exp(log_probabilities).sum() == pytest.approx(1, abs=1e-8)
-
-
 def test_neighbours_that_determine_the_word_leave_nothing_to_guess():
     """w = l + r mod 7 for random l and r: the word depends on both neighbours, on neither alone.
     Its frequency says nothing (log 7). The 49 pairs of neighbours, each seen 200 times, say all."""
@@ -151,9 +99,9 @@ def test_neighbours_that_determine_the_word_leave_nothing_to_guess():
     sample, blocks = text(49 * 200), text(100)
     positions = np.arange(100) * 4 + 2
     labels = blocks[:, 2]
-    p = baselines.unigram(sample, 8)
-    assert baselines.unigram_loss(p, labels) == pytest.approx(math.log(7), abs=0.02)
-    assert baselines.neighbour_loss(sample, blocks, positions, labels, p) < 0.01
+    losses = baselines.counting_losses(sample, blocks, None, positions, labels, V=8)
+    assert losses["unigram_loss"] == pytest.approx(math.log(7), abs=0.02)
+    assert losses["neighbour_loss"] < 0.01
 
 
 def test_without_any_text_neighbours_say_no_more_than_frequency():
@@ -162,13 +110,3 @@ def test_without_any_text_neighbours_say_no_more_than_frequency():
     positions, labels = np.array([1, 2, 3]), np.array([1, 3, 2])
     loss = baselines.neighbour_loss(sample, blocks, positions, labels, p)
     assert loss == pytest.approx(-math.log(0.2 * 0.4 * 0.3) / 3)
-
-
-def test_counting_losses_are_the_two_losses_by_their_names():
-    rng = np.random.default_rng(0)
-    sample, blocks = random_text(rng, 9, (50, 8)), random_text(rng, 9, (2, 8))
-    positions, labels = np.array([3, 12]), blocks.reshape(-1)[[3, 12]]
-    p = baselines.unigram(sample, 9)
-    assert baselines.counting_losses(sample, blocks, None, positions, labels, V=9) == {
-        "unigram_loss": baselines.unigram_loss(p, labels),
-        "neighbour_loss": baselines.neighbour_loss(sample, blocks, positions, labels, p)}

@@ -1,7 +1,5 @@
-"""card.py: what a run says of itself is true."""
+"""reporting/card.py: what a run says of itself is true."""
 import math
-import re
-import shlex
 from types import SimpleNamespace
 
 import pytest
@@ -13,60 +11,48 @@ from budget import size
 from reporting import card
 
 
-def record(val_loss, unigram_loss=6.33, neighbour_loss=3.37):
-    return {"val_loss": val_loss, "unigram_loss": unigram_loss, "neighbour_loss": neighbour_loss}
+def record(val_loss, unigram_loss=6.33, neighbour_loss=3.37, **more):
+    return {"val_loss": val_loss, "unigram_loss": unigram_loss, "neighbour_loss": neighbour_loss,
+            "val_terms_before": {"minilm": 2.0}, "val_terms": {"minilm": 0.25}, **more}
 
 
-@pytest.mark.parametrize("unigram, neighbours, val_loss, plateau", [
+@pytest.mark.parametrize("val_loss, unigram, neighbours, words", [
     # books, 2,048 pieces: before and after attention found the neighbours
-    (6.333, 3.375, 5.80, True), (6.333, 3.375, 5.40, False),
-    # books, BERT's 30,522 pieces
-    (6.655, 5.291, 6.17, True),
-    # stories
-    (3.978, 1.302, 3.70, True), (3.978, 1.302, 1.36, False),
+    (5.80, 6.333, 3.375, "ended on the plateau"), (5.40, 6.333, 3.375, "has left the plateau"),
+    (6.17, 6.655, 5.291, "ended on the plateau"),  # books, BERT's 30,522 pieces
+    (3.70, 3.978, 1.302, "ended on the plateau"), (1.36, 3.978, 1.302, "has left the plateau"),
     # a text whose neighbours say little: half of that is learned, or not
-    (5.0, 4.8, 4.85, False), (5.0, 4.8, 4.95, True)])
-def test_a_run_that_knows_little_but_word_frequencies_is_told_so(unigram, neighbours, val_loss,
-                                                                 plateau):
-    words = card.verdict(record(val_loss, unigram, neighbours))
-    assert ("ended on the plateau" in words) == plateau
-    assert not plateau or "--seq-len" in words  # and what to do
+    (4.85, 5.0, 4.8, "has left the plateau"), (4.95, 5.0, 4.8, "ended on the plateau"),
+    (5.0, 6.0, 4.0, "50% of the way"), (3.9, 6.0, 4.0, "below that of knowing both"),
+    (3.0, 4.0, 4.0, "below that of knowing both"),  # nothing is divided by their difference of 0
+    (6.5, 6.0, 4.0, "not even learned how frequent words are"),
+    (math.nan, 6.0, 4.0, "Nothing can be said"), (5.0, math.nan, math.nan, "Nothing can be said"),
+    (math.inf, 6.0, 4.0, "Nothing can be said"), (3.0, 6.0, math.nan, "Nothing can be said"),
+    # without an MLM head
+    (None, 6.0, 4.0, "minilm from 2 to 0.25"), (None, 6.0, 4.0, "--mlm-finish")])
+def test_a_loss_is_judged_by_those_of_counting_words(val_loss, unigram, neighbours, words):
+    verdict = card.verdict(record(val_loss, unigram, neighbours))
+    assert words in verdict and (val_loss is not None or "plateau" not in verdict)
+    assert ("--seq-len" in verdict) == ("ended on" in verdict)  # what to do
 
 
-def corpus_of(train, validation, n=100, available=100, name="books"):
-    """A Corpus with so many tokens, all documents of ten."""
-    tokens = {"train": train, "validation": validation}
+@pytest.mark.parametrize("validation, unknown, name, words, absent", [
+    (100, 0, "books", "990 to train on, 10 held out for validation: 1.0% of the tokens", "much"),
+    (3300, 50, "books", "25.0% of the tokens\n            That is much.", "[UNK]"),
+    (100, 51, "books", "1.0% of its words are [UNK]", "much"),
+    (100, 2000, "books", "40.0% of its words are [UNK]", "much"),
+    (8500, 0, "stories", "7 tokens; 201 words", "documents")])
+def test_the_plan_says_how_much_text_there_is(validation, unknown, name, words, absent):
+    tokens = {"train": 9900, "validation": validation}
     documents = {part: tokens[part] // 10 for part in tokens}
-    return SimpleNamespace(name=name, n=n, available=available,
-                           info={"tokens": tokens, "documents": documents})
+    corpus = SimpleNamespace(name=name, unique=7, vocabulary=SimpleNamespace(size=201), info={
+        "tokens": tokens, "documents": documents, "words": 5000, "unknown": unknown})
+    text = "\n".join(card.text_lines(corpus))
+    assert words in text and absent not in text
 
 
-def test_the_plan_says_how_many_documents_there_are_and_how_much_is_held_out():
-    assert card.documents_lines(corpus_of(9900, 100)) == [
-        "documents   990 to train on, 10 held out for validation: 1.0% of the tokens"]
-    much = "\n".join(card.documents_lines(corpus_of(3000, 1000)))
-    assert "25.0% of the tokens" in much and "That is much." in much
-    assert "of the whole text" in card.documents_lines(corpus_of(9900, 100, n=10))[1]
-    assert card.documents_lines(corpus_of(1340, 8500, name="stories")) == []
-
-
-def test_the_plan_says_how_many_words_the_tokenizer_does_not_know():
-    corpus = corpus_of(9900, 100)
-    for unknown, said in ((0, None), (50, None), (51, "1.0%"), (2000, "40.0%")):
-        corpus.info.update(words=5000, unknown=unknown)
-        lines = "\n".join(card.unknown_lines(corpus))
-        assert f"{said} of its words are [UNK]" in lines if said else lines == ""
-
-
-def test_the_way_to_both_neighbours_is_given_in_percent():
-    assert "50% of the way" in card.verdict(record(5.0, 6.0, 4.0))
-    assert "below that of knowing both" in card.verdict(record(3.9, 6.0, 4.0))
-    # The difference of the two counting losses may be 0: nothing is divided by it.
-    assert "below that of knowing both" in card.verdict(record(3.0, 4.0, 4.0))
-
-
-def test_a_run_that_is_above_the_unigram_loss_is_told_so():
-    assert "not even learned how frequent words are" in card.verdict(record(6.5, 6.0, 4.0))
+# --------------------------------------------------------------------------------------------------
+# Its folder
 
 
 def default_name(words, start=None):
@@ -76,18 +62,16 @@ def default_name(words, start=None):
     return card.default_folder(setup).name
 
 
-@pytest.mark.parametrize("losses", [(math.nan, 6.0, 4.0), (5.0, math.nan, math.nan),
-                                    (math.inf, 6.0, 4.0), (3.0, 6.0, math.nan)])
-def test_a_loss_that_is_no_number_gets_no_verdict(losses):
-    assert card.verdict(record(*losses)).startswith("Nothing can be said")
-
-
 def test_runs_that_differ_in_a_common_setting_get_folders_of_their_own():
     lines = [[], ["--seed", "1"], ["--flops", "2e13"], ["--data", "a/book.txt"],
              ["--unique-tokens", "1e5"], ["--lr", "0.01"]]
     names = {default_name(["--flops", "1e13", *line]) for line in lines}
     assert len(names) == len(lines) and "scratch-2x128-1.00e13-stories-32x32-seed0" in names
     assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
+    names = {default_name(["--flops", "1e13", "--start-from", "S"],
+                          SimpleNamespace(sha256=letter * 64)) for letter in "ab"}
+    assert names == {f"scratch-2x128-1.00e13-stories-from-{letter * 6}-32x32-seed0"
+                     for letter in "ab"}
 
 
 @pytest.mark.parametrize("letter", ["x", "\u00e9", "\u4e2d", "\U0001d7d8"])  # of 1 to 4 bytes
@@ -98,74 +82,29 @@ def test_the_name_of_a_folder_has_as_many_bytes_as_a_name_may_have(letter):
     assert name.startswith("scratch-2x128-1.00e13-x" + 50 * letter)
 
 
-def test_a_run_that_begins_with_other_weights_gets_a_folder_of_its_own():
-    names = {default_name(["--flops", "1e13", "--start-from", "S"],
-                          SimpleNamespace(sha256=letter * 64)) for letter in "ab"}
-    assert names == {f"scratch-2x128-1.00e13-stories-from-{letter * 6}-32x32-seed0"
-                     for letter in "ab"}
-
-
-def test_a_student_without_an_mlm_head_gets_no_masked_word_loss():
-    words = card.verdict({**record(None), "val_terms_before": {"minilm": 2.0},
-                          "val_terms": {"minilm": 0.25}})
-    assert "minilm from 2 to 0.25" in words
-    assert "plateau" not in words and "--mlm-finish" in words
-
-
-def test_the_model_card_begins_with_a_header_that_the_hub_reads():
-    settings = {"strategy": "scratch", "model": "2x64", "flops_budget": 10 ** 10, "batch_size": 8,
-                "seq_len": 16, "seed": 3}
-    text = card.model_card({
-        **record(5.0), "settings": settings, "parameters": 12345, "flops_spent": 9_999_999_999,
-        "steps": 7, "tokens": 896, "val_terms": {"mlm": 5.0}}, "stories")
-    _, header, body = text.split("---\n", 2)
-    fields = dict(line.split(": ") for line in header.splitlines() if ": " in line)
-    assert fields["library_name"] == "transformers"
-    assert "9,999,999,999 of a budget of 10,000,000,000" in body and "5.0000" in body
-
+# --------------------------------------------------------------------------------------------------
+# Its card
 
 SETTINGS = {"strategy": "minilm", "model": "2x64", "flops_budget": 10 ** 10, "batch_size": 8,
-            "seq_len": 16, "seed": 3, "teacher_model": "4x128", "teacher_sha256": "ab" * 32}
+            "seq_len": 16, "seed": 3, "start_sha256": "cd" * 32}
 
 
-@pytest.mark.parametrize("val_loss, calls, calls_not", [
-    (5.0, ["fill-mask", "tools.predict"], ["AutoModel"]),
-    (None, ["AutoModel"], ["fill-mask", "tools.predict"])])
-def test_the_model_card_shows_how_to_predict_only_where_there_is_a_head(val_loss, calls, calls_not):
-    text = card.model_card({
-        **record(val_loss), "settings": SETTINGS, "parameters": 1, "flops_spent": 1, "steps": 1,
-        "tokens": 1, "val_terms": {"minilm": 0.5}, "val_terms_before": {"minilm": 2.0}}, "stories")
-    blocks = text.split("```")[1::2]
-    assert text.count("```") == 2 * len(blocks) and all("\n" in block for block in blocks)
-    assert all(any(call in block for block in blocks) for call in calls)
-    assert not any(call in block for block in blocks for call in calls_not)
+@pytest.mark.parametrize("val_loss, more, words, absent", [
+    (5.0, {}, ["pipeline_tag: fill-mask", "AutoModelForMaskedLM.from_pretrained", "| 6.3300 |",
+               "9,999,999,999 of a budget of 10,000,000,000"], ["begins with"]),
+    (None, {}, ["feature-extraction", "AutoModel.from_pretrained", "0.2500"], ["fill-mask"]),
+    (5.0, {"flops_before": 7 * 10 ** 9}, [
+        f"| begins with | the weights of sha256 {'cd' * 8}, which cost 7,000,000,000 FLOPs |"], []),
+    (5.0, {"flops_before": None}, ["which cost FLOPs that no run.json tells"], [])])
+def test_the_model_card_says_what_the_run_was_and_how_to_open_it(val_loss, more, words, absent):
+    text = card.model_card(record(val_loss, settings=SETTINGS, parameters=12345, steps=7,
+                                  flops_spent=9_999_999_999, tokens=896, **more), "stories")
+    _, header, body = text.split("---\n", 2)  # the hub reads the header
+    fields = dict(line.split(": ") for line in header.splitlines() if ": " in line)
+    assert fields["library_name"] == "transformers" and body.count("```") == 2
+    assert [part for part in words if part not in text] == []
+    assert [part for part in absent if part in text] == []
 
-
-def test_a_card_without_a_head_gives_the_command_that_would_have_trained_one():
-    text = card.model_card({
-        **record(None), "settings": SETTINGS, "parameters": 1, "flops_spent": 1, "steps": 1,
-        "tokens": 1, "val_terms": {"minilm": 0.5}, "val_terms_before": {"minilm": 2.0}}, "stories")
-    assert "It has no head that predicts words" in text
-    line, = re.findall("^python train.py (.*)$", text, re.MULTILINE)
-    args = train.read_settings(shlex.split(line))
-    assert (args.strategy, str(args.model), args.flops) == ("minilm", "2x64", 10 ** 10)
-    # Only with this share does train.py give a head to a student whose loss reads no logits.
-    assert args.mlm_finish == 0.1
-
-
-@pytest.mark.parametrize("before, words", [(7 * 10 ** 9, "7,000,000,000"),
-                                           (None, "FLOPs that no run.json tells")])
-def test_the_model_card_says_which_weights_it_began_with_and_what_they_had_cost(before, words):
-    known = {**record(5.0), "parameters": 1, "flops_spent": 1, "steps": 1, "tokens": 1,
-             "val_terms": {"mlm": 5.0}}
-    settings = {**SETTINGS, "start_sha256": "cd" * 32}
-    text = card.model_card({**known, "settings": settings, "flops_before": before}, "stories")
-    assert f"| begins with | the weights of sha256 {'cd' * 8} |\n| FLOPs before | {words} |" in text
-    assert "before" not in card.model_card({**known, "settings": SETTINGS}, "stories")
-
-
-# --------------------------------------------------------------------------------------------------
-# How long it takes
 
 @pytest.mark.parametrize("steps, validations", [(100, 11), (4, 5)])
 def test_the_time_of_a_run_includes_its_validations(steps, validations):

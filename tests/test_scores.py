@@ -7,8 +7,6 @@ from conftest import ROOT
 
 from measure import metrics, scores
 
-# --------------------------------------------------------------------------------------------------
-# The scores of one fine-tuning
 
 def task_of(name="t", labels=(0, 1, 1), *used, scored=("dev", "test")):
     """What scores.py reads of a task. All its parts have the same examples."""
@@ -17,33 +15,16 @@ def task_of(name="t", labels=(0, 1, 1), *used, scored=("dev", "test")):
                            scored=scored, majority={"dev": 0.5, "test": 0.5})
 
 
-def test_a_task_is_scored_by_each_of_its_metrics_under_their_names():
-    task = task_of("t", (1, 1, 0, 0), metrics.accuracy, metrics.f1)
+@pytest.mark.parametrize("labels, used, predictions, found", [
     # Precision 2/3 and recall 1: F1 is 0.8.
-    assert scores.scores_of(task, lambda part: [1, 1, 1, 0], "dev") == {
-        "accuracy": 0.75, "f1": pytest.approx(0.8)}
+    ((1, 1, 0, 0), (metrics.accuracy, metrics.f1), [1, 1, 1, 0], {"accuracy": 0.75, "f1": 0.8}),
+    # A correlation with a constant is undefined.
+    ((1.0, 2.0, 3.0), (metrics.pearson, metrics.spearman), [2.0, 2.0, 2.0],
+     {"pearson": 0.0, "spearman": 0.0})])
+def test_a_task_is_scored_by_each_of_its_metrics_on_one_part(labels, used, predictions, found):
+    task = task_of("t", labels, *used)
+    assert scores.scores_of(task, {"dev": predictions}.get, "dev") == pytest.approx(found)
 
-
-def test_the_predictions_are_those_of_the_part_that_is_scored():
-    task = task_of("t", (1, 0), metrics.accuracy)
-    predictions = {"dev": [1, 0], "test": [1, 1]}
-    assert scores.scores_of(task, predictions.get, "dev") == {"accuracy": 1.0}
-    assert scores.scores_of(task, predictions.get, "test") == {"accuracy": 0.5}
-
-
-def test_a_constant_prediction_scores_0_where_its_correlation_is_undefined():
-    task = task_of("t", (1.0, 2.0, 3.0), metrics.pearson, metrics.spearman)
-    constant = scores.scores_of(task, lambda part: [2.0, 2.0, 2.0], "dev")
-    assert constant == {"pearson": 0.0, "spearman": 0.0}
-
-
-def test_the_score_of_two_metrics_is_their_mean():
-    cell = {"scores": {"dev": {"accuracy": 0.75, "f1": 0.25}}}
-    assert scores.mean_score(cell, "dev") == 0.5
-
-
-# --------------------------------------------------------------------------------------------------
-# The best setting of a task
 
 def cell_of(lr, seed, dev, test, seconds=1.0):
     """A finished fine-tuning with these accuracies."""
@@ -75,32 +56,25 @@ def test_one_seed_has_no_deviation_and_a_part_that_is_not_scored_no_score(scored
     assert best["score"] == score and best["metrics"].keys() == score.keys()
 
 
-def test_each_task_is_summarised_from_its_own_cells():
+def test_each_task_is_summarised_from_its_own_cells_once_all_are_finished():
     one, other = task_of("one"), task_of("other")
     results = scores.results_of([one, other], [(one, CELLS[0]), (other, CELLS[2])])
     assert {name: result["lr"] for name, result in results.items()} == {"one": 1, "other": 2}
+    assert scores.results_of([one], [(one, CELLS[0]), (one, None)]) is None
 
-
-def test_there_are_no_results_while_a_cell_is_not_finished():
-    task = task_of()
-    assert scores.results_of([task], [(task, CELLS[0]), (task, None)]) is None
-
-
-# --------------------------------------------------------------------------------------------------
-# One number
 
 def result_of(**parts):
     return {"score": {part: [score, None] for part, score in parts.items()}}
 
 
-@pytest.mark.parametrize("parts, chosen_on, score", [
-    ({"dev": 0.6, "test": 0.5}, False, 0.5), ({"dev": 0.6, "test": 0.5}, True, 0.6),
-    ({"dev": 0.6}, False, 0.6), ({"dev_matched": 0.7, "dev_mismatched": 0.8}, False, 0.7)])
-def test_the_headline_is_the_test_score_where_there_is_one(parts, chosen_on, score):
+@pytest.mark.parametrize("parts, score", [
+    ({"dev": 0.6, "test": 0.5}, 0.5), ({"dev": 0.6}, 0.6),
+    ({"dev_matched": 0.7, "dev_mismatched": 0.8}, 0.7)])
+def test_the_headline_is_the_test_score_where_there_is_one(parts, score):
     result = result_of(**parts)
-    assert scores.headline(result, chosen_on) == score
+    assert scores.headline(result) == score
     both = {"one": result, "other": result_of(dev=0.8, test=0.8)}
-    assert scores.score_of(both, chosen_on) == pytest.approx((score + 0.8) / 2)
+    assert scores.score_of(both) == pytest.approx((score + 0.8) / 2)
 
 
 SEVEN = {task: {"dev": i / 10} for i, task in enumerate(scores.PAPER_SEVEN)}
@@ -108,8 +82,7 @@ SEVEN = {task: {"dev": i / 10} for i, task in enumerate(scores.PAPER_SEVEN)}
 
 @pytest.mark.parametrize("parts, what, mean", [
     (SEVEN | {"wnli": {"dev": 0.0}}, "average of the paper's seven tasks, development sets", 0.3),
-    ({"cola": {"dev": 0.5}, "rte": {"dev": 0.7}}, "average over these 2 tasks, development sets",
-     0.6),
+    ({"cola": {"dev": 5}, "rte": {"dev": 7}}, "average over these 2 tasks, development sets", 6),
     ({"sentiment": {"dev": 0.5, "test": 0.4}}, "score of this task, test set", 0.4)])
 def test_an_average_says_over_which_tasks_and_sets(parts, what, mean):
     results = {task: result_of(**own) for task, own in parts.items()}
@@ -123,9 +96,6 @@ def test_guessing_scores_as_the_majority_answer_but_for_an_f1_of_zero(majority, 
     result = {"score": {"dev": [0.9, None]}, "majority": {"dev": majority}}
     assert scores.guessing_score(result) == pytest.approx(score)
 
-
-# --------------------------------------------------------------------------------------------------
-# Skills
 
 def test_the_gates_scores_are_those_of_its_table():
     """docs/tasks.md holds what `python -m tools.gate` printed."""
