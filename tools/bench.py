@@ -185,7 +185,7 @@ def finetune(device, dtype, rounds):
 
 def their_epoch(setting, texts, labels):
     """One epoch of transformers' Trainer."""
-    import transformers
+    import transformers  # here, as above
     transformers.logging.set_verbosity_error()
     model = transformers.BertForSequenceClassification.from_pretrained(setting.source, num_labels=2)
     options = transformers.TrainingArguments(
