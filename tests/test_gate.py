@@ -69,31 +69,26 @@ def test_the_gate_scores_an_untrained_model_of_the_same_size_first(model, monkey
 
 def test_a_task_that_fails_is_the_exit_status(model, monkeypatch):
     monkeypatch.setattr(glue, "score", lambda *_: result(0.5))
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit, match="1"):
         gate.main()
-    assert end.value.code == 1
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_without_models_it_trains_its_own_weakest_first(monkeypatch, status):
+def test_without_models_it_trains_its_own_weakest_first(monkeypatch):
     commands = []
 
     def run(command, env):
         commands.append(command[2:])
-        return subprocess.CompletedProcess(command, status)
+        return subprocess.CompletedProcess(command, len(commands) > 3)
 
     monkeypatch.setattr(subprocess, "run", run)
-    if status:
-        with pytest.raises(UserError, match="this training failed: python train.py --flops 3e12"):
-            gate.train_models()
-        return
     assert gate.train_models() == list(gate.MODELS) == [command[-1] for command in commands]
     assert [command[1] for command in commands] == ["3e12", "1e13", "1e14"]
+    with pytest.raises(UserError, match="this training failed: python train.py --flops 3e12"):
+        gate.train_models()
 
 
 @pytest.mark.parametrize("words, message", [
-    (["a", "b"], "at least a weak student"), (["--seeds", "1"], "a whole number from 2"),
-    (["--data", "glue_data"], "there is no option --data")])
+    (["a", "b"], "at least a weak student"), (["--seeds", "1"], "a whole number from 2")])
 def test_what_makes_no_gate_is_refused(words, message):
     with pytest.raises(UserError, match=message):
         gate.arguments(words)

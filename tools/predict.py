@@ -135,7 +135,8 @@ def guess_table(guesses):
 
 def main():
     args = arguments()
-    masked = re.sub(r"\[mask\]", "[MASK]", args.text, flags=re.IGNORECASE)
+    text = args.text.encode(errors="replace").decode()  # a terminal may send any bytes
+    masked = re.sub(r"\[mask\]", "[MASK]", text, flags=re.IGNORECASE)
     names = dict.fromkeys([args.model, args.model if args.compare is None else args.compare])
     predictors = [open_predictor(name) for name in names]
     encodings = [encode(predictor, masked) for predictor in predictors]
