@@ -41,10 +41,6 @@ def test_turns_alternate_and_the_warm_up_does_not_count():
     machine.keep_memory()
 
 
-def test_a_ratio_is_their_time_by_ours():
-    assert "1.50x, 70% of peak" in bench.line_of("x", {"ours": 2, "theirs": 3.0}, "70% of peak")
-
-
 def test_a_batch_for_transformers_is_padded_to_its_longest_row():
     batch = bench.padded([(([2, 9, 3], [0, 0, 1]), 1), (([2, 3], [0, 0]), 0)])
     assert batch["input_ids"].tolist() == [[2, 9, 3], [2, 3, 0]]

@@ -1,7 +1,6 @@
 """world/source.py: stories as documents, and as shards of tokens that come from other processes."""
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -119,15 +118,6 @@ def test_a_maker_that_died_is_an_error_in_one_line(shards):
     with pytest.raises(UserError, match="ended early: run the same command again to continue"):
         for j in range(1, 4):  # what was in the pipe is read first
             reader.read(j)
-
-
-def test_close_ends_the_makers(shards):
-    reader = shards(makers=2)
-    reader.start(0)
-    makers = list(reader.processes)
-    reader.close()
-    assert reader.processes == []
-    assert all(maker.returncode == -signal.SIGKILL for maker in makers)
 
 
 def is_running(pid):

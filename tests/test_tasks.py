@@ -112,27 +112,6 @@ def test_sentiment_is_how_the_person_of_the_last_sentence_was_treated():
         assert (feeling[last.split()[0]] == "thankful") == bool(label), text
 
 
-def is_acceptable(sentence):
-    """Whether a sentence of the task acceptability is true in the world, by rules of this file."""
-    if match := re.fullmatch(r"\w+ (\w+) the (\w+)\.", sentence):
-        uses = {(kind.past, thing) for kind in stories.KINDS.values() for thing in kind.plurals}
-        return match.groups() in uses
-    if match := re.fullmatch(r"a (\w+) (\w+)\.", sentence):
-        return stories.ANIMALS[match[1]].sounds == match[2]
-    if match := re.fullmatch(r"the (\w+) (was|were) \w+\.", sentence):
-        return (match[1] in stories.PLURAL) == (match[2] == "was")
-    if match := re.fullmatch(r"(\w+) had a \w+ \w+\. (\w+) \w+ the \w+\.", sentence):
-        return stories.PRONOUN[match[1]] == match[2]
-    match = re.fullmatch(r"(\w+) (\w+)\.", sentence)
-    return match.groups() in {(animal.plural, animal.sound) for animal in stories.ANIMALS.values()}
-
-
-def test_the_unacceptable_sentences_are_those_that_are_wrong_in_the_world():
-    for text, _, label in PARTS["acceptability"]["test"]:
-        sentence = text.split(". ", 1)[1]  # after the one that only goes before it
-        assert is_acceptable(sentence) == bool(label), text
-
-
 # --------------------------------------------------------------------------------------------------
 # What is held out from training
 

@@ -39,12 +39,12 @@ def arguments(argv=None):
     parser = cli.Parser(prog="-m tools.glance", usage="python -m tools.glance [folder] [options]",
                         description="Runs at a glance: a table, and their curves in one figure.",
                         epilog="example:\n  python -m tools.glance runs/compare-demo")
-    parser.add_argument("folder", nargs="?", default="runs", help="where runs lie (default: runs)")
-    parser.add_argument("--out", metavar="FILE",
+    parser.add_argument("folder", nargs="?", type=disk.path_of, default="runs",
+                        help="where runs lie (default: runs)")
+    parser.add_argument("--out", metavar="FILE", type=disk.path_of,
                         help="the figure, a .png (default: curves.png in the folder)")
     args = parser.parse_args(argv)
-    args.folder = disk.path_of(args.folder)
-    args.out = args.folder / "curves.png" if args.out is None else disk.path_of(args.out)
+    args.out = args.out or args.folder / "curves.png"
     if args.out.suffix != ".png" or args.out.is_dir() or (args.out.parent / "run.json").exists():
         raise UserError(f"{args.out} is no place for a figure: give --out a name that ends in "
                         ".png, outside of a run's folder")
@@ -85,14 +85,13 @@ def run_in(path, name):
     words = {"run": name, "strategy": strategy, "size": str(budget.size(settings["model"])),
              "data": text + (f", {unique:,} distinct tokens" if unique else ""),
              "FLOPs": cli.flops(C), "before": "unknown" if before is None else cli.flops(before),
-             "loss": "", "unigram": "", "plateau": "",
-             "state": f"{rows[-1]['flops'] / C if rows else 0:.0%}"}
+             "loss": "", "unigram": "", "plateau": "", "state": "finished"}
     if losses:
         words |= {"loss": f"{losses[-1]['val_loss']:.3f}",
                   "unigram": f"{losses[-1]['unigram_loss']:.3f}",
                   "plateau": "on it" if on_plateau(losses[-1]) else ""}
-    if record.get("finished"):
-        words["state"] = "finished"
+    if not record.get("finished"):
+        words["state"] = f"{rows[-1]['flops'] / C if rows else 0:.0%}"
     return FoundRun(words, f"{text}, {settings['vocab_size']:,} words and word pieces", losses)
 
 
@@ -120,7 +119,7 @@ def draw_panels(panels, path):
     for ax, (text, runs) in zip(axes[:, 0], panels.items()):
         draw_text(ax, runs)
         ax.set_title(text, fontsize=11, parse_math=False)  # a folder's name may hold a $
-    axes[-1][0].set_xlabel("FLOPs, those before a run included")
+        ax.set_xlabel("FLOPs, those before a run included")
     disk.replace(path, lambda temporary: figure.savefig(temporary, format="png", dpi=150))
     pyplot.close(figure)
 
