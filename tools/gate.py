@@ -1,12 +1,11 @@
 """Can the embedded tasks tell models apart? No strategy is compared by a task that cannot.
 
-    python -m tools.gate                        trains what it needs into runs/gate-*: half an hour
     python -m tools.gate runs/a runs/b runs/c   weakest first, the teacher last
 
 The gate fine-tunes an untrained network, some students and their teacher, all in the same way, and
-prints a table of their scores and what `passes` asks of each task.
+prints a table of their scores and what `passes` asks of each task. docs/tasks.md has the commands
+that train the models of the project's own gate.
 """
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,39 +21,23 @@ import glue
 from measure.scores import points_above_majority
 from model import Bert, BertConfig
 
-TRAIN = Path(__file__).resolve().parents[1] / "train.py"
-# Weakest first. The last one is the teacher: twice the layers, and trained for much longer.
-MODELS = {"runs/gate-scratch-3e12": "--flops 3e12 --model 2x128",
-          "runs/gate-scratch-1e13": "--flops 1e13 --model 2x128",
-          "runs/gate-teacher": "--flops 1e14 --model 4x128 --lr 1e-3"}
 UNTRAINED = "runs/gate-untrained"
 
 
 def arguments(argv=None):
     """(models, glue.Settings for all of them). Raises UserError where they make no gate."""
-    parser = cli.Parser(prog="-m tools.gate", usage="python -m tools.gate [model ...] [options]",
+    parser = cli.Parser(prog="-m tools.gate", usage="python -m tools.gate model ... [options]",
                         description="Can the embedded tasks tell models apart?", epilog="example:\n"
                         "  python -m tools.gate runs/weak runs/better runs/teacher --seeds 5")
-    parser.add_argument("models", nargs="*", metavar="model",
+    parser.add_argument("models", nargs="+", metavar="model",
                         help="runs' folders, BERTs' folders or hub ids: at least a weak student, "
-                        "a better one and a teacher (default: the gate trains its own)")
+                        "a better one and a teacher")
     parser.add_argument("--seeds", type=cli.whole(2, 1000), default=3, metavar="n",
                         help="fine-tunings of each model, at least 2 (default: %(default)s)")
     args = parser.parse_args(argv)
-    if len(args.models) in (1, 2):
-        raise UserError("the gate wants at least a weak student, a better one and a teacher, in "
-                        "this order; give none, and it trains them")
+    if len(args.models) < 3:
+        raise UserError("the gate wants a weak student, a better one and a teacher, in this order")
     return args.models, glue.read_settings(["model", "--seeds", str(args.seeds)])
-
-
-def train_models():
-    """Trains MODELS, or finds them finished. Returns their folders, weakest first."""
-    for folder, words in MODELS.items():
-        cli.say(f"python train.py {words} --out {folder}")
-        command = [sys.executable, str(TRAIN), *words.split(), "--out", folder]
-        if subprocess.run(command, env=cli.environment_of_one()).returncode:
-            raise UserError(f"this training failed: python train.py {words} --out {folder}")
-    return list(MODELS)
 
 
 def save_untrained(like, folder):
@@ -103,7 +86,6 @@ def verdicts(scored):
 
 def main():
     models, settings = arguments()
-    models = models or train_models()
     save_untrained(models[0], UNTRAINED)
     scored = {}
     for model in (UNTRAINED, *models):
