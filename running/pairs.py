@@ -7,8 +7,6 @@ import math
 
 from program.cli import UserError
 
-import torch
-
 
 def same_heads(name, student, teacher):
     """Raises UserError unless both have the same number of heads."""
@@ -48,7 +46,6 @@ def copied_layers(L_S, L_T):
     return [1 + round(m * (L_T - 1) / max(1, L_S - 1)) for m in range(L_S)]
 
 
-@torch.no_grad()
 def copy_teacher(student, teacher):
     """--init teacher, --start-from: copies embeddings, layers, and the MLM head where both models
     have one. With as many layers as the teacher the student is its copy."""

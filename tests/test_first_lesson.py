@@ -54,14 +54,10 @@ def test_the_students_spent_the_budget_that_the_notebook_names():
         assert float(of.replace(",", "")) == budget
 
 
-def test_numbers_of_the_text_are_those_of_the_outputs():
+def test_numbers_of_the_text_are_those_of_the_outputs_and_its_links_lead_somewhere():
     numbers = re.findall(r"\d{1,3}(?:,\d{3})+|\d\.\d{3}", PROSE)
     assert numbers and all(number in printed(CODE) for number in numbers)
-
-
-def test_links_of_the_notebook_lead_somewhere():
-    links = re.findall(r"\]\(([^)]+)\)", PROSE)
-    assert links and all((FOLDER / link).exists() for link in links)
+    assert all((FOLDER / link).exists() for link in re.findall(r"\]\(([^)]+)\)", PROSE))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -102,39 +98,19 @@ def lesson(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_student_learns_more_than_word_frequencies(lesson):
-    _, runs = lesson
-    record = json.loads((runs / "scratch/run.json").read_text())
-    assert record["finished"] and record["val_loss"] < record["unigram_loss"]
-
-
-@pytest.mark.slow
-def test_both_students_spend_the_budget_and_kd_makes_the_steps_of_its_bill(lesson):
+def test_both_students_spend_the_budget_and_learn_as_the_notebook_says(lesson):
     cells, runs = lesson
-    records = {name: json.loads((runs / name / "run.json").read_text())
-               for name in ("scratch", "kd")}
     bills = dict(re.findall(r"(scratch|kd) +[\d,]+ FLOPs a step, ([\d,]+) steps", printed(cells)))
+    records = {name: json.loads((runs / name / "run.json").read_text()) for name in bills}
     for name, record in records.items():
-        assert 0.98 * 1e11 < record["flops_spent"] <= 1e11
+        assert 0.98 * 1e11 < record["flops_spent"] <= 1e11 and record["strategy"] == name
         assert record["steps"] == int(bills[name].replace(",", ""))
-        assert record["strategy"] == name
     assert records["kd"]["steps"] < records["scratch"]["steps"]
-
-
-@pytest.mark.slow
-def test_the_figures_are_drawn(lesson):
-    cells, runs = lesson
-    assert pictures(cells) == 4
-    for name in ("curve.png", "curves.png"):
-        assert (runs / name).read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.slow
-def test_words_are_predicted_before_and_after(lesson):
-    text = printed(lesson[0])
+    assert records["scratch"]["val_loss"] < records["scratch"]["unigram_loss"]
+    assert pictures(cells) == 4 and (runs / "curves.png").exists()
     # Two [MASK]s and one, before beside after; one more, where kd stands beside scratch.
-    assert len(re.findall(r"^ +before +scratch$", text, re.M)) == 3
-    assert len(re.findall(r"^ +scratch +kd$", text, re.M)) == 1
+    assert len(re.findall(r"^ +before +scratch$", printed(cells), re.M)) == 3
+    assert len(re.findall(r"^ +scratch +kd$", printed(cells), re.M)) == 1
 
 
 # --------------------------------------------------------------------------------------------------

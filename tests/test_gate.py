@@ -1,5 +1,4 @@
 """tools/gate.py: what a task must show before strategies are compared by it."""
-import subprocess
 import sys
 
 from files.wordpiece import SPECIAL, save_tokenizer, wordpiece
@@ -63,37 +62,18 @@ def test_the_gate_scores_an_untrained_model_of_the_same_size_first(model, monkey
     first, own = (Bert.from_pretrained(path) for path in ("runs/gate-untrained", model))
     assert first.config == own.config
     out = capsys.readouterr().out
-    assert "1.0 +-  1.0" in out and "40.0 +-  1.0" in out  # points above the majority answer
-    assert "entailment                   passes" in out
+    assert "40.0 +- 1.0" in out  # points above the majority answer
+    assert "entailment passes" in out
 
 
 def test_a_task_that_fails_is_the_exit_status(model, monkeypatch):
     monkeypatch.setattr(glue, "score", lambda *_: result(0.5))
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit, match="1"):
         gate.main()
-    assert end.value.code == 1
-
-
-@pytest.mark.parametrize("status", [0, 1])
-def test_without_models_it_trains_its_own_weakest_first(monkeypatch, status):
-    commands = []
-
-    def run(command, env):
-        commands.append(command[2:])
-        return subprocess.CompletedProcess(command, status)
-
-    monkeypatch.setattr(subprocess, "run", run)
-    if status:
-        with pytest.raises(UserError, match="this training failed: python train.py --flops 3e12"):
-            gate.train_models()
-        return
-    assert gate.train_models() == list(gate.MODELS) == [command[-1] for command in commands]
-    assert [command[1] for command in commands] == ["3e12", "1e13", "1e14"]
 
 
 @pytest.mark.parametrize("words, message", [
-    (["a", "b"], "at least a weak student"), (["--seeds", "1"], "a whole number from 2"),
-    (["--data", "glue_data"], "there is no option --data")])
+    (["a", "b"], "wants a weak student"), (["--seeds", "1"], "a whole number from 2")])
 def test_what_makes_no_gate_is_refused(words, message):
     with pytest.raises(UserError, match=message):
         gate.arguments(words)

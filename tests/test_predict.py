@@ -1,21 +1,16 @@
-"""tools/predict.py: it prints the probabilities that transformers computes, and hides what it says.
-"""
-import json
+"""tools/predict.py: it prints the probabilities that transformers computes."""
 import shutil
 
 from files.wordpiece import SPECIAL, save_tokenizer, wordpiece
-from program.cli import UserError
 
 import pytest
 import torch
 from conftest import run_main
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import budget
 from model import Bert, BertConfig
 from tools import predict
 from world import stories
-from world.source import VALIDATION_SEED, StorySource
 
 SENTENCE = "nora was pushed by leo. [MASK] was mean."
 
@@ -32,11 +27,6 @@ def save(folder, words, mlm_head=True, positions=64, seed=0, padding=0):
     return folder
 
 
-def save_run(folder, **settings):
-    """Gives a folder a run.json."""
-    (folder / "run.json").write_text(json.dumps({"finished": True, "settings": settings}))
-
-
 def run(*words):
     """(exit status, the lines on stdout, the lines on stderr) of the program."""
     status, out, err = run_main(predict.main, "predict.py", words)
@@ -47,12 +37,6 @@ def run(*words):
 def saved(tmp_path_factory):
     """The folder of a BERT that knows the words of the stories, which no test may change."""
     return save(tmp_path_factory.mktemp("model"), stories.WORDS)
-
-
-@pytest.fixture
-def model(saved, tmp_path):
-    """A copy of that folder, which a test may change."""
-    return shutil.copytree(saved, tmp_path / "model")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -89,14 +73,10 @@ def test_it_prints_the_five_likeliest_words_or_as_many_as_are_asked_for(saved):
     pairs, = expected(saved, SENTENCE, 5)
     assert status == 0 and out[:3] == [SENTENCE, "", "[MASK]"]
     assert [line.split()[:2] for line in out[3:]] == [[word, f"{p:.1%}"] for word, p in pairs]
+    assert [line.count("#") for line in out[3:]] == [round(30 * p) for _, p in pairs]
+    assert run(saved, SENTENCE.replace("MASK", "mask").replace("nora", "NORA"))[1][1:] == out[1:]
     for top, n in ((2, 2), (1000, len(SPECIAL) + len(stories.WORDS))):
         assert len(run(saved, SENTENCE, "--top", top)[1]) == 3 + n
-
-
-def test_the_name_of_the_mask_may_be_written_small_and_names_follow_the_tokenizer(saved):
-    mixed = run(saved, "Nora was pushed by LEO. [mask] was mean.")[1]
-    assert mixed[0] == "Nora was pushed by LEO. [MASK] was mean."
-    assert mixed[1:] == run(saved, SENTENCE)[1][1:]  # this tokenizer lowercases
 
 
 def test_embeddings_beyond_the_words_are_no_words_and_count(tmp_path):
@@ -109,12 +89,6 @@ def test_embeddings_beyond_the_words_are_no_words_and_count(tmp_path):
 
 # --------------------------------------------------------------------------------------------------
 # The table
-
-
-def test_a_bar_is_as_long_as_its_probability():
-    guesses = {"a": [[("leo", 0.5), ("she", 0.0)]]}
-    assert predict.guess_table(guesses, [None]).splitlines()[1:] == [
-        "[MASK]", "  leo   50.0%  " + "#" * 15, "  she    0.0%"]
 
 
 def test_two_models_stand_side_by_side_and_each_cuts_the_text_itself(saved, tmp_path):
@@ -130,121 +104,35 @@ def test_two_models_stand_side_by_side_and_each_cuts_the_text_itself(saved, tmp_
 
 
 # --------------------------------------------------------------------------------------------------
-# Held-out stories
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_a_hidden_story_becomes_whole_again_with_the_words_that_are_shown(saved, seed):
-    status, out, _ = run(saved, "--seed", seed)
-    shown = out[0]
-    hidden = [line.split("hides: ")[1] for line in out if "hides" in line]
-    for word in hidden:
-        shown = shown.replace("[MASK]", word, 1)
-    assert status == 0 and len(hidden) == predict.HIDDEN_WORDS and "[MASK]" not in shown
-    # Of the stories that no run trains on.
-    assert shown in next(StorySource().stream(VALIDATION_SEED, 1000 * seed, "validation"))
-    assert run(saved, "--seed", seed)[1] == out != run(saved, "--seed", seed + 1)[1]
-
-
-def test_the_hidden_word_comes_last_where_it_is_not_among_the_best(saved):
-    predictor = predict.open_predictor(saved)
-    p = torch.zeros(len(SPECIAL) + len(stories.WORDS))
-    leo, nora = map(predictor.tokenizer.token_to_id, ("leo", "nora"))
-    p[leo], p[nora] = 0.75, 0.25
-    for hidden, words in (("nora", ["leo", "nora"]), ("leo", ["leo"]), (None, ["leo"]),
-                          ("zork", ["leo"])):
-        guesses = predict.best(predictor, p, 1, hidden)
-        assert [word for word, _ in guesses] == words
-    assert predict.best(predictor, p, 1, "nora")[1] == ("nora", 0.25)
-
-
-def test_a_held_out_story_is_as_long_as_a_block_of_pretraining(model):
-    save_run(model, data=["stories"], seq_len=16)
-    predictor = predict.open_predictor(model)
-    _, out, _ = run(model)
-    assert len(predict.encode(predictor, out[0]).ids) == 16
-
-
-def test_a_byte_level_token_is_hidden_with_the_space_before_it(tmp_path):
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(["nora was kind"], trainer)
-    folder = save(tmp_path, stories.WORDS)
-    save_tokenizer(tokenizer, folder, 64)
-    predictor = predict.open_predictor(folder)
-    masked, hidden = predict.hide_words("nora was kind", predictor, 20, 0)
-    # As in training, each [MASK] stands for one token.
-    assert (masked, hidden) == ("[MASK][MASK][MASK]", ["nora", " was", " kind"])
-    assert "hides: was\n" in predict.guess_table({"a": [[("x", 1)]] * 3}, hidden)
-
-
-def test_a_hidden_word_is_one_token(tmp_path):
-    predictor = predict.open_predictor(save(tmp_path, ["no", "##ra", "was", "kind"]))
-    for seed in range(4):
-        masked, hidden = predict.hide_words("nora was kind zork", predictor, 20, seed)
-        assert (masked, hidden) == ("nora [MASK] [MASK] zork", ["was", "kind"])
-
-
-# --------------------------------------------------------------------------------------------------
 # What it cannot do
 
 
-def test_words_that_are_unknown_are_named(saved):
-    _, out, _ = run(saved, "zork was by the Snow. [MASK] saw zork.")
-    assert out[1] == f"{saved} does not know zork, Snow, and reads [UNK] instead"
+def test_what_a_model_cannot_read_well_is_a_remark(saved, tmp_path):
+    model = shutil.copytree(saved, tmp_path / "model")
+    (model / "run.json").write_text('{"finished": true, "settings": {"seq_len": 8}}')
+    _, out, _ = run(model, "zork was by the Snow. [MASK] saw zork.")
+    assert out[1] == f"{model} does not know zork, Snow, and reads [UNK] instead"
+    assert "trained on blocks of 8 tokens, and the text has 12" in out[2]
+    assert run(model, "nora was [MASK].")[1][1] == ""
 
 
-def test_positions_that_the_run_has_not_learned_are_a_remark(model):
-    save_run(model, data=["stories"], seq_len=8)
-    _, out, _ = run(model, SENTENCE)
-    assert "trained on blocks of 8 tokens, and the text has 12" in out[1]
-    assert not any("blocks" in line for line in run(model, "nora was [MASK].")[1])
-
-
-def test_a_student_without_a_head_is_told_what_would_give_it_one(tmp_path):
-    status, out, err = run(save(tmp_path, stories.WORDS, mlm_head=False), SENTENCE)
-    assert (status, out) == (2, []) and len(err) == 1
-    assert err[0].startswith(f"error: {tmp_path} has no head") and "--mlm-finish" in err[0]
+def test_a_model_that_predicts_no_words_is_refused(saved, tmp_path):
+    save(tmp_path / "encoder", stories.WORDS, mlm_head=False)
+    save(tmp_path / "larger", [*stories.WORDS, "zork"])
+    shutil.copy(saved / "model.safetensors", tmp_path / "larger")
+    shutil.copy(saved / "config.json", tmp_path / "larger")
+    for name, message in (("encoder", "--mlm-finish"), ("larger", "do not belong together")):
+        status, out, err = run(tmp_path / name, SENTENCE)
+        assert (status, out) == (2, []) and len(err) == 1
+        assert err[0].startswith(f"error: {tmp_path / name} has ") and message in err[0]
 
 
 @pytest.mark.parametrize("words, message", [
-    (["nora was kind."], "the text has no [MASK]"),
-    ([""], "the text has no [MASK]"),
-    (["\udce9 [MASK]"], "not UTF-8"),
+    (["nora was kind."], "the text has no [MASK]"), ([], "required: text"),
     (["[MASK] " + "leo " * 62], "the text has 65 tokens, and"),
     ([SENTENCE, "--compare", "no/such"], "there is no folder no/such"),
-    ([SENTENCE, "--compare", ""], "an empty name")])
+    ([SENTENCE, "--compare", ""], "an empty name"), ([SENTENCE, "--top", "0"], "--top")])
 def test_what_makes_no_prediction_is_refused_in_one_line(saved, words, message):
     status, out, err = run(saved, *words)
     assert (status, out) == (2, []) and len(err) == 1
     assert err[0].startswith("error: ") and message in err[0]
-
-
-@pytest.mark.parametrize("words, message", [
-    (["a", SENTENCE, "--top", "0"], "--top"), (["a", SENTENCE, "--tops", "3"], "did you mean --t"),
-    (["a", "nora", "was", "[MASK]"], "unrecognized arguments"), ([], "required: model")])
-def test_options_that_make_no_sense_are_refused(words, message):
-    with pytest.raises(UserError, match=message):
-        predict.arguments(words)
-
-
-def test_the_text_may_stand_behind_an_option():
-    for words in (["a", SENTENCE, "--compare", "b"], ["a", "--compare", "b", SENTENCE],
-                  ["--compare", "b", "a", SENTENCE]):
-        args = predict.arguments(words)
-        assert (args.model, args.compare, args.text) == ("a", "b", SENTENCE)
-    assert predict.arguments(["a", "--compare", "b"]).text is None
-
-
-def test_a_run_on_other_text_than_stories_asks_for_a_text(model):
-    save_run(model, data=["books/"], seq_len=32)
-    status, _, err = run(model)
-    assert status == 2 and len(err) == 1 and "books/" in err[0] and "give a text" in err[0]
-    assert run(model, SENTENCE)[0] == 0
-
-
-def test_a_tokenizer_with_more_words_than_the_model_is_refused(model, tmp_path):
-    save(tmp_path / "larger", [*stories.WORDS, "zork"])
-    shutil.copy(tmp_path / "larger/tokenizer.json", model)
-    assert "do not belong together" in run(model, SENTENCE)[2][0]

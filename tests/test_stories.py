@@ -5,11 +5,8 @@ the class that makes the stories."""
 import hashlib
 import itertools
 import re
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT
 
 from world import stories
 from world.stories import story
@@ -52,16 +49,14 @@ def test_the_same_seed_gives_the_same_stories():
 
 
 def test_a_story_does_not_depend_on_the_stories_before_it():
-    assert [story(3, index) for index in (7, 2, 7)] == [story(3, 7), story(3, 2), story(3, 7)]
     from_5_on = stories.stories(3, first=5)
     assert list(itertools.islice(from_5_on, 4)) == [story(3, index) for index in range(5, 9)]
 
 
 def test_streams_of_different_seeds_share_almost_nothing():
     one = {story(1, index) for index in range(3000)}
-    other = {story(2, index) for index in range(3000)}
-    assert len(one & other) <= 3  # the very shortest stories may be equal by chance
-    assert len(one) >= 3000 - 3   # and no stream repeats itself
+    assert len(one & set(MANY)) <= 3  # the very shortest stories may be equal by chance
+    assert len(one) >= 3000 - 3       # and no stream repeats itself
     assert story(0, 1) != story(1, 0)
 
 
@@ -80,12 +75,6 @@ def test_stories_are_made_of_exactly_the_words_in_WORDS():
     assert all(re.fullmatch(r"[a-z]+|[.,]", word) for word in stories.WORDS)
 
 
-def test_stories_are_short():
-    lengths = sorted(len(words(text)) for text in MANY)
-    assert 60 < sum(lengths) / len(lengths) < 110
-    assert lengths[0] >= 15 and lengths[-1] < 300
-
-
 # --------------------------------------------------------------------------------------------------
 # What is always true
 
@@ -96,22 +85,6 @@ def test_an_animal_makes_its_own_sound_only():
                 r"\. (\w+)s (\w+)(?=\.)", r"\. a (\w+) (\w+?)(?:(?<=z)es|s)(?=\.)")
     for pattern in patterns:
         assert set(re.findall(pattern, " ".join(MANY))) == set(sounds.items())
-
-
-def same_person(one, other):
-    """Whether two words can mean the same person: `tom` and `he` can."""
-    return stories.PRONOUN.get(one, one) == stories.PRONOUN.get(other, other)
-
-
-def test_people_hear_what_they_saw():
-    """And as many of them. A thing that somebody saw is described in the same number."""
-    pattern = r"(\w+) saw (?:a|two) (\w+)\. (\w+ heard the (?:two )?\w+|the \w+) "
-    cases = [case for text in MANY for case in re.findall(pattern, text)]
-    for person, seen, next_words in cases:
-        first, *_, last = next_words.split()
-        assert last == seen, next_words
-        assert first == "the" or same_person(first, person), next_words
-    assert len(cases) > 1000
 
 
 def test_people_do_with_a_thing_what_it_is_for():
@@ -142,20 +115,6 @@ def test_he_or_she_is_the_person_whom_the_sentence_before_was_about():
             else:
                 before = person
     assert pronouns > 2000
-
-
-def test_one_was_and_two_were():
-    plural = set(stories.PLURAL.values())
-    # "and": tom fixed the bike and was happy
-    known = {*stories.NAMES, "he", "she", "and", *stories.PLURAL, *plural}
-    cases = {"was": 0, "were": 0}
-    for sentence in itertools.chain.from_iterable(SENTENCES):
-        for before, verb in zip(sentence, sentence[1:]):
-            if verb in cases:
-                cases[verb] += 1
-                several = before in plural or sentence[1] == "and"
-                assert before in known and verb == ("were" if several else "was"), sentence
-    assert min(cases.values()) > 1000
 
 
 # --------------------------------------------------------------------------------------------------
@@ -212,37 +171,6 @@ def test_a_thing_is_with_the_person_to_whom_the_story_gave_it():
     assert statements > 2000 and gifts > 1000
 
 
-def test_people_are_where_they_last_went():
-    statements = 0
-    for sentences in SENTENCES:
-        place = {}
-        for sentence in with_names(sentences):
-            if match := re.fullmatch(r"(\w+) (?:went|walked|ran) to the (\w+)", sentence):
-                assert place[match[1]] != match[2]
-                place[match[1]] = match[2]
-            at = r"(?:now )?(\w+)(?: and (\w+))? (?:was|were) at the (\w+)"
-            if match := re.fullmatch(at, sentence):
-                for person in filter(None, match.groups()[:2]):
-                    statements += 1
-                    place.setdefault(person, match[3])  # the first statement introduces a person
-                    assert place[person] == match[3], sentences
-    assert statements > 5000
-
-
-def test_people_meet_before_they_give_or_do_something_to_each_other():
-    deeds = 0
-    for sentences in SENTENCES:
-        place = {}
-        for sentence in with_names(sentences):
-            people = [word for word in sentence.split() if word in stories.NAMES]
-            if match := re.search(rf"(?:to|at) the ({'|'.join(stories.PLACES)})$", sentence):
-                place.update((person, match[1]) for person in people)
-            elif len(people) == 2:
-                deeds += 1
-                assert place[people[0]] == place[people[1]], sentences
-    assert deeds > 1000
-
-
 def test_what_one_feels_follows_from_what_happened():
     """There are two ways to say it. Who did not lose a thing feels as if they had found it."""
     feeling = {"find": "glad", "win": "proud", "fix": "happy", "lose": "sad", "drop": "upset",
@@ -261,89 +189,16 @@ def test_what_one_feels_follows_from_what_happened():
         assert len(set(cases)) == 12  # each event, and that it did not happen
 
 
-GOOD, HARM = ("helped", "hugged", "saved"), ("pushed", "kicked", "teased")
-
-
-def deed_of(sentence):
-    """(deed, who did it, to whom) from a sentence, given as its words. None if it has no deed."""
-    deeds = [word for word in sentence if word in GOOD + HARM]
-    if not deeds:
-        return None
-    people = [word for word in sentence if word in stories.NAMES]
-    doer, other = people[0], people[-1]
-    if "by" in sentence:
-        doer, other = other, doer
-    if "because" in sentence:  # tom was hurt, because ben teased him
-        other = people[0]
-        doer = next(person for person in people if person != other)
-    return deeds[0], doer, other
-
-
-def test_who_does_good_is_kind_and_who_does_harm_is_mean():
-    """And the other person is thankful, or hurt."""
-    cases = set()
-    for sentences in SENTENCES:
-        deed = doer = other = None
-        for sentence in map(str.split, with_names(sentences)):
-            new_deed = deed_of(sentence)
-            deed, doer, other = new_deed or (deed, doer, other)
-            for word in sentence:
-                if word in ("kind", "mean"):
-                    assert sentence[0] == doer, sentences
-                    assert word == ("kind" if deed in GOOD else "mean"), sentences
-                if word in ("thankful", "hurt"):
-                    assert sentence[0] == other, sentences
-                    assert word == ("thankful" if deed in GOOD else "hurt"), sentences
-                if word in ("kind", "mean", "thankful", "hurt"):
-                    cases.add((deed, word, new_deed is not None))
-    assert len(cases) == 24  # six deeds; two words each; with the deed in one sentence, or after it
-
-
-def test_him_and_her_are_the_person_to_whom_it_was_done():
-    cases = re.findall(r"(\w+) was \w+, because \w+ \w+ (him|her)\.", " ".join(MANY))
-    assert {person for person, _ in cases} >= set(stories.NAMES)
-    for person, him in cases:
-        he = stories.PRONOUN.get(person, person)
-        assert (he, him) in (("he", "him"), ("she", "her"))
-
-
 # --------------------------------------------------------------------------------------------------
 # The command line
 
-def run(*arguments):
-    """(exit status, stdout, stderr) of `python -m world.stories`."""
-    done = subprocess.run([sys.executable, "-m", "world.stories", *arguments], cwd=ROOT, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=300)
-    return done.returncode, done.stdout, done.stderr
-
-
-def test_without_options_it_prints_a_few_stories_and_its_help_names_the_command_that_works():
-    status, out, errors = run()
-    assert (status, errors) == (0, "")
+def test_without_options_it_prints_a_few_stories(python):
+    out = python("-m", "world.stories").stdout
     assert all(" ".join(out.split()).count(story) == 1 for story in MANY[:5])
-    assert "\n  python -m world.stories --tokens 1e6 --seed 7 > stories.txt" in run("--help")[1]
 
 
-def test_it_streams_until_the_tokens_are_printed():
-    status, out, errors = run("--tokens", "1e4", "--seed", "0")
-    assert (status, errors) == (0, "")
-    lines = out.splitlines()
+def test_it_streams_until_the_tokens_are_printed(python):
+    lines = python("-m", "world.stories", "--tokens", "1e4", "--seed", "0").stdout.splitlines()
     assert lines == MANY[:len(lines)]
     without_last = sum(len(words(line)) for line in lines[:-1])
     assert without_last < 10_000 <= without_last + len(words(lines[-1]))
-
-
-def test_head_ends_it_silently():
-    command = [sys.executable, "-m", "world.stories", "--tokens", "1e9"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True) as process:
-        assert [process.stdout.readline().strip() for _ in range(3)] == MANY[:3]
-        process.stdout.close()  # as `| head` does
-        assert (process.stderr.read(), process.wait(timeout=300)) == ("", 141)
-
-
-@pytest.mark.parametrize("arguments", [["--tokens", "many"], ["--seed", "-1"], ["text"]])
-def test_mistakes_end_in_one_line(arguments):
-    status, out, errors = run(*arguments)
-    assert (status, out) == (2, "")
-    assert errors.splitlines()[-1].startswith("error: ") and "Traceback" not in errors

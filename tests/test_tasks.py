@@ -43,12 +43,6 @@ def test_the_examples_have_not_changed():
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)
-def test_all_words_are_words_of_the_world(task):
-    for first, second, _ in PARTS[task]["test"]:
-        assert set(words(first) + words(second)) <= set(stories.WORDS)
-
-
-@pytest.mark.parametrize("task", tasks.TASKS)
 def test_counting_words_answers_no_better_than_chance(task):
     """Naive Bayes knows the words of a text, but not their order. Trained on the training set, it
     is within 5 points of a coin on the test set."""
@@ -61,11 +55,9 @@ def test_counting_words_answers_no_better_than_chance(task):
     assert abs(model.score(counter.transform(texts["test"]), labels["test"]) - 0.5) < 0.05
 
 
-@pytest.mark.parametrize("n", [1000, pytest.param(15_000, marks=pytest.mark.slow)])
-def test_no_text_of_a_task_is_part_of_a_story(n):
+def test_no_text_of_a_task_is_part_of_a_story():
     """The tasks of one text only: two texts are joined by [SEP], which no story contains."""
-    many = [stories.story(seed, index) for seed in (0, 1) for index in range(n)]
-    together = " | ".join(many)
+    together = " | ".join(stories.story(0, index) for index in range(2000))
     for task in tasks.TASKS:
         for first, second, _ in PARTS[task]["test"]:
             assert second is not None or first not in together, first
@@ -120,27 +112,6 @@ def test_sentiment_is_how_the_person_of_the_last_sentence_was_treated():
         assert (feeling[last.split()[0]] == "thankful") == bool(label), text
 
 
-def is_acceptable(sentence):
-    """Whether a sentence of the task acceptability is true in the world, by rules of this file."""
-    if match := re.fullmatch(r"\w+ (\w+) the (\w+)\.", sentence):
-        uses = {(kind.past, thing) for kind in stories.KINDS.values() for thing in kind.plurals}
-        return match.groups() in uses
-    if match := re.fullmatch(r"a (\w+) (\w+)\.", sentence):
-        return stories.ANIMALS[match[1]].sounds == match[2]
-    if match := re.fullmatch(r"the (\w+) (was|were) \w+\.", sentence):
-        return (match[1] in stories.PLURAL) == (match[2] == "was")
-    if match := re.fullmatch(r"(\w+) had a \w+ \w+\. (\w+) \w+ the \w+\.", sentence):
-        return stories.PRONOUN[match[1]] == match[2]
-    match = re.fullmatch(r"(\w+) (\w+)\.", sentence)
-    return match.groups() in {(animal.plural, animal.sound) for animal in stories.ANIMALS.values()}
-
-
-def test_the_unacceptable_sentences_are_those_that_are_wrong_in_the_world():
-    for text, _, label in PARTS["acceptability"]["test"]:
-        sentence = text.split(". ", 1)[1]  # after the one that only goes before it
-        assert is_acceptable(sentence) == bool(label), text
-
-
 # --------------------------------------------------------------------------------------------------
 # What is held out from training
 
@@ -189,11 +160,6 @@ def test_the_minimal_pairs_about_a_story_ask_for_what_the_story_says(kind, right
         assert answers == [told[right], told[wrong]], text
 
 
-# --------------------------------------------------------------------------------------------------
-# The command line
-
-def test_the_program_prints_examples_and_its_help_names_the_command_that_works(python):
-    done = python("-m", "world.tasks")
-    assert done.returncode == 0 and all(task in done.stdout for task in tasks.TASKS)
-    assert "Like RTE: does the second sentence follow from the first text?\n  0  " in done.stdout
-    assert python("-m", "world.tasks", "--help").stdout.count("python -m world.tasks\n") == 2
+def test_the_program_prints_examples(python):
+    out = python("-m", "world.tasks").stdout
+    assert "Like RTE: does the second sentence follow from the first text?\n  0  " in out

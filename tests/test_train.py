@@ -6,11 +6,9 @@ Where a process is killed or must die by itself, it is a process of its own.
 """
 import contextlib
 import json
-import math
 import os
 import random
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -20,9 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from files import teachers
-from running import runfolder
 from running.machine import Processes, Session
-from running.pairs import copied_layers, copy_teacher
 
 import numpy as np
 import pytest
@@ -156,30 +152,6 @@ def test_biases_and_layer_norms_do_not_decay():
     assert all(p.dim() == 1 for p in not_decayed["params"])
 
 
-def test_twelve_layers_give_six_as_in_distilberts_script():
-    # transformers' examples/research_projects/distillation/scripts/extract_distilbert.py copies
-    # layers 0, 2, 4, 7, 9, 11, counted from 0.
-    assert [m - 1 for m in copied_layers(6, 12)] == [0, 2, 4, 7, 9, 11]
-    assert copied_layers(4, 4) == [1, 2, 3, 4] and copied_layers(1, 4) == [1]
-
-
-def test_init_teacher_copies_layers_embeddings_and_head():
-    teacher, student = bert("4x64", 1), bert("2x64")
-    copy_teacher(student, teacher)
-    last, last_of_teacher = student.layers[1], teacher.layers[3]
-    assert torch.equal(last.qkv.weight, last_of_teacher.qkv.weight)
-    first, first_of_teacher = student.layers[0], teacher.layers[0]
-    assert torch.equal(first.output_norm.bias, first_of_teacher.output_norm.bias)
-    transform, theirs = student.mlm_head.transform, teacher.mlm_head.transform
-    assert torch.equal(transform.weight, theirs.weight)
-
-
-def test_with_as_many_layers_init_teacher_gives_the_teacher_itself():
-    teacher, student, x = bert("4x64", 1).eval(), bert("4x64").eval(), batch(0)[0]
-    copy_teacher(student, teacher)
-    assert torch.equal(student(x).logits, teacher(x).logits)
-
-
 def test_scratch_may_begin_with_a_teachers_layers_and_never_asks_it_again():
     learner = Learner(bert("2x64"), PLAIN, bert("2x64", 1))
     assert learner.frozen == (None,)
@@ -211,19 +183,6 @@ def test_the_strategy_of_ones_own_in_the_docstring_trains():
         optimizer.step()
         optimizer.zero_grad()
     assert losses[-1] < 0.8 * losses[0] and losses[0].dtype == torch.float32
-
-
-@pytest.mark.parametrize("chunk", [1, 3, 8])
-def test_validation_is_the_mean_over_all_masked_words_whatever_the_portions(chunk):
-    learner = Learner(bert("2x64"), PLAIN)
-    blocks, inputs, positions, labels = batch(0)
-    labels[3:9] = -100
-    with torch.no_grad():
-        logits = learner.model(inputs).logits.flatten(0, 1)[positions]
-    expected = torch.nn.functional.cross_entropy(logits, labels).item()
-    session = Session("cpu", "fp32")
-    terms = learner.validate((blocks, inputs, positions, labels), session, chunk=chunk)
-    assert terms["mlm"] == pytest.approx(expected, rel=1e-5)
 
 
 class Share:
@@ -435,14 +394,6 @@ def test_stories_need_no_files_and_no_network(tmp_path):
     assert record_of(tmp_path / "run")["epochs"] == 0.0 and "without end" in out
 
 
-@pytest.mark.slow
-def test_limited_stories_are_repeated(tmp_path):
-    status, out, err = run("--flops", "2e10", *STORIES, "--unique-tokens", "3200",
-                           "--out", tmp_path / "run")
-    record = record_of(tmp_path / "run")
-    assert status == 0 and record["epochs"] == record["tokens"] / 3200 > 2
-
-
 def test_limited_data_is_repeated(book, tmp_path):
     status, out, err = run(*TINY, "--flops", "5e9", "--data", book, "--unique-tokens", "3200",
                            "--out", tmp_path / "run")
@@ -545,20 +496,12 @@ def test_another_teacher_in_the_same_folder_is_refused(finished, book, tmp_path)
 
 @pytest.mark.parametrize("arguments, message", [
     (["--strategy", "kd"], "--teacher"),
-    (["--teacher", "TEACHER"], "--teacher is for a student that is taught"),
-    (["--mlm-finish", "0.1"], "--mlm-finish is for"),
-    (["--init", "teacher"], "say which with --teacher"),
     (["--strategy", "kd", "--teacher", "no/such/teacher"], "no/such/teacher does not exist"),
     (["--strategy", "kd", "--teacher", "tests"], "config.json"),
     (["--strategy", "kd", "--teacher", "TEACHER", "--vocab-size", "300"], "--vocab-size"),
     (["--strategy", "kd", "--teacher", "TEACHER", "--seq-len", "256"], "128 positions"),
     (["--strategy", "tinybert", "--teacher", "TEACHER", "--model", "3x64"], "1, 2 layers"),
-    (["--strategy", "tinybert", "--teacher", "TEACHER", "--model", "2x64h2"], "--model 2x64h1"),
-    (["--strategy", "minilm", "--teacher", "TEACHER", "--model", "2x64", "--teacher-layer", "9"],
-     "2 layers"),
-    (["--strategy", "kd", "--teacher", "TEACHER", "--out", "TEACHER"], "the teacher's own folder"),
-    (["--strategy", "kd", "--teacher", "TEACHER", "--model", "2x128", "--init", "teacher"],
-     "--model 2x64")])
+    (["--strategy", "kd", "--teacher", "TEACHER", "--out", "TEACHER"], "the teacher's own folder")])
 def test_a_teacher_that_does_not_fit_ends_in_one_line(finished, book, tmp_path, arguments, message):
     arguments = [str(finished[0]) if word == "TEACHER" else word for word in arguments]
     before = weights(finished[0])
@@ -697,12 +640,6 @@ def test_a_start_that_does_not_fit_ends_in_one_line(finished, book, tmp_path, ar
     assert not (tmp_path / "run").exists()
 
 
-def test_a_finished_run_with_a_larger_budget_is_told_how_to_go_on(finished, book):
-    status, out, err = run(*TINY, "--data", book, "--out", finished[0], "--flops", "8e10")
-    line = error_of(status, err)
-    assert "learning rate falls to zero" in line and f"--start-from {finished[0]}" in line
-
-
 # --------------------------------------------------------------------------------------------------
 # A run that is disturbed
 
@@ -732,35 +669,6 @@ def test_a_signal_saves_says_how_to_continue_and_loses_no_step(short, book, tmp_
     assert status == 0 and "continuing at step 41 of 62" in out
     assert weights(tmp_path / "run") == weights(short)
     assert losses(tmp_path / "run") == losses(short)
-
-
-# train.py in a process of its own, which signals itself. A signal from another process could come
-# after the last step: the whole run takes two seconds.
-IS_STOPPED = """
-import sys
-import train
-from program import cli
-
-sys.path.append("tests")
-from test_train import signal_at
-
-with signal_at(int(sys.argv.pop(1)), int(sys.argv.pop(1))):
-    cli.program(train.main)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("signum, expected", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_is_the_exit_status_of_the_program(short, book, tmp_path, signum, expected):
-    line = [*SHORT, "--data", book, "--out", tmp_path / "run"]
-    stopped = subprocess.run([sys.executable, "-c", IS_STOPPED, "40", str(int(signum)),
-                              *map(str, line)], cwd=ROOT, text=True, capture_output=True,
-                             timeout=300)
-    assert stopped.returncode == expected and "Traceback" not in stopped.stderr
-    assert "stopped at step 41 of 62" in stopped.stdout
-    status, out, err = run(*line)
-    assert status == 0 and "continuing at step 41 of 62" in out
-    assert weights(tmp_path / "run") == weights(short)
 
 
 def kill_in_the_loop(process, seconds):
@@ -812,18 +720,6 @@ def test_killed_once_the_same_command_ends_with_the_same_weights(short, book, tm
     assert losses(tmp_path / "run") == losses(short)  # the log has each line once
 
 
-@pytest.mark.slow
-def test_killed_at_any_moment_the_same_command_ends_with_the_same_weights(finished, book, tmp_path):
-    rng = random.Random(0)
-    for _ in range(6):  # the times reach the loop, the saves and the end
-        process = start(*TINY, "--data", book, "--out", tmp_path / "run")
-        kill_in_the_loop(process, rng.uniform(0, 1.5))
-    status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
-    assert status == 0, err
-    assert weights(tmp_path / "run") == weights(finished[0])
-    assert losses(tmp_path / "run") == losses(finished[0])  # the log has each line once
-
-
 def test_the_same_command_on_a_finished_run_prints_its_result_and_changes_nothing(finished, book):
     def times():
         return {path.name: path.stat().st_mtime_ns for path in finished[0].iterdir()
@@ -835,100 +731,28 @@ def test_the_same_command_on_a_finished_run_prints_its_result_and_changes_nothin
     assert before == times()
 
 
-def test_a_finished_run_whose_model_is_damaged_says_so(finished, book, tmp_path):
-    shutil.copytree(finished[0], tmp_path / "run")
-    path = tmp_path / "run" / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
-    status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
-    assert "model.safetensors is damaged, or was edited" in error_of(status, err)
-
-
-def test_other_settings_in_the_same_folder_are_an_error_that_names_them(finished, book):
-    status, out, err = run(*TINY, "--data", book, "--out", finished[0], "--seed", 7, "--lr", 0.5)
-    line = error_of(status, err)
-    assert "seed was 0 and is now 7" in line and "lr was" in line
-    assert len(err.strip().splitlines()) == 1
-
-
-@pytest.mark.slow
-def test_a_reader_that_goes_away_does_not_stop_a_run(finished, book, tmp_path):
-    process = start(*TINY, "--data", book, "--out", tmp_path / "run")
-    process.stdout.readline()  # the plan begins; then the reader leaves, as `| head -1` does
-    while "steps" not in process.stdout.readline():
-        pass
-    process.stdout.close()
-    err = process.stderr.read()
-    process.wait(timeout=300)
-    assert "Traceback" not in err and weights(tmp_path / "run") == weights(finished[0])
-
-
-def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(short, book, tmp_path):
-    line = [*SHORT, "--data", book, "--out", tmp_path / "run"]
-    with signal_at(40, signal.SIGINT):
-        assert run(*line)[0] == 130
-    path = max((tmp_path / "run").glob("checkpoint-*"))
-    state = runfolder.read_checkpoint(path)
-    weight = state["learner"]["model.layers.1.qkv.weight"]
-    good = weight[3, 5].item()
-    weight[3, 5] = math.nan  # as after a gradient that overflowed
-    runfolder.write_state(path, state)
-    status, out, err = run(*line)
-    message = error_of(status, err)
-    assert "the loss is nan at step 41" in message and "--lr" in message
-    weight[3, 5] = good
-    runfolder.write_state(path, state)
-    status, out, err = run(*line)
-    assert status == 0 and weights(tmp_path / "run") == weights(short)
-
-
-@pytest.mark.slow
-def test_a_full_disk_is_one_line_and_loses_nothing_earlier(finished, book, tmp_path):
-    # A limit of bytes in one file, below a checkpoint's, does to a write what a full disk does.
-    limit = 400_000
-    process = start(*TINY, "--data", book, "--out", tmp_path / "run",
-                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    out, err = process.communicate(timeout=300)
-    assert error_of(process.returncode, err).startswith("error: File too large")
-    assert not list((tmp_path / "run").glob(".*tmp"))
-    status, out, err = run(*TINY, "--data", book, "--out", tmp_path / "run")
-    assert status == 0 and weights(tmp_path / "run") == weights(finished[0])
-
-
 # --------------------------------------------------------------------------------------------------
 # A command line that cannot be right
 
 
 @pytest.mark.parametrize("arguments, message", [
     ([], "the following arguments are required: --flops"),
-    (["--flops", "1", "--data", "BOOK"], "below one step"), (["--flops", "-1e13"], "--flops"),
-    (["--flops", "nan"], "--flops"), (["--flops", "lots"], "--flops"),
-    (["--flops", "inf"], "--flops"),
+    (["--flops", "1", "--data", "BOOK"], "below one step"), (["--flops", "lots"], "--flops"),
     (["--flops", "1e9", "--model", "6x70"], "not a multiple of 64"),
-    (["--flops", "1e9", "--model", "0x64"], "at least 1"),
     (["--flops", "1e13", "--seq-len", "2"], "--seq-len"),
     (["--flops", "1e13", "--vocab-size", "4"], "--vocab-size"),
     (["--flops", "1e13", "--dtype", "fp8"], "--dtype"),
     (["--flops", "1e13", "--device", "cuda:7"], "--device"),
-    (["--flops", "1e13", "--device", "abacus"], "--device"),
     (["--flops", "1e13", "--data", "nothing/here.txt"], "no such file"),
     (["--flops", "1e13", "--out", "LICENSE/x"], "--out"),
     (["--flops", "1e13", "--data", "BOOK", "--unique-tokens", "100"], "one batch"),
-    (["--flops", "1e13", "--nonsense"], "there is no option --nonsense"),
-    (["--flops", "1e13", "--strategy", "magic"], "--strategy"),
-    (["--flops", "1e13", "--lr", "nan"], "--lr"),
-])
+    (["--flops", "1e13", "--strategy", "magic"], "--strategy")])
 def test_bad_input_ends_in_one_line_before_anything_is_written(book, tmp_path, arguments, message):
     arguments = [str(book) if word == "BOOK" else word for word in arguments]
     out_flag = [] if "--out" in arguments else ["--out", str(tmp_path / "run")]
     status, out, err = run(*arguments, *out_flag)
     assert message in error_of(status, err)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_link_to_itself_in_the_place_of_a_run_is_said(finished, book, tmp_path):
-    (tmp_path / "run").symlink_to(tmp_path / "run")
-    status, out, err = run(*student_of("kd", finished[0], book), "--out", tmp_path / "run")
-    error_of(status, err)
 
 
 def test_the_program_ends_as_the_function_does(book):

@@ -18,13 +18,6 @@ def takes_longer(kind, command):
     return kind == "python" or command.startswith(("python train.py", "python glue.py"))
 
 
-def number_of(stop):
-    """The steps as parameters of a test, named by what they run."""
-    kind, command, _ = STEPS[stop]
-    marks = [pytest.mark.slow] if takes_longer(kind, command) else []
-    return pytest.param(stop, marks=marks)
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """One working folder for all commands: the tutorial's runs lie in it."""
@@ -54,7 +47,9 @@ def command_line(kind, command):
     return [sys.executable, program, *options]
 
 
-@pytest.mark.parametrize("stop", [number_of(stop) for stop in range(len(STEPS))])
+@pytest.mark.parametrize("stop", [
+    pytest.param(stop, marks=[pytest.mark.slow] * takes_longer(kind, command))
+    for stop, (kind, command, _) in enumerate(STEPS)])
 def test_the_tutorials_commands_print_what_it_says(folder, stop):
     kind, command, lines = STEPS[stop]
     environment = {"PYTHONPATH": str(ROOT), "ISOFLOP_CACHE": str(folder / "cache")}

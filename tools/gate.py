@@ -1,15 +1,11 @@
 """Can the embedded tasks tell models apart? No strategy is compared by a task that cannot.
 
-    python -m tools.gate                        trains what it needs into runs/gate-*: half an hour
     python -m tools.gate runs/a runs/b runs/c   weakest first, the teacher last
 
 The gate fine-tunes an untrained network, some students and their teacher, all in the same way, and
-prints a table of their scores. A task passes if the untrained network gives no better answers than
-the majority answer, if the teacher is far above it, if the students lie in between and rise with
-their budget, and if the seeds of fine-tuning agree. `passes` holds the bounds.
+prints a table of their scores and what `passes` asks of each task. docs/tasks.md has the commands
+that train the models of the project's own gate.
 """
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,49 +15,29 @@ from program import cli
 from program.cli import UserError
 
 import torch
+from pandas import DataFrame
 
 import glue
 from measure.scores import points_above_majority
 from model import Bert, BertConfig
 
-TRAIN = Path(__file__).resolve().parents[1] / "train.py"
-EXAMPLES = """examples:
-  python -m tools.gate
-  python -m tools.gate runs/weak runs/better runs/teacher --seeds 5"""
-# Weakest first. The last one is the teacher: twice the layers, and trained for much longer.
-MODELS = {"runs/gate-scratch-3e12": "--flops 3e12 --model 2x128",
-          "runs/gate-scratch-1e13": "--flops 1e13 --model 2x128",
-          "runs/gate-teacher": "--flops 1e14 --model 4x128 --lr 1e-3"}
 UNTRAINED = "runs/gate-untrained"
 
 
 def arguments(argv=None):
     """(models, glue.Settings for all of them). Raises UserError where they make no gate."""
-    parser = cli.Parser(prog="-m tools.gate", usage="python -m tools.gate [model ...] [options]",
-                        description="Can the embedded tasks tell models apart?", epilog=EXAMPLES)
-    parser.add_argument("models", nargs="*", metavar="model",
+    parser = cli.Parser(prog="-m tools.gate", usage="python -m tools.gate model ... [options]",
+                        description="Can the embedded tasks tell models apart?", epilog="example:\n"
+                        "  python -m tools.gate runs/weak runs/better runs/teacher --seeds 5")
+    parser.add_argument("models", nargs="+", metavar="model",
                         help="runs' folders, BERTs' folders or hub ids: at least a weak student, "
-                        "a better one and a teacher (default: the gate trains its own)")
-    parser.add_argument("--tasks", default="all", metavar="A,B",
-                        help=f"all (default), or some of {', '.join(gluefiles.EMBEDDED)}")
+                        "a better one and a teacher")
     parser.add_argument("--seeds", type=cli.whole(2, 1000), default=3, metavar="n",
                         help="fine-tunings of each model, at least 2 (default: %(default)s)")
     args = parser.parse_args(argv)
-    if len(args.models) in (1, 2):
-        raise UserError("the gate wants at least a weak student, a better one and a teacher, in "
-                        "this order; give none, and it trains them")
-    return args.models, glue.read_settings(["model", "--tasks", args.tasks,
-                                            "--seeds", str(args.seeds)])
-
-
-def train_models():
-    """Trains MODELS, or finds them finished. Returns their folders, weakest first."""
-    for folder, words in MODELS.items():
-        command = [sys.executable, str(TRAIN), *shlex.split(words), "--out", folder]
-        cli.say(f"python train.py {words} --out {folder}")
-        if subprocess.run(command, env=cli.environment_of_one()).returncode:
-            raise UserError(f"this training failed: python train.py {words} --out {folder}")
-    return list(MODELS)
+    if len(args.models) < 3:
+        raise UserError("the gate wants a weak student, a better one and a teacher, in this order")
+    return args.models, glue.read_settings(["model", "--seeds", str(args.seeds)])
 
 
 def save_untrained(like, folder):
@@ -71,12 +47,12 @@ def save_untrained(like, folder):
     config = read_config(source, BertConfig)
     torch.manual_seed(0)
     Bert(config).save_pretrained(folder)
-    tokenizer = wordpiece.load_tokenizer(str(source))
-    wordpiece.save_tokenizer(tokenizer, folder, config.max_position_embeddings)
+    own = wordpiece.load_tokenizer(str(source))
+    wordpiece.save_tokenizer(own, folder, config.max_position_embeddings)
 
 
 def passes(rows):
-    """{condition: whether it is met} by one task. rows: [(mean, standard deviation)] of the models,
+    """{condition: whether it is met} by one task. rows: [(mean, standard deviation)] of the models
     in points above the majority answer, the untrained network first and the teacher last."""
     means = [mean for mean, _ in rows]
     rising = all(weaker <= better + 2 for weaker, better in zip(means, means[1:]))
@@ -98,28 +74,25 @@ def verdicts(scored):
     """The gate's table and its verdicts, as text. scored: {model: results of glue.score}."""
     tasks = list(next(iter(scored.values())))
     above = {task: [row_of(results[task]) for results in scored.values()] for task in tasks}
-    lines = ["test scores in points above the majority answer, mean +- standard deviation over "
-             "seeds", "", f"{'':28}" + "".join(f"{task:>18}" for task in tasks)]
-    for model, pairs in zip(scored, zip(*above.values())):
-        cells = [f"{mean:8.1f} +- {spread:4.1f}" for mean, spread in pairs]
-        lines += [f"{Path(model).name:28}" + "".join(f"{cell:>18}" for cell in cells)]
-    lines += [""]
+    words = {task: [f"{mean:.1f} +- {spread:.1f}" for mean, spread in rows]
+             for task, rows in above.items()}
+    lines = ["test scores in points above the majority answer, mean +- deviation over seeds",
+             DataFrame(words, [Path(model).name for model in scored]).to_string()]
     for task in tasks:
-        failed = [words for words, is_met in passes(above[task]).items() if not is_met]
-        lines += [f"{task:28} {'FAILS: not ' + '; not '.join(failed) if failed else 'passes'}"]
+        failed = [condition for condition, is_met in passes(above[task]).items() if not is_met]
+        lines.append(f"{task} {'FAILS: not ' + '; not '.join(failed) if failed else 'passes'}")
     return "\n".join(lines)
 
 
 def main():
     models, settings = arguments()
-    models = models or train_models()
     save_untrained(models[0], UNTRAINED)
     scored = {}
     for model in (UNTRAINED, *models):
         cli.say(f"fine-tuning {model} ...")
         scored[model] = glue.score(settings, model, gluefiles.glue_folder(model))
     text = verdicts(scored)
-    cli.say("\n" + text)
+    cli.say(text)
     if "FAILS" in text:
         sys.exit(1)
 

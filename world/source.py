@@ -4,9 +4,9 @@
 `Shards` gives tokens without end, made while a run trains. Shard j of a seed is always the same
 SHARD_TOKENS tokens, and does not need the shards before it, so that a run can continue anywhere.
 
-The shards are made by other processes. Such a maker writes its shards into a pipe, and waits until
-the reader has taken them, so it is never more than one shard ahead. When the reader ends, in
-whatever way, the pipe breaks, and the maker ends too.
+The makers of shards are processes of their own. A maker writes its shards into a pipe, and waits
+until the reader has taken them. When the reader ends, in whatever way, the pipe breaks, and the
+maker ends too.
 """
 import contextlib
 import hashlib
@@ -65,15 +65,13 @@ class StorySource:
         The part depends on the story's text alone. So if the same story comes twice, both are in
         the same part, and no story that a model trains on is in the validation set."""
         for story in stories.stories(seed, first):
-            is_held_out = checksum(story) % self.held_out == 0
-            if is_held_out == (part == "validation"):
+            if (checksum(story) % self.held_out == 0) == (part == "validation"):
                 yield story
 
     def documents(self):
         """Yields (part, story), until both parts have as many tokens as are wanted."""
-        wanted = (("train", self.seed, self.tokens),
-                  ("validation", VALIDATION_SEED, self.validation_tokens))
-        for part, seed, tokens in wanted:
+        for part, seed, tokens in (("train", self.seed, self.tokens),
+                                   ("validation", VALIDATION_SEED, self.validation_tokens)):
             for story in self.stream(seed, 0, part):
                 yield part, story
                 tokens -= len(story.split())  # a word is at least one token
@@ -82,10 +80,8 @@ class StorySource:
 
 
 class Shards:
-    """Shards of tokens, to be read in rising order.
-
-    dtype: of the token ids, "uint16" or "uint32". makers: the number of processes that make
-    shards. The shards do not depend on it."""
+    """Shards of tokens, to be read in rising order. dtype: of the token ids, "uint16" or "uint32".
+    makers: the number of processes that make shards. The shards do not depend on it."""
 
     def __init__(self, seed, tokenizer, dtype, makers=1):
         self.seed, self.tokenizer, self.dtype, self.makers = seed, tokenizer, dtype, makers
@@ -103,9 +99,8 @@ class Shards:
             self.start(j)
         maker = self.processes.pop(0)  # the one whose turn it is
         self.processes.append(maker)
-        size = SHARD_TOKENS * np.dtype(self.dtype).itemsize  # bytes
-        raw = maker.stdout.read(size)
-        if len(raw) < size:
+        raw = maker.stdout.read(SHARD_TOKENS * np.dtype(self.dtype).itemsize)
+        if len(raw) < SHARD_TOKENS * np.dtype(self.dtype).itemsize:
             raise UserError("the process that makes stories ended early: run the same command "
                             "again to continue")
         self.shard, self.j = np.frombuffer(raw, self.dtype), j

@@ -15,8 +15,7 @@ the other:
  4. what is true in this story: who is where, who has what, who did what to whom.
 
 The file begins with the world, as plain data. Then comes `Story`, which keeps the state of a story.
-It has one method for each thing that can happen: the method changes the state, and says so. The
-functions `story` and `stories`, and the command line, stand at the end.
+It has one method for each thing that can happen: the method changes the state, and says so.
 
 A story is a pure function of (seed, index). Python promises for `Random(int).random()`, and for no
 other function of its random module, that every version gives the same numbers. So each choice here
@@ -29,7 +28,6 @@ from textwrap import fill
 from typing import NamedTuple
 
 from program import cli
-from program.cli import Parser, number, whole
 
 # --------------------------------------------------------------------------------------------------
 # The world: what never changes. It is kept in tuples and dicts, because the order of a set differs
@@ -205,10 +203,9 @@ class Story:
         return options[int(self.uniform() * len(options))]
 
     def pick_not_in(self, taken, options):
-        while True:
-            option = self.pick(options)
-            if option not in taken:
-                return option
+        while (option := self.pick(options)) in taken:
+            pass
+        return option
 
     def chance(self, probability):
         return self.uniform() < probability
@@ -230,12 +227,8 @@ class Story:
         if beginning.startswith("{a} ") and subject == self.last_subject and self.chance(0.4):
             name = PRONOUN[subject]
         self.sentences.append(way.format(a=name, **fields))
-        if beginning.startswith("{a} "):
-            self.last_subject = subject
-        elif beginning.startswith("{b} "):
-            self.last_subject = fields["b"]
-        else:
-            self.last_subject = None
+        subjects = {"{a}": subject, "{b}": fields.get("b")}
+        self.last_subject = subjects.get(beginning.split()[0])
 
     # What can happen. Each method changes the state, says so, and says some of what follows.
 
@@ -308,8 +301,8 @@ class Story:
             self.say("is", other, word=feeling)
         elif self.chance(0.6):
             he = PRONOUN[other]
-            him = OBJECT_PRONOUN[he]
-            self.say("because", doer, verb=verb, b=other, he=he, him=him, feeling=feeling)
+            self.say("because", doer, verb=verb, b=other, he=he, him=OBJECT_PRONOUN[he],
+                     feeling=feeling)
 
     def see(self, person, one, two):
         """The person sees `one`, or two of them, whose plural is `two`. Returns "one" or "two": the
@@ -434,18 +427,13 @@ def stories(seed, first=0):
         yield story(seed, index)
 
 
-# --------------------------------------------------------------------------------------------------
-# The command line
-
-EXAMPLE = "example:\n  python -m world.stories --tokens 1e6 --seed 7 > stories.txt"
-
-
 def main():
-    parser = Parser(prog="-m world.stories", usage="python -m world.stories [options]",
-                    description="An endless source of short English stories.", epilog=EXAMPLE)
-    parser.add_argument("--tokens", type=number, metavar="N",
+    parser = cli.Parser(prog="-m world.stories", usage="python -m world.stories [options]",
+                        description=__doc__.splitlines()[0], epilog="example:\n  python -m "
+                        "world.stories --tokens 1e6 --seed 7 > stories.txt")
+    parser.add_argument("--tokens", type=cli.number, metavar="N",
                         help="print stories, one a line, until N tokens are printed")
-    parser.add_argument("--seed", type=whole(0, 2 ** 63 - 1), default=0, metavar="n",
+    parser.add_argument("--seed", type=cli.whole(0, 2 ** 63 - 1), default=0, metavar="n",
                         help="which stream (default: 0)")
     args = parser.parse_args()
     if args.tokens is None:  # five of them, for a reader

@@ -62,10 +62,8 @@ class Draw:
     def __init__(self, seed, held_out):
         self.random = Random(seed).random
         self.held_out = held_out
-        which = 1 if held_out else 0
-        self.people = SPLIT_PEOPLE[which]
-        self.things = SPLIT_THINGS[which]
-        self.animals = SPLIT_ANIMALS[which]
+        self.people, self.things, self.animals = (
+            pair[held_out] for pair in (SPLIT_PEOPLE, SPLIT_THINGS, SPLIT_ANIMALS))
 
     def pick(self, options):
         return options[int(self.random() * len(options))]
@@ -113,8 +111,7 @@ def verb_and_object(draw):
 
 def animal_and_sound(draw):
     animal, other = draw.two(draw.animals)
-    number = draw.pick(("plural", "singular"))
-    if number == "plural":
+    if draw.pick(("plural", "singular")) == "plural":
         return f"{ANIMALS[animal].plural} [MASK].", ANIMALS[animal].sound, ANIMALS[other].sound
     return f"a {animal} [MASK].", ANIMALS[animal].sounds, ANIMALS[other].sounds
 
@@ -230,8 +227,7 @@ def entailment(draw, label):
     Whatever the label, each of the two people is the one whom it is about equally often."""
     a, b = draw.two(NAMES)
     thing = draw.pick(draw.things)
-    is_gift = draw.pick((True, False))
-    if is_gift:
+    if draw.pick((True, False)):  # a gift
         premise = f"{draw.context()} {draw.way('give', a=a, b=b, x=thing)}"
         giver, taker = (a, b) if label else (b, a)  # according to the second sentence
         if draw.pick((True, False)):
@@ -301,9 +297,6 @@ def sentence_before(draw, text):
     person = words[0] if words[0] in NAMES else draw.pick(NAMES)
     return f"{person} was at the {draw.pick(PLACES)}."
 
-
-# --------------------------------------------------------------------------------------------------
-# The command line
 
 def main():
     parser = cli.Parser(prog="-m world.tasks", usage="python -m world.tasks",
