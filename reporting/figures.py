@@ -45,6 +45,13 @@ def save(figure, folder, name, kinds=("png", "svg")):
     pyplot().close(figure)
 
 
+def draw_counting_losses(axes, record):
+    """Dashed lines for the two losses of counting words, which the legend names."""
+    for key, label, style in (("unigram_loss", "word frequencies (unigram)", "--"),
+                              ("neighbour_loss", "both neighbours, by counts", (0, (8, 3)))):
+        axes.axhline(record[key], color="0.3", linewidth=1, linestyle=style, label=label)
+
+
 def draw_curve(folder, log, record):
     """Draws curve.png: a run's training and validation loss against FLOPs, of masked words, beside
     the two losses of counting them. A strategy without such a loss has the first of its own."""
@@ -57,9 +64,7 @@ def draw_curve(folder, log, record):
         axes.plot([row["flops"] for row in rows], [row[key][term] for row in rows], label=label,
                   **style)
     if term == "mlm":
-        for key, label, style in (("unigram_loss", "word frequencies (unigram)", "--"),
-                                  ("neighbour_loss", "both neighbours, by counts", (0, (8, 3)))):
-            axes.axhline(record[key], color="0.3", linewidth=1, linestyle=style, label=label)
+        draw_counting_losses(axes, record)
     settings = record["settings"]
     axes.set_xlim(right=1.03 * settings["flops_budget"])  # the run may not be at its end
     axes.set(xlabel="FLOPs spent", title=f"{settings['strategy']}, BERT {settings['model']}",

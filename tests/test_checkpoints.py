@@ -382,7 +382,7 @@ def test_the_checksum_of_weights_is_that_of_their_files_in_a_row(folder):
     (["pytorch_model.bin", "training_args.bin", "optimizer.pt", "modeling_bert.py"],
      ["pytorch_model.bin"])])
 def test_no_other_pickle_and_no_code_is_downloaded(tmp_path, monkeypatch, on_the_hub, downloaded):
-    def snapshot_download(_, allow_patterns):
+    def snapshot_download(_, allow_patterns, **others):
         for file in huggingface_hub.utils.filter_repo_objects(
                 ["config.json", "vocab.txt", "tf_model.h5", *on_the_hub],
                 allow_patterns=allow_patterns):

@@ -85,7 +85,7 @@ def test_what_the_files_say_of_a_run(tmp_path, options, heading, words):
 
 @pytest.mark.parametrize("damage, words", [
     (lambda folder: (folder / "run.json").write_text("[1]"), "not a JSON object"),
-    (lambda folder: (folder / "log.jsonl").write_text("{}\n"), "log.jsonl is damaged"),
+    (lambda folder: (folder / "log.jsonl").write_text("{}\n"), "log.jsonl is missing, is damaged"),
     (lambda folder: (folder / "run.json").write_text('{"settings": {"lr": 1}}'), "not that of a"),
     (lambda folder: save_run(folder, flops_budget=0, finished=False), "is not that of a run"),
     (lambda folder: save_run(folder, [[1]], finished=False), "is not that of a run"),
@@ -140,7 +140,8 @@ def test_curves_stand_at_their_flops_and_dashed_lines_where_counting_words_is(tm
     assert (lines["0"].get_linestyle(), lines["1"].get_linestyle()) == ("-", ":")
     assert (lines["1"].get_color(), lines["1"].get_marker()) == figures.style_of("kd")
     assert axes.get_xscale() == "log"
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0", "1"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "0", "1", "word frequencies (unigram)", "both neighbours, by counts"]
     assert sorted(line.get_ydata()[0] for line in axes.get_lines()
                   if line.get_linestyle() == "--") == [1.3, 4.0]
     figures.pyplot().close("all")

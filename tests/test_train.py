@@ -496,7 +496,7 @@ def test_another_teacher_in_the_same_folder_is_refused(finished, book, tmp_path)
 
 @pytest.mark.parametrize("arguments, message", [
     (["--strategy", "kd"], "--teacher"),
-    (["--strategy", "kd", "--teacher", "no/such/teacher"], "no/such/teacher does not exist"),
+    (["--strategy", "kd", "--teacher", "no/such/teacher"], "no/such/teacher is no folder"),
     (["--strategy", "kd", "--teacher", "tests"], "config.json"),
     (["--strategy", "kd", "--teacher", "TEACHER", "--vocab-size", "300"], "--vocab-size"),
     (["--strategy", "kd", "--teacher", "TEACHER", "--seq-len", "256"], "128 positions"),
