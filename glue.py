@@ -83,18 +83,11 @@ class Settings:
     dtype: str = option("auto", "auto: bf16 where it is fast", choices=["auto", "fp32", "bf16"])
     device: str = option("auto", "auto (default), cpu, cuda, cuda:1, mps", metavar="D")
     out: str = option(None, "where glue.json goes (default: the model's folder)", place, "FOLDER")
-    predict: bool = option(False, "also write the leaderboard's submission, glue-submission.zip")
-
-
-EXAMPLES = """examples:
-  python glue.py runs/student                                             the embedded tasks
-  python glue.py runs/student --data glue_data/ --tasks rte,mrpc --seeds 3"""
 
 
 def read_settings(words=None):
     """The Settings that a command line asks for (train.read_settings)."""
-    title = "Fine-tune a BERT on GLUE or on the embedded world's tasks, and score it."
-    return options.scoring(parsed(Settings, title, words, EXAMPLES))
+    return options.scoring(parsed(Settings, __doc__, words))
 
 
 # ---- Batches -------------------------------------------------------------------------------------
@@ -273,10 +266,7 @@ def score(settings, name, folder):
         wanted = cells_of(settings, tasks, h, sha256, setting.dtype, setting.device.type)
         waiting = [(task, cell) for task, cell in wanted if finished_cell(kept, cell) is None]
         run_cells(waiting, setting, kept, path)
-    results = results_of(tasks, [(task, finished_cell(kept, cell)) for task, cell in wanted])
-    if settings.predict:
-        predict_test_sets(tasks, results, setting, folder)
-    return results
+    return results_of(tasks, [(task, finished_cell(kept, cell)) for task, cell in wanted])
 
 
 def run_cells(waiting, setting, kept, path):
@@ -309,22 +299,6 @@ def encode_task(task, setting, parts, write=print):
             cli.say(f"{task.name}: {cut:,} of {len(examples):,} texts of {part} are longer than "
                     f"{setting.longest} tokens, and are cut", write)
     return encoded
-
-
-def predict_test_sets(tasks, results, setting, folder):
-    """Writes glue-submission.zip. Each best setting's first seed is fine-tuned again, which gives
-    the same model."""
-    predictions = {}
-    for task in tasks:
-        parts = [part for part in task.submissions if part in task.parts]
-        predictions[task.name] = {}
-        if parts:
-            encoded = {part: encode(examples, setting.tokenizer, setting.longest)[0]
-                       for part, examples in task.parts.items()}
-            best = {**results[task.name], "seed": 0}  # its rate, batch size and epochs
-            predict = fine_tune(task, encoded, best, setting)
-            predictions[task.name] = {part: predict(part) for part in parts}
-    cli.say(gluefiles.write_submission(folder, tasks, predictions))
 
 
 # ---- Without fine-tuning -------------------------------------------------------------------------

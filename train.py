@@ -2,6 +2,7 @@
 
     python train.py --strategy scratch --flops 1e13
     python train.py --strategy kd --teacher runs/teacher --flops 1e13 --model 2x128
+    python train.py --flops 1e14 --data my-books/             .txt .jsonl .csv .parquet, or a hub id
 
 From top to bottom: the settings, what learns, the loop, and `main`, which sets everything up. A
 killed run continues when the same command is given again, and ends with the same weights, bit for
@@ -99,17 +100,10 @@ class Settings:
     dry_run: bool = option(False, "print the plan and stop")
 
 
-EXAMPLES = """examples:
-  python train.py --strategy scratch --flops 1e13                 stories, a minute or two
-  python train.py --strategy kd --teacher runs/... --flops 1e13   the same budget, distilled
-  python train.py --strategy scratch --flops 1e14 --data my-books/   .txt .jsonl .csv .parquet"""
-
-
 def read_settings(words=None):
     """The Settings that a command line asks for. words: without the program's name (None: those of
     the running program). Raises UserError where they are wrong or contradict each other."""
-    asked = parsed(Settings, "Pretrain a BERT within a budget of FLOPs.", words, EXAMPLES)
-    settings = options.training(asked)
+    settings = options.training(parsed(Settings, __doc__, words))
     if settings.teacher is None:
         distill.lesson(settings.strategy, None, None)  # raises where the strategy needs one
     return settings

@@ -15,7 +15,6 @@ import contextlib
 import json
 import math
 import re
-import zipfile
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -31,14 +30,12 @@ class Missing(UserError):
 
 
 class Task(NamedTuple):
-    """A task with its examples, (first text, second text or None, label or None) each."""
+    """A task with its examples, (first text, second text or None, label) each."""
     name: str
     parts: dict                 # {"train": [example], "dev": [example], ...}
     labels: Optional[tuple]     # the labels' names; None where the label is a score
     metrics: tuple
     scored: tuple               # parts that are scored; the first one chooses the best setting
-    submissions: dict = {}      # {part without labels: (file for the leaderboard, its rows)}
-    spells_names: bool = False  # whether the leaderboard wants the labels' names, not numbers
 
     @property
     def fingerprint(self):
@@ -60,24 +57,17 @@ class Task(NamedTuple):
             values[part] = {name: 0.0 if math.isnan(x) else x for name, x in scores.items()}
         return values
 
-    def spell(self, value):
-        """A prediction as the leaderboard wants it."""
-        if self.labels is None:
-            return f"{min(5.0, max(0.0, float(value))):.3f}"
-        return self.labels[int(value)] if self.spells_names else str(int(value))
-
 
 # --------------------------------------------------------------------------------------------------
 # GLUE (Wang et al. 2018)
 
 
 class Format(NamedTuple):
-    """What the files of a task look like, and what the leaderboard wants of it."""
+    """What the files of a task look like."""
     folder: str
     columns: tuple                       # names in the header: (first, second or None, label)
     labels: Optional[tuple]              # in the order of the hub's numbers
     metrics: tuple
-    submissions: dict                    # {test part: (file for the leaderboard, its rows)}
     dev: tuple = ("dev",)
     hub_columns: Optional[tuple] = None  # where the hub has other names
     hub_labels: Optional[tuple] = None   # likewise
@@ -86,31 +76,26 @@ class Format(NamedTuple):
 BINARY, ENTAILS = ("0", "1"), ("entailment", "not_entailment")
 GLUE = {
     "cola": Format("CoLA", ("sentence", None, "label"), BINARY, (metrics.matthews,),
-                   {"test": ("CoLA.tsv", 1063)}, hub_labels=("unacceptable", "acceptable")),
+                   hub_labels=("unacceptable", "acceptable")),
     "sst2": Format("SST-2", ("sentence", None, "label"), BINARY, (metrics.accuracy,),
-                   {"test": ("SST-2.tsv", 1821)}, hub_labels=("negative", "positive")),
+                   hub_labels=("negative", "positive")),
     "mrpc": Format("MRPC", ("#1 String", "#2 String", "Quality"), BINARY,
-                   (metrics.accuracy, metrics.f1), {"test": ("MRPC.tsv", 1725)},
-                   hub_columns=("sentence1", "sentence2", "label"),
+                   (metrics.accuracy, metrics.f1), hub_columns=("sentence1", "sentence2", "label"),
                    hub_labels=("not_equivalent", "equivalent")),
     "qqp": Format("QQP", ("question1", "question2", "is_duplicate"), BINARY,
-                  (metrics.accuracy, metrics.f1), {"test": ("QQP.tsv", 390965)},
-                  hub_columns=("question1", "question2", "label"),
+                  (metrics.accuracy, metrics.f1), hub_columns=("question1", "question2", "label"),
                   hub_labels=("not_duplicate", "duplicate")),
     "stsb": Format("STS-B", ("sentence1", "sentence2", "score"), None,
-                   (metrics.pearson, metrics.spearman), {"test": ("STS-B.tsv", 1379)},
+                   (metrics.pearson, metrics.spearman),
                    hub_columns=("sentence1", "sentence2", "label")),
     "mnli": Format("MNLI", ("sentence1", "sentence2", "gold_label"),
                    ("entailment", "neutral", "contradiction"), (metrics.accuracy,),
-                   {"test_matched": ("MNLI-m.tsv", 9796), "test_mismatched": ("MNLI-mm.tsv", 9847),
-                    "diagnostic": ("AX.tsv", 1104)}, dev=("dev_matched", "dev_mismatched"),
+                   dev=("dev_matched", "dev_mismatched"),
                    hub_columns=("premise", "hypothesis", "label")),
-    "qnli": Format("QNLI", ("question", "sentence", "label"), ENTAILS, (metrics.accuracy,),
-                   {"test": ("QNLI.tsv", 5463)}),
-    "rte": Format("RTE", ("sentence1", "sentence2", "label"), ENTAILS, (metrics.accuracy,),
-                  {"test": ("RTE.tsv", 3000)}),
+    "qnli": Format("QNLI", ("question", "sentence", "label"), ENTAILS, (metrics.accuracy,)),
+    "rte": Format("RTE", ("sentence1", "sentence2", "label"), ENTAILS, (metrics.accuracy,)),
     "wnli": Format("WNLI", ("sentence1", "sentence2", "label"), BINARY, (metrics.accuracy,),
-                   {"test": ("WNLI.tsv", 146)}, hub_labels=("not_entailment", "entailment")),
+                   hub_labels=("not_entailment", "entailment")),
 }
 EMBEDDED = {"acceptability": (metrics.matthews,), "sentiment": (metrics.accuracy,),
             "paraphrase": (metrics.accuracy, metrics.f1), "entailment": (metrics.accuracy,)}
@@ -123,27 +108,26 @@ COLA_HEADER = ["source", "label", "star", "sentence"]  # CoLA's train and dev fi
 CUT_MOST = 0.01  # of a file's lines may be cut in two, as a few of the official QQP are
 
 
-def read_tsv(path, form, is_labelled):
+def read_tsv(path, form):
     """A file of the official download -> its examples. Raises UserError where it is damaged.
 
     Quotes are ordinary characters, as MRPC needs it, and a byte-order mark is skipped, which MRPC
     has. Only a newline ends a line, since texts hold other characters that Python takes for one."""
     content = disk.read_text(path).removeprefix("\ufeff").rstrip("\r\n")
     lines = [line.removesuffix("\r").split("\t") for line in content.split("\n")]
-    has_header = form.folder != "CoLA" or not is_labelled
+    has_header = form.folder != "CoLA"
     header = lines.pop(0) if has_header else COLA_HEADER
-    columns = form.columns if is_labelled else (*form.columns[:2], None)
-    check_columns(f"{path}, line 1", columns, header)
+    check_columns(f"{path}, line 1", form.columns, header)
     numbers = {label: i for i, label in enumerate(form.labels or ())}
     examples, cut = [], 0
     for n, line in enumerate(lines, start=1 + has_header):
-        if form.folder == "QQP" and is_labelled and len(line) < len(header):
+        if form.folder == "QQP" and len(line) < len(header):
             cut += 1  # everybody leaves these out
             continue
         if len(line) != len(header):
             raise UserError(f"{path}, line {n}: {len(line)} columns where {len(header)} should be")
         row = dict(zip(header, line))
-        examples.append(example_of(f"{path}, line {n}", row, columns, numbers))
+        examples.append(example_of(f"{path}, line {n}", row, form.columns, numbers))
     if cut:
         words = f"{path}: {cut:,} of {len(lines):,} lines are cut off and have too few columns"
         if cut > CUT_MOST * len(lines):
@@ -152,7 +136,7 @@ def read_tsv(path, form, is_labelled):
     return examples
 
 
-def read_parquet(path, form, is_labelled):
+def read_parquet(path, form):
     """A file with the hub's columns -> its examples. Raises UserError where it is damaged."""
     from pyarrow import parquet  # here: it takes a moment, and few runs need it
     try:
@@ -162,10 +146,9 @@ def read_parquet(path, form, is_labelled):
     except Exception as failure:  # Arrow raises many kinds
         raise UserError(f"{path} cannot be read ({type(failure).__name__}: "
                         f"{cli.one_line(failure)}): check that the file is whole") from None
-    first, second, label = form.hub_columns or form.columns
-    columns = (first, second, label if is_labelled else None)
+    columns = form.hub_columns or form.columns
     check_columns(path, columns, table.column_names)
-    numbers = label_numbers(path, table.schema, label, form) if is_labelled else {}
+    numbers = label_numbers(path, table.schema, columns[2], form)
     rows = table.select([column for column in columns if column]).to_pylist()
     return [example_of(f"{path}, row {n} counted from 0", row, columns, numbers)
             for n, row in enumerate(rows)]
@@ -180,14 +163,14 @@ def check_columns(place, columns, names):
 
 
 def example_of(place, row, columns, numbers):
-    """{column: value} -> (first text, second text or None, label or None). columns: the names of
-    these three. Raises UserError where a value is no text or no label."""
+    """{column: value} -> (first text, second text or None, label). columns: the names of these
+    three. Raises UserError where a value is no text or no label."""
     for column in columns[:2]:
         if column and not isinstance(row[column], str):
             value = "null" if row[column] is None else repr(row[column])[:40]
             raise UserError(f"{place}: {column} is {value}, no text")
     first, second, label = (row[column] if column else None for column in columns)
-    return first, second, label_number(place, label, numbers) if columns[2] else None
+    return first, second, label_number(place, label, numbers)
 
 
 def label_number(place, value, numbers):
@@ -252,24 +235,18 @@ def glue_from_folder(name, root):
             raise UserError(f"{path}: GLUE is read from train.tsv and dev.tsv, or from the hub's "
                             "train-00000-of-00001.parquet and validation-...: save it so, or move "
                             "it away")
-    parts = {part: read_part(folder, part, form)
-             for part in ("train", *form.dev, *form.submissions)}
-    diagnostic = root / "diagnostic" / "diagnostic.tsv"
-    if name == "mnli" and diagnostic.exists():  # MNLI's model answers it
-        parts["diagnostic"] = read_tsv(diagnostic, form, is_labelled=False)
-    for part in ("train", *form.dev):
-        if not parts[part]:
+    parts = {part: read_part(folder, part, form) for part in ("train", *form.dev)}
+    for part, examples in parts.items():
+        if not examples:
             raise Missing(f"{form.folder}: {folder}/{part}.tsv is missing, and so is "
                           f"{part.replace('dev', 'validation')}-00000-of-00001.parquet")
-    return Task(name, {part: examples for part, examples in parts.items() if examples},
-                form.labels, form.metrics, form.dev, form.submissions,
-                spells_names=form.labels not in (None, BINARY))
+    return Task(name, parts, form.labels, form.metrics, form.dev)
 
 
 def read_part(folder, part, form):
     """The examples of a part, [] where its files are missing. Raises UserError where it is there
     twice, or not wholly, or is empty."""
-    hub, is_labelled = part.replace("dev", "validation"), part not in form.submissions
+    hub = part.replace("dev", "validation")
     tsv, shards = folder / f"{part}.tsv", sorted(folder.glob(f"{hub}-*.parquet"))
     # The hub once wrote a hash behind the numbers.
     is_one_save = all(path.name.startswith(f"{hub}-{i:05}-of-{len(shards):05}")
@@ -278,9 +255,9 @@ def read_part(folder, part, form):
         names = ", ".join(path.name for path in (tsv, *shards) if path.exists())
         raise UserError(f"{folder}: wanted is {part}.tsv, or all files of one save, "
                         f"{hub}-00000-of-N.parquet and so on, and there are {names}")
-    examples = read_tsv(tsv, form, is_labelled) if tsv.exists() else []
+    examples = read_tsv(tsv, form) if tsv.exists() else []
     for path in shards:
-        examples += read_parquet(path, form, is_labelled)
+        examples += read_parquet(path, form)
     if not examples and (shards or tsv.exists()):
         raise UserError(f"{folder}: the part {part} is empty")
     return examples
@@ -320,32 +297,7 @@ def load_tasks(data, names, examples):
 
 
 # --------------------------------------------------------------------------------------------------
-# What is written: the leaderboard's file, and glue.json with the fine-tunings that are finished
-
-
-def write_submission(folder, tasks, predictions):
-    """Writes glue-submission.zip, with one file for each test set, as the leaderboard wants them.
-    predictions: {task: {part: values}}. Returns what to print of what was written."""
-    contents, remarks = {}, []
-    for task in tasks:
-        for part, values in predictions[task.name].items():
-            file, rows = task.submissions[part]
-            lines = [f"{i}\t{task.spell(value)}\n" for i, value in enumerate(values)]
-            contents[file] = "index\tprediction\n" + "".join(lines)
-            if len(lines) != rows:
-                remarks.append(f"{file} has {len(lines):,} rows, and wanted are {rows:,}")
-    wanted = [file for form in GLUE.values() for file, _ in form.submissions.values()]
-    if missing := [file for file in wanted if file not in contents]:
-        remarks.append(f"the leaderboard also wants {', '.join(missing)}")
-
-    def write(temporary):
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file, lines in contents.items():
-                archive.writestr(file, lines)
-
-    path = folder / "glue-submission.zip"
-    disk.replace(path, write)
-    return "\n".join([f"wrote {path}: {', '.join(contents) or 'nothing'}", *remarks])
+# glue.json, with the fine-tunings that are finished
 
 
 def glue_folder(model):
