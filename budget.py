@@ -253,15 +253,12 @@ class Settings:
     model: Size = option(None, "size of the model (default: by the budget)", size, "LxH")
     flops: int = option(10 ** 17, "budget (default: 1e17)", cli.number, "C")
     vocab_size: int = option(30522, "default: %(default)s", cli.whole(6, 10 ** 7), "V")
-    seq_len: int = option(128, "tokens in a sequence (default: %(default)s)",
-                          cli.whole(4, 10 ** 6), "T")
-    batch_size: int = option(256, "sequences in a step (default: %(default)s)",
-                             cli.whole(1, 10 ** 9), "B")
+    seq_len: int = option(128, "tokens in a sequence (default: 128)", cli.whole(4, 10 ** 6), "T")
+    batch_size: int = option(256, "sequences in a step (default: 256)", cli.whole(1, 10 ** 9), "B")
     rate: int = option(None, "a machine's FLOP/s, to say how long it takes", cli.number, "R")
     teacher: Size = option(None, "size of a teacher: print the bill of every strategy", size, "LxH")
     teacher_flops: int = option(0, "what its training cost, to be charged", cli.number, "C_T")
-    students: int = option(1, "students that share that cost (default: 1)",
-                           cli.whole(1, 10 ** 9), "n")
+    students: int = option(1, "that share that cost (default: 1)", cli.whole(1, 10 ** 9), "n")
     json: bool = option(False, "print one JSON object instead of the table")
 
 

@@ -9,9 +9,8 @@ repeated data?
 The experiment is a grid: strategies x budgets x data settings x seeds. Each cell is one student,
 one line of shell: a `train.py` and a `glue.py` (reporting/cells.py). All but the strategy is equal,
 and the students of one seed begin with the same weights and see the same blocks and masks, so
-their differences to scratch are paired by seed (`pairs_of`, and `judge` for the verdicts).
-
-Cells that are finished are skipped, so a killed comparison continues. All wait for the teacher.
+their differences to scratch are paired by seed (`pairs_of`, and `judge` for the verdicts). Cells
+that are finished are skipped, so a killed comparison continues.
 """
 import math
 import shlex
@@ -35,9 +34,7 @@ from measure.scores import score_of
 from measure.statistics import LEVEL, MARGIN, compute_multiplier, holm, interval, p_values
 from reporting import cells, collect, handin, plan, presets, report
 
-# --------------------------------------------------------------------------------------------------
-# The settings
-
+# ---- The settings --------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Settings:
@@ -82,9 +79,7 @@ def read_settings(words=None):
     preset = parsed(Settings, __doc__, presets.words_of_preset(asked.preset))
     return presets.completed(asked, preset)
 
-
-# --------------------------------------------------------------------------------------------------
-# The grid of students, and their differences to scratch, in pairs of one seed
+# ---- The grid of students, and their differences to scratch, in pairs of one seed ----------------
 
 PAIR = ["seed", "data", "flops"]      # what the two students of a pair share
 KIND = ["data", "flops", "strategy"]  # students of a kind differ in their seed alone
@@ -217,10 +212,7 @@ def controls(table):
     differences = judge(pairs.groupby(columns, sort=False)["difference"].agg(list))
     return [dict(zip(columns, key), difference=found) for key, found in differences.items()]
 
-
-# --------------------------------------------------------------------------------------------------
-# The program
-
+# ---- The program ---------------------------------------------------------------------------------
 
 def run(study, lock):
     """Runs what is missing, and reports. Returns {cell's name: last line} of those that failed.
@@ -241,7 +233,7 @@ def run(study, lock):
 
 
 def tell(study, outcomes, teacher, planned, failed=()):
-    """Writes the report and students.zip. planned, failed: as in report.write_report."""
+    """Writes the report and students.zip (report.write_report)."""
     command = shlex.join(["python", "compare.py", *sys.argv[1:]])
     report.write_report(study, findings(study, outcomes, teacher), command, planned, failed)
     handin.hand_in(study, outcomes, teacher)

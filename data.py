@@ -122,14 +122,12 @@ class Corpus:
     def check(self, batch_size):
         """Raises UserError where the text is less than one batch, or no held-out word is known."""
         if self.unique is not None and batch_size > self.n:
-            raise UserError(f"one batch of {batch_size} x {self.T} needs {batch_size * self.T:,} "
-                            f"tokens, and there are {self.unique:,}: lower --batch-size or "
-                            "--seq-len, raise --unique-tokens, or give more text")
+            raise UserError(f"one batch needs {batch_size * self.T:,} tokens, and there are "
+                            f"{self.unique:,}: lower --batch-size, or give more text")
         _, (_, _, labels) = self.validation()
         if labels.max() < 0:
             raise UserError(f"the held-out text of {self.name} has no word that this tokenizer "
-                            "knows, so none can be masked: give more text, in more documents, or "
-                            "another tokenizer")
+                            "knows: give more text, in more documents, or another tokenizer")
 
     def blocks(self, step, batch_size):
         """(B, T): the blocks of a step. Each epoch goes once through all blocks, in an order of its
@@ -209,13 +207,7 @@ class Text(NamedTuple):
 
 
 def open_corpus(text, seq_len, seed, makers=1):
-    """The corpus of a Text. makers: processes that make stories. Raises UserError for whatever is
-    wrong with these."""
-    if seq_len < 4:
-        raise UserError(f"--seq-len {seq_len} is too short: at least 4, to hold [CLS] and mask 15%")
-    if text.tokenizer is not None and text.vocab_size is not None:
-        raise UserError("--vocab-size is for a tokenizer that is made from the text: leave it out "
-                        "beside --tokenizer")
+    """The corpus of a Text. makers: processes that make stories. Raises UserError."""
     is_stories, tokenizer = tuple(text.data) == ("stories",), text.tokenizer
     source = StorySource() if is_stories else texts.open_source(text.data, text.column)
     if isinstance(tokenizer, str):

@@ -10,9 +10,8 @@ of learning rates and batch sizes (GRIDS) the setting with the best development 
 counts, with its mean and standard deviation over seeds. Each finished cell of the grid is kept in
 `glue.json`, so that a killed run continues with the next one.
 
-On GLUE the vector is BERT's pooled [CLS]. On the embedded tasks it is the pooled mean over all
-tokens: without next-sentence prediction no loss reads [CLS] in pretraining, and 1,500 examples are
-too few to teach a small model to gather a text there (docs/LOG.md). `--pool` chooses either.
+On GLUE the vector is BERT's pooled [CLS], on the embedded tasks the pooled mean over all tokens:
+without next-sentence prediction no loss reads [CLS] in pretraining (docs/LOG.md).
 
 Shapes: B texts, T tokens of the longest of them, h hidden size.
 """
@@ -57,7 +56,6 @@ GRIDS = {
     "paper": {"lr": (1e-5, 3e-5, 5e-5, 8e-5), "batch_size": (16, 32), "epochs": 5},
     "quick": {"lr": (8e-5,), "batch_size": (16,), "epochs": 2, "by_width": True},
     "stories": {"lr": (6e-5,), "batch_size": (16,), "epochs": 10, "by_width": True},
-    # for a comparison of many students
     "stories-short": {"lr": (8e-5,), "batch_size": (16,), "epochs": 8, "by_width": True},
 }
 
@@ -67,15 +65,13 @@ GRIDS = {
 class Settings:
     """How a model is scored: the options of the command line. None stands for what its help calls
     the default (options.scoring)."""
-    model: tuple = option((), "a run's folder, a BERT's folder or a hub id", place, nargs="*",
+    model: tuple = option((), "a run's or a BERT's folder, or a hub id", place, nargs="*",
                           positional=True)
-    data: str = option("stories", "stories (default), a folder with GLUE's files (the official "
-                       "download's or the hub's), the folder of one task, or a hub id: "
+    data: str = option("stories", "stories (default), a folder with GLUE's files, or a hub id: "
                        "nyu-mll/glue", metavar="DATA")
     tasks: str = option("all", f"all (default), or some of {', '.join(gluefiles.EMBEDDED)}; "
                         f"{', '.join(gluefiles.GLUE)}", metavar="A,B")
-    grid: str = option(None, "rates, batch sizes and epochs (default: stories for the embedded "
-                       "tasks, else quick)", choices=list(GRIDS))
+    grid: str = option(None, "of settings (default: stories or quick)", choices=list(GRIDS))
     pool: str = option(None, "what is classified: [CLS], or the mean over tokens (default: mean "
                        "for the embedded tasks, else cls)", choices=["cls", "mean"])
     seeds: int = option(3, "fine-tunings of each cell (default: %(default)s)", whole(1, 1000), "n")

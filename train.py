@@ -46,56 +46,48 @@ class Settings:
     strategy: str = option("scratch", "how the student learns", choices=list(distill.STRATEGIES))
     teacher: str = option(None, "a run's folder, a BERT's folder or a hub id", place, "NAME")
     flops: int = option(None, "the budget, like 1e13 or 2.5e15", number, "C", required=True)
-    model: budget.Size = option(None, "the student: 2x128, 6x768, 4x312h12f1200 (default: by the "
-                                "budget)", budget.size, "LxH")
+    model: budget.Size = option(None, "2x128, 4x312h12f1200 (default: by the budget)", budget.size,
+                                "LxH")
     # What is read
-    data: tuple = option(("stories",), "stories (default), files or folders, or a hub id with "
-                         "optional configuration and split: wikimedia/wikipedia:20231101.en",
-                         metavar="TEXT", nargs="+")
-    text_column: str = option(None, "the column that holds the text (default: text)",
-                              metavar="NAME")
-    tokenizer: str = option(None, "a tokenizer.json or vocab.txt, a folder or a hub id (default: "
-                            "the teacher's, or one made from the text)", place, "NAME")
-    vocab_size: int = option(None, "word pieces of a tokenizer made from the text (default: 8192)",
-                             whole(6, 10 ** 6), "V")
-    unique_tokens: int = option(None, "train on N distinct tokens, repeated (default: all)", number,
-                                "N")
+    data: tuple = option(("stories",), "stories (default), files, folders, or a hub id, like "
+                         "wikimedia/wikipedia:20231101.en", metavar="TEXT", nargs="+")
+    text_column: str = option(None, "that holds the text (default: text)", metavar="NAME")
+    tokenizer: str = option(None, "a file, a folder or a hub id (default: the teacher's, or one "
+                            "made from the text)", place, "NAME")
+    vocab_size: int = option(None, "of one made from the text (default: 8192)", whole(6, 10 ** 6),
+                             "V")
+    unique_tokens: int = option(None, "distinct tokens, repeated (default: all)", number, "N")
     seq_len: int = option(None, "tokens in a block (default: 32, from 1e15 FLOPs on 128)",
                           whole(4, 2 ** 16), "T")
     batch_size: int = option(None, "blocks in a step (default: stories 32, text 64, from 1e15 "
                              "FLOPs on 256)", whole(1, 2 ** 24), "B")
     # How the weights begin, and how they are trained
     lr: float = option(None, "peak rate (default: 2e-3 sqrt(128 / h))", real(1e-9, 10), "R")
-    betas: tuple = option((0.9, 0.98), "AdamW's (default: 0.9 0.98)", real(0, 1 - 1e-9), "b",
-                          nargs=2)
+    betas: tuple = option((0.9, 0.98), "default: 0.9 0.98", real(0, 1 - 1e-9), "b", nargs=2)
     weight_decay: float = option(0.01, "of matrices (default: %(default)s)", real(0, 10), "w")
     warmup: float = option(None, "share of the steps (default: 0.06)", real(0, 1), "w")
     dropout: float = option(None, "default: 0", real(0, 0.9), "p")
-    start_from: str = option(None, "begin with the weights of a finished run, a BERT's folder or a "
-                             "hub id, with its size and its tokenizer", place, "NAME")
-    init_range: float = option(None, "standard deviation of the first weights (default: 0.02 "
-                               "sqrt(768 / h))", real(1e-9, 10), "s")
-    paper: bool = option(False, "the paper's setting where nothing else is given: --seq-len 128 "
-                         "--batch-size 1024 --dropout 0.1 --init-range 0.02 --warmup 0.06, and "
-                         "--lr 1e-3 for scratch, 5e-4 for a distilled student")
+    start_from: str = option(None, "a run or a BERT whose weights are the first", place, "NAME")
+    init_range: float = option(None, "of the first weights (default: 0.02 sqrt(768 / h))",
+                               real(1e-9, 10), "s")
+    paper: bool = option(False, "the paper's --seq-len, --batch-size, --dropout, --init-range, "
+                         "--warmup and --lr where none are given (docs/released.md)")
     seed: int = option(0, "of weights, order, masks, stories", whole(0, 2 ** 31 - 1), "n")
     # What only some strategies use
-    init: str = option("random", "teacher: begin with every n-th of its layers, also from scratch",
+    init: str = option("random", "teacher: begin with every n-th of its layers",
                        choices=["random", "teacher"])
-    mlm_finish: float = option(0.0, "the last share of the budget that goes to plain masked "
-                               "language modelling (default: 0)", real(0, 0.9), "s")
+    mlm_finish: float = option(0.0, "last share of the budget, for plain MLM", real(0, 0.9), "s")
     temperature: float = option(1.0, "kd's (default: %(default)s)", real(0.01, 1000), "t")
-    relation_heads: int = option(None, "minilm's relation heads (default: 16 wide in the teacher, "
-                                 "where the widths allow)", whole(1, 10 ** 4), "R")
-    teacher_layer: int = option(None, "that minilm learns from (default: the last; above 12 layers "
-                                "7/8 of the way up)", whole(1, 1000), "l")
+    relation_heads: int = option(None, "minilm's (default: 16 wide in the teacher)",
+                                 whole(1, 10 ** 4), "R")
+    teacher_layer: int = option(None, "for minilm (default: the last; above 12 layers 7/8 of the "
+                                "way up)", whole(1, 1000), "l")
     # Where it computes, and where it writes
     dtype: str = option("auto", "auto: bf16 where it is fast", choices=["auto", "fp32", "bf16"])
     device: str = option("auto", "auto (default), cpu, cuda, cuda:1, mps", metavar="D")
-    micro_batch: int = option(None, "blocks that a pass computes at once (default: what fits into "
-                              "memory)", whole(1, 2 ** 24), "n")
-    compile: str = option("auto", "torch.compile of the layers; auto: on a GPU, for runs beyond "
-                          "ten minutes", choices=["auto", "on", "off"])
+    micro_batch: int = option(None, "blocks at once (default: what fits)", whole(1, 2 ** 24), "n")
+    compile: str = option("auto", "auto: on a GPU, for more than ten minutes",
+                          choices=["auto", "on", "off"])
     out: str = option(None, "default: runs/ and a name of the settings", place, "FOLDER")
     dry_run: bool = option(False, "print the plan and stop")
 
@@ -332,9 +324,8 @@ def plan_student(settings, corpus, teacher, start):
 
 
 def build_model(settings, student, corpus, start):
-    """The student's BERT with its first weights, which depend on the seed alone, or are those of
-    the model `start` (--init teacher, --start-from). It has an MLM head only where a loss trains
-    one."""
+    """The student's BERT with its first weights, of the seed, or of the model `start` (--init
+    teacher, --start-from). It has an MLM head only where a loss trains one."""
     longest = max(128, settings.seq_len)  # the position table has room for fine-tuning at 128
     fields = {"vocab_size": student.V, "max_position_embeddings": longest,
               "pad_token_id": corpus.vocabulary.pad, "hidden_dropout_prob": settings.dropout,

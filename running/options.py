@@ -62,6 +62,9 @@ def training(settings):
         "batch_size": small_batch if is_small else 256})
     if settings.data == ("stories",) and settings.text_column:
         raise UserError("--text-column is for files of rows, and --data is stories: leave it out")
+    if settings.vocab_size and settings.tokenizer:
+        raise UserError("--vocab-size is for a tokenizer that is made from the text: leave it out "
+                        "beside --tokenizer")
     check_distillation(settings)
     check_start(settings)
     return settings

@@ -224,7 +224,6 @@ def test_masks_of_the_validation_set_do_not_depend_on_the_seed(book):
 
 @pytest.mark.parametrize("options, message", [
     ({"unique_tokens": 10 ** 9}, "lower it"), ({"vocab_size": 5}, "no room for a word"),
-    ({"tokenizer": "x", "vocab_size": 500}, "leave it out"),
     ({"tokenizer": "no-such/tokenizer"}, "no folder no-such/tokenizer")])
 def test_wrong_options_are_said(book, options, message, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -232,16 +231,15 @@ def test_wrong_options_are_said(book, options, message, monkeypatch):
         data.open_corpus(data.Text(book, **options), 16, 0)
 
 
-@pytest.mark.parametrize("seq_len, message", [(3, "too short"), (10 ** 4, "less than one block")])
-def test_a_block_that_is_too_short_or_too_long_is_said(book, seq_len, message):
-    with pytest.raises(UserError, match=message):
-        data.open_corpus(data.Text(book), seq_len, 0)
+def test_a_block_that_is_too_long_is_said(book):
+    with pytest.raises(UserError, match="less than one block"):
+        data.open_corpus(data.Text(book), 10 ** 4, 0)
 
 
 def test_fewer_tokens_than_one_batch_is_an_error(book):
     corpus = data.open_corpus(data.Text(book, vocab_size=500, unique_tokens=160), 16, 0)
     corpus.check(10)
-    with pytest.raises(UserError, match="one batch of 11 x 16 needs 176 tokens"):
+    with pytest.raises(UserError, match="one batch needs 176 tokens"):
         corpus.check(11)
 
 
