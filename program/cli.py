@@ -111,13 +111,17 @@ class Parser(argparse.ArgumentParser):
         for i in reversed(range(len(words) - 1)):
             if words[i] in self.verbatim:  # argparse would take its value `--paper` for an option
                 words[i:i + 2] = [f"{words[i]}={words[i + 1]}"]
+        self.check_flags(words)
+        return super().parse_args(words, namespace)
+
+    def check_flags(self, words):
+        """Raises UserError where a flag is unknown, and names the one that is most like it."""
         known = self._option_string_actions
         for flag in (str(word).split("=")[0] for word in words):
-            if re.fullmatch(r"--[^ ]+", flag) and flag not in known:
+            if re.fullmatch("--[^ ]+", flag) and flag not in known:
                 similar = difflib.get_close_matches(flag, known, 1, 0.7)
                 hint = f": did you mean {similar[0]}?" if similar else ""
                 self.error(f"there is no option {flag}{hint}")
-        return super().parse_args(words, namespace)
 
     def error(self, message):
         """What argparse calls for every mistake on the command line."""
