@@ -15,6 +15,7 @@ first process writes files. A process that sends no message for 40 seconds ends 
 import contextlib
 import ctypes
 import datetime
+import functools
 import math
 import os
 import re
@@ -162,10 +163,6 @@ def peak(device, dtype, seconds=0.3):
     return 2 * n ** 3 / best
 
 
-# --------------------------------------------------------------------------------------------------
-# The processes
-
-
 def patience(more=0):
     """How long one process may be behind another within a micro-batch, and `more` seconds."""
     return datetime.timedelta(seconds=environment("ISOFLOP_PATIENCE", 40, 0) + more)
@@ -187,10 +184,9 @@ def wait(missing, seconds):
     It asks again and again: while torch itself waits, no signal is heard."""
     began = time.monotonic()
     while what := missing():
-        waited = time.monotonic() - began
-        if waited > seconds:
+        if time.monotonic() - began > seconds:
             raise UserError(f"waited {cli.duration(seconds)} in vain for {what}")
-        if waited > SILENCE:
+        if time.monotonic() - began > SILENCE:
             cli.say_once(f"waiting for {what}")
         time.sleep(0.2)
 
@@ -356,6 +352,7 @@ class Session(contextlib.ExitStack):
         if self.processes.world > 1 and device != "cpu" and torch.cuda.is_available():
             device = f"cuda:{environment('LOCAL_RANK', '', 0)}"  # each has a GPU of its own
         self.device, self.dtype = select(device, dtype)
+        self.autocast = functools.partial(autocast, self.device, self.dtype)
         self.micro_batch = None       # blocks that a pass computes at once
         self.flops_per_block = None   # in a training step
         self.flops_per_second = None  # of all processes together, measured
@@ -380,9 +377,7 @@ class Session(contextlib.ExitStack):
         """How many processes write stories: one where a CPU trains, or what keeps a GPU busy."""
         return 1 if self.device.type == "cpu" else max(1, min(8, cores() - 2))
 
-    def autocast(self):
-        """The context in which a forward pass multiplies in this session's precision."""
-        return autocast(self.device, self.dtype)
+
 
     def join(self, batch_size):
         """Waits until all processes are prepared. Each needs a block of a step."""
@@ -445,14 +440,13 @@ class Session(contextlib.ExitStack):
         return rows * self.flops_per_block * (len(times) - 2) / (times[-1] - times[1])
 
     def compile(self, learner, batch):
-        """Compiles the learner's layers, where `prepare` has decided so. Raises UserError where
-        torch's compiler fails."""
+        """Compiles the layers, where `prepare` has decided so. Raises UserError where it fails."""
         if not self.compiled:
             return
         learner.compile_layers()
         try:
             self.measure(learner, batch)
-        except Exception as failure:  # the compiler raises many kinds: it may lack a C++ compiler
+        except Exception as failure:  # of many kinds: it may lack a C++ compiler
             raise UserError(f"the layers cannot be compiled here ({type(failure).__name__}): give "
                             "--compile off") from None
         self.processes.barrier(1800)  # some compilers take long

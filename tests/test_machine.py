@@ -112,8 +112,7 @@ def test_free_memory_is_what_the_tightest_limit_leaves(system, monkeypatch, own,
 
 
 @pytest.mark.parametrize("variables, expected", [({}, 1), ({"OMP_NUM_THREADS": "2"}, 2)])
-def test_torch_has_no_more_threads_than_the_quota_unless_the_user_says_so(python, variables,
-                                                                         expected):
+def test_torch_has_no_more_threads_than_the_quota_unless_told_so(python, variables, expected):
     kept = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     done = python("-c", "from running import machine; import torch; machine.cores = lambda: 1; "
                   "machine.Session('cpu', 'fp32'); print(torch.get_num_threads())",
@@ -121,14 +120,13 @@ def test_torch_has_no_more_threads_than_the_quota_unless_the_user_says_so(python
     assert done.stdout == f"{expected}\n", done.stderr
 
 
-@pytest.mark.parametrize("flags, dtype, expected", [
+@pytest.mark.parametrize("flags, dtype, named", [
     ("sse avx2", "auto", "fp32"), ("avx512_bf16", "auto", "bf16"), ("amx_bf16", "auto", "bf16"),
     ("amx_bf16", "fp32", "fp32"), ("sse", "bf16", "bf16")])
-def test_dtype_follows_the_hardware_unless_one_is_asked_for(tmp_path, monkeypatch, flags, dtype,
-                                                            expected):
+def test_dtype_follows_the_hardware_unless_one_is_given(tmp_path, monkeypatch, flags, dtype, named):
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
     machine.CPUINFO.write_text(f"flags : {flags}\n")
-    assert machine.select("cpu", dtype) == (CPU, expected)
+    assert machine.select("cpu", dtype) == (CPU, named)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta", ""])
@@ -216,9 +214,8 @@ def test_prepare_measures_and_leaves_no_trace(session, setup_of, batch):
     ("cpu", 10 ** 9, {}, {"compiled": True}, B, True),
     ("cpu", 10 ** 9, {"compile": "off"}, {"compiled": True}, B, False),
     ("cuda", 10 ** 9, {}, {}, B, True), ("cuda", 10 ** 9, {}, {"compiled": False}, B, False)])
-def test_what_a_run_of_hours_computes_at_once_and_compiles(
-        session, setup_of, batch, monkeypatch, device, free, settings, record, micro_batch,
-        compiled):
+def test_what_a_run_of_hours_computes_at_once_and_compiles(session, setup_of, batch, monkeypatch,
+        device, free, settings, record, micro_batch, compiled):
     monkeypatch.setattr(machine, "free_memory", lambda device: free)
     monkeypatch.setattr(machine, "peak", lambda device, dtype: 3e14)
     monkeypatch.setattr(session, "measure", lambda *_: 1e-3)
@@ -335,8 +332,8 @@ def plain(tmp_path_factory):
 
 
 def assert_same_weights(a, b, tolerance=1e-5):
-    """All weights but the keys' biases. A bias b of the keys adds q b to all scores of a row, and
-    the softmax ignores that: the gradient is 0 but for rounding, which AdamW scales up."""
+    """All weights but the keys' biases: they add the same to all scores of a row, which the softmax
+    ignores. Their gradient is 0 but for rounding, which AdamW scales up."""
     a, b = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
     assert a.keys() == b.keys()
     for name in a:
