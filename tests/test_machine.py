@@ -289,18 +289,23 @@ def test_gradients_of_all_shares_are_those_of_the_batch_whatever_the_loss(strate
     ("scratch", "1x64", None, 30000, 64), ("minilm", "2x128", "4x128", 1000, 128)])
 def test_a_row_takes_no_more_memory_than_is_reckoned(strategy, size, teacher, V, T):
     program = f"""if True:
-        import torch
-        import budget
-        from tools import bench
-        def step(B):
-            teacher = {teacher!r} and budget.size({teacher!r})
-            one_step, *_ = bench.our_step({strategy!r}, budget.size({size!r}), teacher, B, "fp32",
-                                          torch.device("cpu"), {V}, {T})
-            one_step()
-            return bench.high_water()
-        step(2)
-        few = step(32)
-        print((step(160) - few) / 128)"""
+        import resource, torch, budget, distill
+        from model import Bert, BertConfig
+        from running import machine
+        from train import Learner
+        machine.keep_memory(False)
+        sizes = [budget.size(name) for name in {[size, teacher]!r} if name]
+        bert, *teacher = (Bert(BertConfig.of(size, vocab_size={V})) for size in sizes)
+        learner = Learner(bert, distill.lesson({strategy!r}, *sizes), *teacher)
+        k = budget.masked_positions({T})
+        def high_water(B):
+            blocks, words = torch.randint(5, {V}, (B, {T})), torch.randint(5, {V}, (B * k,))
+            positions = (torch.arange(B)[:, None] * {T} + torch.arange(k)).flatten()
+            sum(learner(blocks, blocks, positions, words).values()).backward()
+            return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        high_water(2)
+        few = high_water(32)
+        print((high_water(160) - few) / 128)"""
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=ENVIRONMENT,
                           capture_output=True, text=True, check=True)
     measured = float(done.stdout)
