@@ -8,7 +8,6 @@ import contextlib
 import difflib
 import errno
 import functools
-import io
 import logging
 import os
 import re
@@ -19,13 +18,11 @@ from decimal import Decimal, InvalidOperation
 
 
 class UserError(argparse.ArgumentTypeError):
-    """A mistake that the user can mend. Where an option's type raises it, argparse names the
-    option, since it is an ArgumentTypeError."""
+    """A mistake that the user can mend. As an ArgumentTypeError it names the option."""
 
 
 def whole(least, most):
-    """An argparse type for whole numbers, which are read exactly: `"2.5e15"` -> 2500000000000000.
-    """
+    """An argparse type for whole numbers, which are read exactly: "2.5e15" -> 2500000000000000."""
     def parse(text):
         with contextlib.suppress(InvalidOperation):
             value = Decimal(str(text).strip().replace("_", ""))
@@ -33,8 +30,7 @@ def whole(least, most):
             if least <= value <= most and value == int(value):
                 return int(value)
         end = f"{most:,}" if most < 10 ** 12 else f"{most:.0e}".replace("+", "")
-        raise UserError(f"{text!r} should be a whole number from {least:,} to {end}, like 5000 or "
-                        "5e3")
+        raise UserError(f"{text!r} should be a whole number from {least:,} to {end}, like 5e3")
     return parse
 
 
@@ -50,10 +46,6 @@ def real(least, most):
                 return value
         raise UserError(f"{text!r} should be a number from {least:g} to {most:g}")
     return parse
-
-
-# --------------------------------------------------------------------------------------------------
-# What is printed
 
 
 def counted(n, noun):
@@ -89,8 +81,7 @@ def one_line(failure):
 
 
 def say(words, write=print):
-    """Prints words. A program goes on where nobody reads them any more: `... | head` must not stop
-    a run of many hours."""
+    """Prints words. A program goes on where nobody reads them any more, as after `... | head`."""
     try:
         write(words)
         sys.stdout.flush()
@@ -106,24 +97,9 @@ def say_once(words):
     say(words)
 
 
-class LenientStream(io.TextIOWrapper):
-    """A stream whose writes do not fail where its reader has gone: after `... 2>&1 | head`, or when
-    the terminal was closed."""
-
-    def write(self, text):
-        with contextlib.suppress(OSError):
-            return super().write(text)
-
-    def flush(self):
-        with contextlib.suppress(OSError):
-            super().flush()
-
-
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that raises UserError, so that its errors look like all others. Options
-    cannot be abbreviated, and the description and the epilog keep their line breaks.
-
-    verbatim: options whose value is a text of other options, which may begin with --."""
+    """An argparse parser that raises UserError. Options cannot be abbreviated. verbatim: options
+    whose value is a text of other options, which may begin with --."""
 
     def __init__(self, verbatim=(), **options):
         self.verbatim = verbatim
@@ -139,19 +115,16 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(words, namespace)
 
     def check_flags(self, words):
-        """Raises UserError where a flag is unknown, and names the one that is most like it.
-        argparse itself would name the required options that are missing first."""
+        """Raises UserError where a flag is unknown, and names the one that is most like it."""
         known = self._option_string_actions
-        for word in words:
-            flag = str(word).split("=")[0]
-            is_flag = flag.startswith("--") and flag != "--" and " " not in flag
-            if is_flag and flag not in known:
+        for flag in (str(word).split("=")[0] for word in words):
+            if re.fullmatch("--[^ ]+", flag) and flag not in known:
                 similar = difflib.get_close_matches(flag, known, 1, 0.7)
                 hint = f": did you mean {similar[0]}?" if similar else ""
                 self.error(f"there is no option {flag}{hint}")
 
     def error(self, message):
-        """argparse calls this method for every mistake on the command line."""
+        """What argparse calls for every mistake on the command line."""
         raise UserError(f"{message} (python {self.prog} --help lists the options)")
 
 
@@ -162,8 +135,7 @@ SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # SIGHUP: the terminal w
 
 
 class Stopped(BaseException):
-    """SIGINT, SIGTERM or SIGHUP has asked the program to stop. No `except Exception` swallows it.
-    """
+    """A signal has asked the program to stop. No `except Exception` swallows it."""
 
     def __init__(self, signum):
         self.status = 128 + signum  # the shell's convention: 130, 143 and 129
@@ -174,24 +146,21 @@ stops = []  # each Stopped of this program; the first decides its exit status
 
 
 def stop_at_once(signum, frame):
-    """The signal handler of a program: it raises Stopped. While the program obeys it, a second
-    signal must not disturb that. After two seconds a library has probably swallowed the first."""
+    """The signal handler of a program. A second signal must not disturb a program that obeys the
+    first. After two seconds a library has probably swallowed that."""
     if not stops or time.monotonic() - stops[-1].time > 2:
         stops.append(Stopped(signum))
         raise stops[0]
 
 
 def stopping_signals():
-    """The signals that stop this program. One that it was started to ignore is not among them: with
-    `nohup` that is SIGHUP, and with `&` in a script SIGINT."""
+    """The signals that stop this program: none that `nohup` or `&` in a script lets it ignore."""
     return [signum for signum in SIGNALS if signal.getsignal(signum) != signal.SIG_IGN]
 
 
 class Signals:
-    """Postpones the stop to a moment when the program can save its state.
-
-    Inside `with Signals() as signals:` a signal only sets `signals.stopped`, which a loop reads
-    between two steps. Later signals change nothing, so that they do not disturb the save."""
+    """Postpones the stop: inside `with Signals() as signals:` a signal only sets `signals.stopped`,
+    which a loop reads between two steps. Later signals change nothing."""
 
     def __enter__(self):
         self.stopped = None
@@ -215,11 +184,15 @@ def program(main):
     stops.clear()
     for signum in stopping_signals():
         signal.signal(signum, stop_at_once)
-    sys.stdout.reconfigure(errors="backslashreplace")  # any character can be printed
-    encoding = sys.stderr.encoding
-    sys.stderr = LenientStream(sys.stderr.detach(), encoding, "backslashreplace",
-                               line_buffering=True)
-    quiet_libraries()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # any character can be printed
+    # Libraries, which are imported later, log no failed attempts, and draw no bars in a log.
+    for name in ("DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
+        os.environ.setdefault(name, "critical")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+        os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     try:
         status = exit_status(main)
     except Stopped as stopped:
@@ -232,15 +205,9 @@ def program(main):
     sys.exit(stops[0].status if stops else status)
 
 
-MAKE_ROOM = "make room and run the same command again, nothing written earlier is lost"
-ADVICE = {errno.ENOSPC: MAKE_ROOM, errno.EDQUOT: MAKE_ROOM,
-          errno.EACCES: "choose a place that you may write to and read from",
-          errno.EROFS: "choose a place that you may write to"}
-
-
 def exit_status(main):
-    """Calls main() and returns the exit status: 0, or 2 after a failure that the user can mend and
-    that an error line explains, or 141 where the reader of stdout has gone. Others are defects."""
+    """Calls main() and returns the exit status: 0, or 2 after an error line, or 141 where the
+    reader of stdout has gone. Other failures are defects."""
     try:
         main()
         sys.stdout.flush()
@@ -255,15 +222,11 @@ def exit_status(main):
             raise
         message = system_error(failure)
     except UnicodeEncodeError as failure:
-        if failure.reason != "surrogates not allowed":
-            raise
-        message = ("a library cannot open a file or folder whose name is not UTF-8: rename it "
-                   f"({one_line(failure.object[-200:])})")
+        message = f"a name is not UTF-8: rename it ({one_line(failure.object[-200:])})"
     except (MemoryError, RuntimeError) as failure:
         if not is_out_of_memory(failure):
             raise
-        message = ("out of memory: lower --micro-batch (without --dropout the result stays the "
-                   "same), --batch-size, --seq-len or --model")
+        message = "out of memory: lower --micro-batch, --batch-size, --seq-len or --model"
     print(f"error: {message}", file=sys.stderr)
     return 2
 
@@ -277,8 +240,8 @@ def is_out_of_memory(failure):
 def system_error(failure):
     """What the system says of an OSError: the reason, the file's name, and what to do about it."""
     name = f": {failure.filename}" if failure.filename else ""
-    advice = f"; {ADVICE[failure.errno]}" if failure.errno in ADVICE else ""
-    return f"{failure.strerror}{name}{advice}"
+    is_full = failure.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{failure.strerror}{name}{'; make room and run the same command again' * is_full}"
 
 
 TORCHRUN = re.compile("((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|"
@@ -287,17 +250,6 @@ TORCHRUN = re.compile("((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER
 
 def environment_of_one(**others):
     """The environment for a program that this one starts, with some other variables, and without
-    what torchrun tells one of many processes: the program would wait for the rest."""
+    those of torchrun, with which the program would wait for other processes."""
     kept = {name: value for name, value in os.environ.items() if not TORCHRUN.fullmatch(name)}
     return {**kept, **others}
-
-
-def quiet_libraries():
-    """Keeps stderr for this program's own lines: libraries that are imported later log no failed
-    attempts, and draw no bars in a log. Whoever sets these variables otherwise is obeyed."""
-    for name in ("DATASETS_VERBOSITY", "HF_HUB_VERBOSITY"):
-        os.environ.setdefault(name, "critical")
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")

@@ -10,16 +10,12 @@
 With `torchrun --nproc-per-node 2 train.py ...` each process makes the whole batch, a function of
 (seed, step), and works on its own rows, one micro-batch at a time. The gradients of all processes
 are summed, and each takes the same optimizer step, so that their weights are always equal. Only the
-last digits of sums depend on the number of processes, and with --dropout which neurons are dropped.
-Only the first process writes files.
-
-All processes meet, for ten minutes at most. Then each prepares, which may take hours. Later each
-sends a message after each micro-batch. Where one is missing for 40 seconds, since a process has
-died or hangs, the run ends, and the same command continues it.
+first process writes files. A process that sends no message for 40 seconds ends the run.
 """
 import contextlib
 import ctypes
 import datetime
+import functools
 import math
 import os
 import re
@@ -40,7 +36,7 @@ MEETING, SILENCE = 600, 5  # seconds in which all must come, and after which a w
 ALONE = "; leave WORLD_SIZE out if you start one"
 
 
-def environment(name, default, least, most=10 ** 6):
+def environment(name, default, least, most=DAYS_30):
     """A number from the environment. Raises UserError where it is none from `least` to `most`."""
     text = os.environ.get(name, default)
     with contextlib.suppress(ValueError):
@@ -51,9 +47,8 @@ def environment(name, default, least, most=10 ** 6):
 
 
 # --------------------------------------------------------------------------------------------------
-# What this process may use of the machine. A container, a batch system and systemd put it into a
-# control group. That lies in others, and the tightest limit of all counts. Linux has two versions
-# of control groups, and one machine may use both.
+# A container, a batch system or systemd puts a process into a control group. That lies in others,
+# and the tightest limit of all counts. Linux has two versions, and one machine may use both.
 
 OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 MEMINFO, CPUINFO = Path("/proc/meminfo"), Path("/proc/cpuinfo")
@@ -64,8 +59,7 @@ LIMITS = {"cpu": (["cpu.max"], ["cpu.cfs_quota_us", "cpu.cfs_period_us"]),
 
 
 def limits(controller):
-    """Yields (folder, number, number) for each control group of this process that has a limit.
-    controller: "cpu" or "memory"."""
+    """Yields (folder, number, number) for each limit of "cpu" or "memory" on this process."""
     for line in OWN_GROUPS.read_text().splitlines() if OWN_GROUPS.exists() else ():
         _, controllers, path = line.split(":", 2)  # version 2 names no controllers
         if controllers and controller not in controllers.split(","):
@@ -85,16 +79,15 @@ def limits(controller):
 
 
 def entries(path, name):
-    """The numbers that stand after `name` in a file like /proc/meminfo; [] without such a file."""
+    """The numbers after `name` in a file like /proc/meminfo; [] without such a file."""
     text = path.read_text() if path.exists() else ""
     return [int(number) for number in re.findall(rf"{name}:? +(\d+)", text)]
 
 
 def cores():
     """How many processors this process may use: those that it may run on, or what the quotas of its
-    control groups allow, rounded up."""
+    control groups allow, in microseconds of all processors in each period, rounded up."""
     ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
-    # A quota is so many microseconds of all processors together, in each period.
     return min([len(ours), *(math.ceil(quota / period) for _, quota, period in limits("cpu"))])
 
 
@@ -103,12 +96,11 @@ def free_memory(device):
     process's control groups where that is less, shared with torchrun's other processes here."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    # Half of all memory, where the system tells nothing better.
-    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    half = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # without /proc/meminfo
     free = [1024 * n for n in entries(MEMINFO, "MemAvailable")] or [half]
     for folder, limit, used in limits("memory"):
-        # Copies of files give way when memory is needed. In version 1 there is a second entry,
-        # which has those of the groups inside, too.
+        # Copies of files give way when memory is needed. Version 1 has two entries: the larger one
+        # has those of the groups inside, too.
         free.append(limit - used + max(entries(folder / "memory.stat", "inactive_file"), default=0))
     return min(free) // environment("LOCAL_WORLD_SIZE", 1, 1)
 
@@ -123,38 +115,31 @@ def select(name, dtype):
         device = torch.device(name)
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as failure:  # torch knows no such name, or was built so
-        raise UserError(f"--device {name}: torch finds none here ({cli.one_line(failure)}); it may "
-                        "be cpu, and on a machine that has it cuda, cuda:1 or mps") from None
-    if dtype == "auto":
-        dtype = "bf16" if multiplies_bf16(device) else "fp32"
+        raise UserError(f"--device {name}: torch finds none here ({cli.one_line(failure)}); give "
+                        "cpu, or cuda, cuda:1 or mps where there is one") from None
+    if dtype == "auto":  # emulated bf16 is ten times slower than fp32
+        if device.type == "cuda":  # torch.cuda.is_bf16_supported() counts emulation
+            has_bf16 = torch.cuda.get_device_capability(device)[0] >= 8  # Ampere or newer
+        else:
+            flags = CPUINFO.read_text().split() if CPUINFO.exists() else ()
+            has_bf16 = device.type == "cpu" and ("avx512_bf16" in flags or "amx_bf16" in flags)
+        dtype = "bf16" if has_bf16 else "fp32"
     keep_memory()
-    # torch takes as many threads as there are processors. Where a quota gives less than that, they
-    # would wait for each other: on half a processor two take longer than one.
+    # torch takes a thread for each processor. With a smaller quota they wait for each other.
     if "OMP_NUM_THREADS" not in os.environ and cores() < torch.get_num_threads():
         torch.set_num_threads(cores())
-    if device.type == "cuda":
-        # A fixed order of sums: else the same run would end with other last bits.
+    if device.type == "cuda":  # a fixed order of sums: else a run would end with other last bits
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False
     return device, dtype
 
 
-def multiplies_bf16(device):
-    """Whether a device has instructions for bf16 products. Without them bf16 is emulated, which
-    is ten times slower than fp32."""
-    if device.type == "cuda":  # Ampere or newer; torch.cuda.is_bf16_supported() counts emulation
-        return torch.cuda.get_device_capability(device)[0] >= 8
-    flags = CPUINFO.read_text().split() if device.type == "cpu" and CPUINFO.exists() else ()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
 def keep_memory(keep=True):
-    """Tells the C library to keep memory that is freed, instead of giving it back to the system: a
-    step of 6x768 takes 4 to 20% less time (docs/LOG.md). keep=False goes back to about glibc's own
-    way. Other C libraries have no mallopt; there nothing happens."""
+    """Tells glibc to keep memory that is freed: a step of 6x768 takes 4 to 20% less time
+    (docs/LOG.md). keep=False goes back to about glibc's own way."""
     trim_threshold, mmap_threshold, mmap_max = -1, -3, -4  # their numbers in malloc.h
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(AttributeError, OSError):  # other C libraries have no mallopt
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(mmap_max, 0 if keep else 65536)
         mallopt(mmap_threshold, 2 ** 25)  # what glibc itself arrives at
@@ -167,8 +152,7 @@ def autocast(device, dtype):
 
 
 def peak(device, dtype, seconds=0.3):
-    """FLOP/s of a large square matrix product in `dtype`, the best of those that are computed
-    within `seconds`: the speed that training is compared with."""
+    """FLOP/s of a large square matrix product in `dtype`, the best of those within `seconds`."""
     n = 2048 if device.type == "cpu" else 8192
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if dtype == "bf16" else torch.float32)
     best, began = math.inf, time.perf_counter()
@@ -179,21 +163,15 @@ def peak(device, dtype, seconds=0.3):
     return 2 * n ** 3 / best
 
 
-# --------------------------------------------------------------------------------------------------
-# The processes
-
-
 def patience(more=0):
     """How long one process may be behind another within a micro-batch, and `more` seconds."""
-    return datetime.timedelta(seconds=environment("ISOFLOP_PATIENCE", 40, 0, DAYS_30) + more)
+    return datetime.timedelta(seconds=environment("ISOFLOP_PATIENCE", 40, 0) + more)
 
 
 @contextlib.contextmanager
-def failures_in_one_line(words="another process of this run has died or hangs: its own message, if "
-                         "it had one, stands above; the same command continues the run from its "
-                         "last checkpoint"):
-    """Turns a failed exchange of messages into a UserError. The process that died has printed its
-    own reason. Any of the others may be the first to notice that it is gone."""
+def failures_in_one_line(words="another process of this run has died or hangs, and its own message "
+                         "stands above: the same command continues from the last checkpoint"):
+    """Turns a failed exchange of messages into a UserError."""
     try:
         yield
     except RuntimeError as failure:
@@ -202,21 +180,20 @@ def failures_in_one_line(words="another process of this run has died or hangs: i
 
 
 def wait(missing, seconds):
-    """Waits until missing() is empty, and says what it is where that takes long. Raises UserError
-    after so many seconds. It asks again and again: while torch itself waits, no signal is heard."""
+    """Waits until missing() is empty, and says what it is. Raises UserError after so many seconds.
+    It asks again and again: while torch itself waits, no signal is heard."""
     began = time.monotonic()
     while what := missing():
-        waited = time.monotonic() - began
-        if waited > seconds:
+        if time.monotonic() - began > seconds:
             raise UserError(f"waited {cli.duration(seconds)} in vain for {what}")
-        if waited > SILENCE:
+        if time.monotonic() - began > SILENCE:
             cli.say_once(f"waiting for {what}")
         time.sleep(0.2)
 
 
 class Processes:
-    """The processes of this run, as torchrun started them: this one has number `rank` of `world`.
-    Without torchrun there is one process, and no method waits for anything."""
+    """The processes of this run, as torchrun started them: this one has number `rank` of `world`,
+    which is 1 without torchrun."""
 
     def __init__(self):
         self.world = environment("WORLD_SIZE", 1, 1)
@@ -224,8 +201,7 @@ class Processes:
         self.first = self.rank == 0
 
     def meet(self, device):
-        """Waits until all processes are here, and connects them. Raises UserError where one does
-        not come."""
+        """Connects all processes. Raises UserError where one does not come."""
         if self.world == 1:
             return
         # The processes leave messages in a store, which torchrun has, or else the first process.
@@ -234,7 +210,6 @@ class Processes:
         port = environment("MASTER_PORT", "", 1, 65535)
 
         def silent():
-            """Who does not answer, and why."""
             try:
                 socket.create_connection((address, port), 5).close()
             except (OSError, UnicodeError) as failure:
@@ -256,8 +231,7 @@ class Processes:
 
     @failures_in_one_line()
     def gather(self, event, seconds, advice):
-        """Waits until all processes have come to an event, and hears signals meanwhile. Raises
-        UserError where one of them has not after so many seconds."""
+        """Waits until all have come to an event. Raises UserError after so many seconds."""
         def missing(coming=0):
             number = self.world - self.store.add(event, coming)
             return f"{number} of {self.world} processes{advice}" if number > 0 else ""
@@ -267,14 +241,12 @@ class Processes:
 
     @failures_in_one_line()
     def barrier(self, seconds):
-        """Waits for all processes, after one of them alone has done some work, such as writing a
-        checkpoint to a slow disk. seconds: how long this work takes at most."""
+        """Waits for one process that alone has done some work, of so many seconds at most."""
         if self.world > 1:
             dist.monitored_barrier(self.group, patience(seconds))
 
     def rows(self, n):
-        """The slice of n rows that is this process's share: all, where there are fewer rows than
-        processes."""
+        """The slice of n rows that is this process's share: all, where there are too few."""
         if n < self.world:
             return slice(0, n)
         return slice(n * self.rank // self.world, n * (self.rank + 1) // self.world)
@@ -302,10 +274,10 @@ class Processes:
             dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
         return values[0]
 
+
 def values_in_mean(name, labels):
     """How many values a term called `name` is the mean of, in rows with these labels (N,): a scalar
-    tensor. "mlm" is a mean over the words that have a label. Any other term is one over all masked
-    positions or over the rows, which weigh the same, since each row has k positions."""
+    tensor. "mlm" is a mean over words that have a label, others over all masked positions."""
     return (labels >= 0).sum() if name == "mlm" else torch.ones_like(labels).sum()
 
 
@@ -313,8 +285,7 @@ def forward_backward(learner, batch, lesson, session):
     """Adds the gradients of the whole batch's loss to the learner's parameters. Returns
     {term: its value over the whole batch}, each a scalar.
 
-    batch: blocks (B, T), inputs (B, T), positions (N,), labels (N,). The session says which rows
-    this process works on, and how many of them a pass computes at once."""
+    batch: blocks (B, T), inputs (B, T), positions (N,), labels (N,)."""
     processes, micro_batch = session.processes, session.micro_batch
     blocks, inputs, positions, labels = batch
     B, T = inputs.shape
@@ -345,12 +316,11 @@ def forward_backward(learner, batch, lesson, session):
 
 
 def numbers_kept(student, T, k, teacher):
-    """How many fp32 numbers the passes of one row keep until the gradients are computed. student: a
-    train.StudentPlan; teacher: the teacher's Size, or None; T tokens, of which k are masked."""
+    """How many fp32 numbers the passes of one row of T tokens, k of them masked, keep for the
+    gradients. student: a train.StudentPlan; teacher: the teacher's Size, or None."""
     (L, h, A, f), V, lesson = student.size, student.V, student.lesson
     n = k if lesson.student.logits else 0
     # The student: a layer's activations and its T x T tables; logits, their softmax and gradient.
-    # numbers = L T (8h + 2f + 2AT) + 4nV
     numbers = L * T * (8 * h + 2 * f + 2 * A * T) + 4 * n * V
     if lesson.teacher is not None:  # one of its layers at a time is kept, and what the loss reads
         reads, h_T = lesson.teacher, teacher.h
@@ -373,50 +343,47 @@ class Follower(Run):
     log = rewind_log = read_log = nothing
 
 
-class Session:
+class Session(contextlib.ExitStack):
     """The machine as a run sees it. `prepare` sets the attributes that depend on the run."""
 
     def __init__(self, device="auto", dtype="auto"):
+        super().__init__()
         self.processes = Processes()
         if self.processes.world > 1 and device != "cpu" and torch.cuda.is_available():
             device = f"cuda:{environment('LOCAL_RANK', '', 0)}"  # each has a GPU of its own
         self.device, self.dtype = select(device, dtype)
+        self.autocast = functools.partial(autocast, self.device, self.dtype)
         self.micro_batch = None       # blocks that a pass computes at once
         self.flops_per_block = None   # in a training step
         self.flops_per_second = None  # of all processes together, measured
         self.peak = None              # FLOP/s of large matrix products, measured on a GPU
         self.compiled = False         # whether torch compiles the layers
-        self.resources = contextlib.ExitStack()
 
     def __enter__(self):
         self.processes.meet(self.device)
         return self
 
-    def __exit__(self, kind, *_):
-        self.resources.close()
-        if kind is None and dist.is_initialized():  # after a failure the others may be gone
+    def __exit__(self, *failure):
+        super().__exit__(*failure)
+        if failure[0] is None and dist.is_initialized():  # after a failure others may be gone
             dist.destroy_process_group()
 
     def keep(self, resource):
         """Returns the resource, and closes it at the end of the session."""
-        return self.resources.enter_context(contextlib.closing(resource))
+        return self.enter_context(contextlib.closing(resource))
 
     @property
     def story_makers(self):
-        """How many processes write stories for this one to train on: one where a CPU trains, and as
-        many as keep a GPU busy."""
+        """How many processes write stories: one where a CPU trains, or what keeps a GPU busy."""
         return 1 if self.device.type == "cpu" else max(1, min(8, cores() - 2))
 
-    def autocast(self):
-        """The context in which a forward pass multiplies in this session's precision."""
-        return autocast(self.device, self.dtype)
+
 
     def join(self, batch_size):
         """Waits until all processes are prepared. Each needs a block of a step."""
-        world = self.processes.world
-        if batch_size < world:
-            raise UserError(f"--batch-size {batch_size} is less than a block for each of {world} "
-                            "processes: raise it, or start fewer")
+        if batch_size < self.processes.world:
+            raise UserError(f"--batch-size {batch_size} is less than a block for each of "
+                            f"{self.processes.world} processes: raise it, or start fewer")
         self.processes.gather("prepared", DAYS_30, ", which still prepare their text")
 
     @contextlib.contextmanager
@@ -431,12 +398,14 @@ class Session:
 
     def prepare(self, setup, record, batch):
         """Chooses the micro-batch, measures how fast this machine computes the run's steps, and
-        decides whether to compile. setup: a train.Setup; record: the run's run.json.
-
-        A run that was begun keeps its micro-batch: sums in another order differ in their last
-        digits."""
+        decides whether to compile. setup: a train.Setup; record: the run's run.json."""
         world, plan, settings = self.processes.world, setup.student.plan, setup.settings
-        wanted = settings.micro_batch or record.get("micro_batch") or self.fitting(setup, batch)
+        # Half of the memory is for what a pass keeps, at 1.5 times what is counted.
+        (B, T), k = batch[0].shape, len(batch[2]) // len(batch[0])
+        row = 1.5 * numbers_kept(setup.student, T, k, setup.teacher_size)  # of 4 bytes each
+        fitting = int(min(math.ceil(B / world), free_memory(self.device) // 2 // (4 * row)))
+        # A run that was begun keeps it: sums in another order differ in their last digits.
+        wanted = settings.micro_batch or record.get("micro_batch") or max(1, fitting)
         self.micro_batch = self.processes.broadcast(wanted)
         self.flops_per_block = plan.flops_per_step // settings.batch_size
         self.flops_per_second = world * self.measure(setup.learner, batch)
@@ -447,18 +416,9 @@ class Session:
         wanted = {"on": True, "off": False, "auto": record.get("compiled", pays)}
         self.compiled = self.processes.broadcast(wanted[settings.compile])
 
-    def fitting(self, setup, batch):
-        """How many blocks fit into memory: half of it is for what a pass keeps, and half as much
-        again as is counted for what is not counted."""
-        (B, T), k = batch[0].shape, len(batch[2]) // len(batch[0])
-        bytes_of_row = 4 * 1.5 * numbers_kept(setup.student, T, k, setup.teacher_size)
-        fitting = int(free_memory(self.device) // 2 // bytes_of_row)
-        return max(1, min(math.ceil(B / self.processes.world), fitting))
-
     def measure(self, learner, batch, seconds=1.0):
-        """FLOP/s of this process: the mean of the passes and optimizer's steps that fit into about
-        so many seconds. On a busy machine some wait for a processor, and the run's will, too. The
-        weights stay as they are, since the learning rate is 0."""
+        """FLOP/s of this process: the mean of the passes and optimizer's steps, with a learning
+        rate of 0, that fit into about so many seconds."""
         blocks, inputs, positions, labels = batch
         rows = min(self.micro_batch, math.ceil(len(blocks) / self.processes.world))
         if self.device.type == "cpu":  # no more rows than a laptop computes in about a second
@@ -480,16 +440,13 @@ class Session:
         return rows * self.flops_per_block * (len(times) - 2) / (times[-1] - times[1])
 
     def compile(self, learner, batch):
-        """Compiles the learner's layers, where `prepare` has decided so. Raises UserError where
-        torch's compiler fails."""
+        """Compiles the layers, where `prepare` has decided so. Raises UserError where it fails."""
         if not self.compiled:
             return
         learner.compile_layers()
         try:
             self.measure(learner, batch)
-        except Exception as failure:  # the compiler raises many kinds: it may lack a C++ compiler
-            if cli.is_out_of_memory(failure):
-                raise
+        except Exception as failure:  # of many kinds: it may lack a C++ compiler
             raise UserError(f"the layers cannot be compiled here ({type(failure).__name__}): give "
                             "--compile off") from None
         self.processes.barrier(1800)  # some compilers take long

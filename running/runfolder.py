@@ -1,6 +1,4 @@
-"""A run's folder: settings, lock, checkpoints and log. It makes a run impossible to lose.
-
-Three promises are kept, each by one mechanism (docs/RELIABILITY.md says how they are tested):
+"""A run's folder: settings, lock, checkpoints and log. It keeps three promises:
 
  1. A file is whole or absent, and damage is noticed (files/disk.py).
  2. One process at a time works in a folder. The kernel frees its lock when the process dies.
@@ -55,8 +53,7 @@ def identity(setup):
 
 
 def words_sha256(tokenizer):
-    """A fingerprint of a tokenizer's words, their numbers, and how it spells them: two may cut one
-    text alike and differ in a word that the text lacks, such as [MASK]."""
+    """A fingerprint of a tokenizer's words, their numbers, and how it spells them."""
     normalizer = json.loads(tokenizer.to_str())["normalizer"]
     return disk.fingerprint([sorted(tokenizer.get_vocab().items()), normalizer])
 
@@ -70,22 +67,18 @@ CONTENTS = {"text_sha256": "its text, or how that is cut into words",
 
 
 def differences(old, new):
-    """The names of the settings in which two runs differ. The same text at another place makes no
-    other run."""
+    """The names of the settings in which two runs differ, but for the places of equal texts."""
     return {key for key in (old.keys() | new.keys()) - PLACES - {"charged"}
             if old.get(key) != new.get(key)}
 
 
 def check_same_settings(folder, old, new):
-    """Raises UserError, which names the differences, unless the settings `old` of the run in
-    `folder` are those that it gets now."""
+    """Raises UserError, which names the differences, unless a run's settings stay as they were."""
     if not isinstance(old, dict):
         raise UserError(f"{folder}/run.json is damaged: it has no settings")
     different = differences(old, new)
     if not different:
         return
-    if "text_sha256" in different:
-        different |= {key for key in PLACES if old.get(key) != new.get(key)}
     changes = [f"{key} was {old.get(key)} and is now {new.get(key)}"
                for key in sorted(different - CONTENTS.keys())]
     changes += [f"{CONTENTS[key]} changed" for key in CONTENTS if key in different]
@@ -97,7 +90,6 @@ def check_same_settings(folder, old, new):
 
 
 CHECKPOINT = re.compile(r"checkpoint-\d{12}\.pt")
-# Temporary names of the files that a run writes.
 LEFTOVER = disk.leftovers(r"run\.json|log\.jsonl|config\.json|tokenizer(_config)?\.json|README\.md"
                           r"|curve\.png|model\.safetensors|checkpoint-\d+\.pt")
 
@@ -121,7 +113,6 @@ def refuse_foreign(folder):
     folder = Path(folder)
     if not folder.is_dir():
         return
-    # One look: another process may begin a run here meanwhile, and that one is no foreigner.
     names = sorted(entry.name for entry in folder.iterdir())
     if "run.json" in names or any(CHECKPOINT.fullmatch(name) for name in names):
         return
@@ -158,8 +149,7 @@ def read_checkpoint(path):
 
 class Run:
     """A run's folder, locked for this process: `with Run(folder, settings) as run:`. Raises
-    UserError where another process works there, or where it is not this run's folder.
-    """
+    UserError where another process works there, or where it is not this run's folder."""
 
     def __init__(self, folder, settings):
         self.folder, self.settings = Path(folder), settings
@@ -197,15 +187,13 @@ class Run:
         for path in self.folder.iterdir():  # what a process left that died while it wrote
             if LEFTOVER.fullmatch(path.name):
                 path.unlink()
-        damage = None
         try:
             self.record = disk.optional_json(self.folder / "run.json")
-        except disk.Damaged as failure:
-            damage = failure
+        except disk.Damaged:
+            if not checkpoints(self.folder):
+                raise
         if not self.record:
             self.record = (self.newest_checkpoint() or {}).get("record")
-        if damage and not self.record:
-            raise damage
         if self.record:
             check_same_settings(self.folder, self.record.get("settings"), self.settings)
         self.record = self.record or {"finished": False, "settings": self.settings}
@@ -221,8 +209,7 @@ class Run:
         return bool(self.record.get("finished"))
 
     def save_checkpoint(self, step, state):
-        """Writes a checkpoint, and removes all but the newest two: where one is damaged, the other
-        is there. state: a dict of what the next step depends on."""
+        """Writes a checkpoint, and removes all but the newest two. state: a dict."""
         self.check_lock()
         whole = {"step": step, "record": self.record, "log": self.log_text(), **state}
         disk.replace(self.folder / f"checkpoint-{step:012d}.pt",
@@ -231,8 +218,8 @@ class Run:
             old.unlink()
 
     def newest_checkpoint(self, settings=None):
-        """The state in the newest whole checkpoint of a run with these settings (None: with any),
-        or None. Newer ones that are damaged, or are another run's, are set aside."""
+        """The state in the newest whole checkpoint of a run with these settings (None: any), or
+        None. Newer ones that are damaged, or are another run's, are set aside."""
         for path in checkpoints(self.folder):
             state = read_checkpoint(path)
             if state and (settings is None
@@ -244,10 +231,7 @@ class Run:
 
     def load_checkpoint(self):
         """The state in this run's newest whole checkpoint, or None."""
-        had_any = bool(checkpoints(self.folder))
         state = self.newest_checkpoint(self.settings)
-        if had_any and state is None:
-            print("no whole checkpoint is left: starting again from the first step")
         self.saved_log = state["log"] if state else ""
         return state
 

@@ -1,11 +1,7 @@
 """The programs of this project as forked children, and disturbances that act inside them.
 
-    children.prepare()
-    child = Child("train.py", "--flops", "1e9", "--out", folder, inside=Kill(at=7))
-    child.wait()          # its exit status; child.out and child.err are what it printed
-
-A process that has imported everything forks a child, and the child runs a program's main(). It
-starts in milliseconds, so that a campaign can disturb thousands of them. Linux only.
+A process that has imported everything forks a child, which runs a program's main(). It starts in
+milliseconds, so that a campaign can disturb thousands of them. Linux only.
 """
 import ctypes
 import importlib
@@ -35,7 +31,6 @@ def prepare():
     start theirs when they first compute."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1",
                    "TOKENIZERS_PARALLELISM": "false"}
-    # The first two are imported when they are first used.
     for name in ("torch._dynamo", "matplotlib.pyplot", *map(module_of, PROGRAMS)):
         importlib.import_module(name)
     sys.modules["matplotlib"].use("Agg")
@@ -43,8 +38,8 @@ def prepare():
 
 
 def fork(work, files=()):
-    """The number of a process that does some work, and ends when this one does: nothing goes on of
-    a campaign that was itself killed. files: what becomes its stdin, stdout and stderr."""
+    """The number of a process that does some work, and ends when this one does. files: what becomes
+    its stdin, stdout and stderr."""
     pid = os.fork()
     if pid:
         return pid
@@ -72,9 +67,8 @@ def fork(work, files=()):
 
 
 class Child:
-    """A program, by its path below the root, that runs as a child of this process. inside: a
-    function that the child calls first. environment: variables that it sets. folder: where it runs.
-    """
+    """A program, by its path below the root, that runs as a child of this process in a folder.
+    inside: a function that the child calls first. environment: variables that it sets."""
 
     def __init__(self, program, *arguments, inside=None, environment=(), folder=ROOT):
         self.line = f"python {program} {' '.join(map(str, arguments))}"
@@ -92,8 +86,7 @@ class Child:
             if inside:
                 inside()
             cli.program(sys.modules[module_of(program)].main)
-        # A signal waits until the child has forgotten the handlers of this process. One of them may
-        # raise, and the child would go on as a second copy of this process.
+        # A signal waits until the child has forgotten this process's handlers, which may raise.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, cli.SIGNALS)
         self.pid = fork(work, [open(os.devnull), *self.files])
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -116,7 +109,7 @@ class Child:
             os.kill(self.pid, signum)
 
     def ends_within(self, seconds):
-        """Waits for its end, at most so many seconds. Returns whether it has ended."""
+        """Whether it ends in so many seconds."""
         end = time.monotonic() + seconds
         while self.running() and time.monotonic() < end:
             time.sleep(0.002)
@@ -142,8 +135,7 @@ class Child:
 
     @property
     def complaint(self):
-        """Why its end is not a clear one, or None. Clear ends are status 0, and status 2 after a
-        line `error: ...`."""
+        """Why its end is not status 0, nor status 2 after a line `error: ...`, or None."""
         if self.hangs:
             return "it hangs"
         refused = self.status == 2 and self.err.strip().split("\n")[-1].startswith("error: ")
@@ -189,8 +181,8 @@ class Kill:
 
 class PowerLoss(Kill):
     """The disk after a power cut at the n-th operation. A file is what it was at its last fsync,
-    with any part of what came later, cut or zeroed. A folder has the names that it had at its own
-    last fsync, or newer ones."""
+    with any part of what came later, cut or zeroed. A folder has its names of that time, or newer
+    ones."""
 
     def __init__(self, at, after, roots, seed):
         super().__init__(at, after)

@@ -1,11 +1,8 @@
-"""What people and strangers may give to the programs: command lines, texts, model folders.
-
-These are rows of the fault campaign (faults.py), which calls each with its `Lane`. A program must
-take the input or refuse it in one line, and it must run no code that comes with the input.
+"""What the fault campaign (faults.py) gives to the programs: command lines, texts, model folders. A
+program must take the input or refuse it in one line, and it must run no code that comes with it.
 """
 import json
 import os
-import pickle
 import re
 import resource
 import shutil
@@ -53,12 +50,12 @@ def words_for(draw, program):
     return words
 
 
-def command_lines(lane, n=100):
-    """Gives the programs `n` command lines."""
-    for _ in range(n):
+def command_lines(lane):
+    """Gives the programs a hundred command lines."""
+    for _ in range(100):
         program = lane.random.choice(PROGRAMS)
         answer(lane, program, words_for(lane.random, program))
-    return n
+    return 100
 
 
 def answer(lane, program, words):
@@ -97,14 +94,13 @@ def texts(draw):
     foreign = "\n".join("".join(chr(start + draw.randrange(700)) for _ in range(40))
                         for _ in range(100))
     return {
-        "foreign": foreign.encode(), "plain": plain, "nothing": b"", "noise": draw.randbytes(5000),
+        "foreign": foreign.encode(), "nothing": b"", "noise": draw.randbytes(5000),
         "invalid UTF-8": plain[:-5] + draw.randbytes(draw.randint(1, 50)) + b"\n" + plain,
         "a NUL": plain + b"\0" + plain, "UTF-16": plain.decode().encode("utf-16"),
         "BOM": b"\xef\xbb\xbf" + plain, "CRLF": plain.replace(b"\n", b"\r\n"),
         "Zalgo": ("a" + "̵͙́" * 500 + " b\n").encode() * 100,
-        "empty lines": b"\n" * 10 ** draw.randint(0, 7), "spaces": b" " * 10 ** draw.randint(0, 6),
+        "empty lines": b"\n" * 10 ** 6, "one word": b"a" * 10 ** draw.randint(0, 6),
         "one line": plain.replace(b"\n", b" ") * draw.choice([1, 100]),
-        "one word": b"a" * 10 ** draw.randint(0, 6), "same": b"the same line\n" * 500,
         "special tokens": b"[CLS] [MASK] [SEP] [PAD] [UNK]\n" * 300,
         "json in text": b'{"text": 1}\n' * 50}
 
@@ -135,14 +131,6 @@ def bad_text(lane):
 # Folders of models
 
 
-class Payload:
-    """What runs when it is unpickled."""
-
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.mark}",)
 
 
 def other_weights(draw, payload):
@@ -161,28 +149,24 @@ def other_entries(draw, folder):
     """Other entries of config.json and tokenizer.json."""
     config, tokenizer = (json.loads((folder / name).read_text())
                          for name in ("config.json", "tokenizer.json"))
-    model, key, part = tokenizer["model"], draw.choice([*config]), draw.choice([*tokenizer])
-    numbers = [name for name, number in config.items() if type(number) is int]
+    key, part = draw.choice([*config]), draw.choice([*tokenizer])
+    model = tokenizer["model"]
     huge_ids = {word: i * 10 ** 7 for word, i in model["vocab"].items()}
-    no_models = [{"type": "BPE", "vocab": {}, "merges": []}, {"type": "Unigram", "vocab": []},
-                 None, [], {"type": "WordLevel", "vocab": {"[MASK]": 0}, "unk_token": "x"}]
     bomb = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Removed",
             "invert": False}
-    of_config = {
-        "code in the configuration": {"auto_map": {"AutoModel": "evil.Evil"},
-                                      "trust_remote_code": True},
-        "absurd size": {key: draw.choice([10 ** 9, 10 ** 18, -1, 0, 2 ** 31, 1e308])},
-        "absurd sizes": dict.fromkeys(numbers, 10 ** 9),
-        "wrong type": {key: draw.choice([None, [], {}, "x", True, [[]] * 100, "9" * 10 ** 6])}}
-    of_tokenizer = {
-        "no BERT's tokenizer": {"model": draw.choice(no_models)},
-        "tokenizer with huge ids": {"model": {**model, "vocab": huge_ids}},
-        "tokenizer with a bomb of a pattern": {"pre_tokenizer": bomb},
-        "tokenizer with parts of wrong kind": {part: draw.choice([None, [], {}, 5, "x"])}}
-    changed = {name: {"config.json": json.dumps(config | entries).encode()}
-               for name, entries in of_config.items()}
-    return changed | {name: {"tokenizer.json": json.dumps(tokenizer | entries).encode()}
-                      for name, entries in of_tokenizer.items()}
+    wrong = draw.choice([None, [], {}, "x", True, [[]] * 100, "9" * 10 ** 6])
+    rows = [
+        ("code", "config.json", {"auto_map": {"AutoModel": "evil.Evil"}}),
+        ("absurd size", "config.json", {key: draw.choice([10 ** 9, 10 ** 18, -1, 0, 1e308])}),
+        ("wrong type", "config.json", {key: wrong}),
+        ("no BERT's tokenizer", "tokenizer.json", {"model": {"type": "BPE", "vocab": {},
+                                                             "merges": []}}),
+        ("huge ids", "tokenizer.json", {"model": {**model, "vocab": huge_ids}}),
+        ("bomb of a pattern", "tokenizer.json", {"pre_tokenizer": bomb}),
+        ("part of wrong kind", "tokenizer.json", {part: wrong})]
+    whole = {"config.json": config, "tokenizer.json": tokenizer}
+    return {name: {file: json.dumps(whole[file] | entries).encode()}
+            for name, file, entries in rows}
 
 
 def other_files(draw, folder, payload):
@@ -202,13 +186,13 @@ def other_files(draw, folder, payload):
 
 
 def hostile_folder(lane):
-    """The teacher's folder, changed by somebody who means harm, given as teacher, as tokenizer, or
-    as model to score. Code that comes with it would make the file `mark`."""
+    """The teacher's folder, changed by somebody who means harm, given in its place. Code that comes
+    with it would make the file `mark`."""
     draw, folder, mark = lane.random, lane.new("hostile"), lane.new("mark")
     shutil.copytree(lane.teacher, folder)
     (folder / "run.json").unlink()
     (folder / "evil.py").write_text(f"import os; os.system('touch {mark}')")
-    payload = pickle.dumps(Payload(mark))
+    payload = f"cos\nsystem\n(S'touch {mark}'\ntR.".encode()  # a pickle that calls os.system
     kinds = other_weights(draw, payload) | other_entries(draw, folder)
     kinds |= other_files(draw, folder, payload)
     name = draw.choice(sorted(kinds))

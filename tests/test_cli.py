@@ -1,6 +1,5 @@
 """cli.py: numbers are read exactly, a user's mistake ends in one line on stderr and exit status 2,
 and a signal ends a program with the shell's status."""
-import errno
 import os
 import signal
 
@@ -19,28 +18,16 @@ def test_a_number_is_exact(text, value):
     assert cli.number(text) == value and type(cli.number(text)) is int
 
 
-@pytest.mark.parametrize("text", ["", "many", "1e", "0", "-1", "0.5", "1.1e30", "nan", "inf",
-                                  "1,000", "0x10", "1e13 FLOPs", "1e999999999"])  # a billion digits
-def test_a_text_that_is_not_a_whole_number_from_1_to_1e30_is_refused(text):
-    with pytest.raises(UserError, match="a whole number from 1 to 1e30, like 5000 or 5e3"):
-        cli.number(text)
-
-
-def test_a_whole_number_out_of_range_is_refused_with_the_range():
-    assert cli.whole(2, 1000)("1e3") == 1000
-    with pytest.raises(UserError, match="from 2 to 1,000"):
-        cli.whole(2, 1000)("1001")
-
-
-@pytest.mark.parametrize("text, value", [
-    ("0.15", 0.15), ("1", 1.0), ("1e-4", 0.0001), ("", None), ("half", None), ("-0.1", None),
-    ("1.0001", None), ("nan", None)])
-def test_a_real_number_is_read_or_refused_with_the_range(text, value):
-    if value is not None:
-        assert cli.real(0, 1)(text) == value
-        return
-    with pytest.raises(UserError, match="from 0 to 1$"):
-        cli.real(0, 1)(text)
+@pytest.mark.parametrize("parse, texts, message", [
+    (cli.number, ["", "many", "1e", "0", "-1", "0.5", "1.1e30", "nan", "inf", "1,000", "0x10",
+                  "1e13 FLOPs", "1e999999999"], "a whole number from 1 to 1e30, like 5e3"),
+    (cli.whole(2, 1000), ["1", "1001"], "from 2 to 1,000"),
+    (cli.real(0, 1), ["", "half", "-0.1", "1.0001", "nan"], "from 0 to 1$")])
+def test_a_text_that_is_no_number_in_the_range_is_refused_with_the_range(parse, texts, message):
+    for text in texts:
+        with pytest.raises(UserError, match=message):
+            parse(text)
+    assert (cli.whole(2, 1000)("1e3"), cli.real(0, 1)("1e-4")) == (1000, 0.0001)
 
 
 @pytest.mark.parametrize("seconds, words", [
@@ -51,16 +38,10 @@ def test_a_duration_is_told_in_its_two_largest_units(seconds, words):
     assert cli.duration(seconds) == words
 
 
-def test_an_exception_of_many_lines_is_printed_as_one():
-    assert cli.one_line(ValueError("first\n   second\tthird")) == "first second third"
-    assert len(cli.one_line(ValueError("word " * 1000))) == 200
-
-
 @pytest.mark.parametrize("words, named", [
-    ("--count 11", "--count"), ("--count", "--count"), ("surplus --flops 1", "surplus"),
-    ("", "--flops"), ("--size 3", "no option --size"),
+    ("--count 11", "--count"), ("surplus --flops 1", "surplus"), ("", "--flops"),
     # A mistyped option is told before the required one that is missing.
-    ("--coun 3", "--coun: did you mean --count")])
+    ("--size 3", "no option --size"), ("--coun 3", "--coun: did you mean --count")])
 def test_a_bad_option_is_one_error_line_that_names_it_and_the_help(python, words, named):
     done = python("-c", f"""
 from program import cli
@@ -81,12 +62,6 @@ def test_a_value_may_begin_with_two_dashes_where_it_has_a_space_or_its_option_is
     assert (args.more, args.other) == ("--paper", "--x y")
 
 
-def test_help_goes_to_stdout_with_status_0(python):
-    done = python("-c", "from program import cli\n"
-                  "cli.program(cli.Parser(description='What it does.').parse_args)", "--help")
-    assert done.returncode == 0 and "What it does." in done.stdout and done.stderr == ""
-
-
 # --------------------------------------------------------------------------------------------------
 # How a program ends. Each of these is a whole program, run in a process of its own.
 
@@ -103,7 +78,6 @@ def program(body, before=""):
      "the text is empty: give another"),
     ("raise MemoryError", "out of memory: lower --micro-batch"),
     ("raise RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')", "out of memory: lower"),
-    (r"raise RuntimeError('DefaultCPUAllocator: can\'t allocate memory')", "out of memory: lower"),
     ("raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'some/file')",
      "No space left on device: some/file; make room and run the same command again"),
     ("open('no/such/file')", "No such file or directory: no/such/file"),
@@ -116,16 +90,12 @@ def test_what_the_user_can_mend_is_one_error_line_and_status_2(python, body, err
     assert done.stderr.startswith("error: ") and error in done.stderr
 
 
-@pytest.mark.parametrize("body, name", [
-    ("1 / 0", "ZeroDivisionError"), ("raise RuntimeError('shapes differ')", "RuntimeError"),
-    (r"'\u00e9'.encode('ascii')", "UnicodeEncodeError")])
-def test_a_defect_of_the_program_keeps_its_traceback(python, body, name):
-    done = python("-c", program(body))
-    assert done.returncode == 1 and "Traceback" in done.stderr and name in done.stderr
+def test_a_defect_of_the_program_keeps_its_traceback(python):
+    done = python("-c", program("raise RuntimeError('shapes differ')"))
+    assert done.returncode == 1 and "Traceback" in done.stderr and "RuntimeError" in done.stderr
 
 
 def test_any_character_is_printed_and_libraries_keep_quiet_in_a_log(python):
-    # No bars as endless lines, no logged failure before the program's own line.
     done = python("-c", program(r"""
 import logging
 cli.say('caf\udce9 caf\u00e9')
@@ -144,8 +114,7 @@ INTERRUPT, TERM = (f"os.kill(os.getpid(), {int(s)})" for s in (signal.SIGINT, si
 
 
 @pytest.mark.parametrize("body, status", [
-    (f"{INTERRUPT}; signal.pause()", 130),
-    (f"try:\n    {TERM}; signal.pause()\nexcept Exception:\n    print('swallowed')", 143),
+    (f"try:\n    {INTERRUPT}; signal.pause()\nexcept Exception:\n    print('swallowed')", 130),
     # The first signal decides, whatever follows. A second one comes while the first is obeyed.
     (f"try:\n    {TERM}; signal.pause()\nfinally:\n    {INTERRUPT}", 143),
     # A library turns the first into another exception, as an interrupted import may.
@@ -166,58 +135,34 @@ def test_a_signal_ends_a_program_with_the_shells_status(python, body, status):
     (signal.SIGINT, "SIG_IGN", 0, "it went on\n")])  # a script starts a program with `&` so
 def test_a_signal_stops_a_program_that_was_not_started_to_ignore_it(python, signum, at_start,
                                                                     status, printed):
-    # A process inherits whether a signal is ignored, so each program sets it itself: the tests may
-    # run under nohup, too.
     before = f"signal.signal(signal.{signum.name}, signal.{at_start})"
     body = f"os.kill(os.getpid(), {int(signum)})\nprint('it went on')"
     done = python("-c", program(body, before))
     assert (done.returncode, done.stdout) == (status, printed)
 
 
-def test_inside_signals_the_first_signal_only_sets_stopped():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "stops", [])
-        before = signal.getsignal(signal.SIGTERM)
-        with cli.Signals() as signals:
-            assert signals.stopped is None
-            signal.raise_signal(signal.SIGTERM)
-            first = signals.stopped
-            signal.raise_signal(signal.SIGTERM)
-            assert signals.stopped is first and first.status == 143
-        assert signal.getsignal(signal.SIGTERM) is before
+def test_inside_signals_the_first_signal_only_sets_stopped(monkeypatch):
+    monkeypatch.setattr(cli, "stops", [])
+    before = signal.getsignal(signal.SIGTERM)
+    with cli.Signals() as signals:
+        signal.raise_signal(signal.SIGTERM)
+        first = signals.stopped
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.stopped is first and first.status == 143
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize("length", [1, 10 ** 6])  # fits into the buffer until the end, or does not
-def test_a_reader_that_has_read_enough_is_no_error(python, length):
+@pytest.mark.parametrize("body, status", [
+    ("print('x')", 141), ("print('x' * 10 ** 6)", 141),  # 128 + SIGPIPE, as for any program
+    ("cli.say('a line of the log')\ncli.say('another')", 0)])  # a run of many hours goes on
+def test_a_reader_that_has_read_enough_is_no_error(python, body, status):
     reader, writer = os.pipe()
     os.close(reader)  # as in `program | head`, once head has its lines
     try:
-        done = python("-c", program(f"print('x' * {length})"), stdout=writer)
+        done = python("-c", program(body), stdout=writer)
     finally:
         os.close(writer)
-    assert (done.returncode, done.stderr) == (141, "")  # 128 + SIGPIPE, as for any program
-
-
-def test_a_program_goes_on_when_the_reader_of_both_streams_has_gone(python, tmp_path):
-    reader, writer = os.pipe()
-    os.close(reader)
-    body = f"""
-for _ in range(2):
-    cli.say("a line of the log")
-    print("a progress bar", file=sys.stderr, flush=True)
-open({str(tmp_path / 'result')!r}, "w").close()"""
-    try:
-        done = python("-c", program(body), stdout=writer, stderr=writer)
-    finally:
-        os.close(writer)
-    assert done.returncode == 0 and (tmp_path / "result").exists()
-
-
-def test_say_does_not_hide_a_full_disk():
-    def fail(words):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(OSError, match="No space left"):
-        cli.say("words", fail)
+    assert (done.returncode, done.stderr) == (status, "")
 
 
 @pytest.mark.parametrize("module", ["budget", "train", "glue", "compare"])

@@ -1,7 +1,7 @@
 """machine.py: what a process may use of the machine is measured, or asked of the system. And a run
-on two processes, or in micro-batches, is the same run. It has the same budget, the same batches and
-masks, and the same weights but for their last digits."""
+on two processes, or in micro-batches, is the same run but for the last digits of its weights."""
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -42,13 +42,9 @@ class Alone(machine.Processes):
         self.rank, self.world, self.first = rank, world, rank == 0
 
     def all_reduce_sum(self, *tensors):
-        return tensors
+        pass
 
-    def all_reduce_max(self, number=0):
-        return number
-
-    def broadcast(self, value=None):
-        return value
+    all_reduce_max = all_reduce_sum
 
 
 # --------------------------------------------------------------------------------------------------
@@ -76,11 +72,10 @@ def system(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("own, files, expected", [
-    ("", {}, 8), ("0::/", {"cpu.max": "max 100000"}, 8), ("0::/", {"cpu.max": ""}, 8),
+    ("", {}, 8), ("0::/", {"cpu.max": "max 100000"}, 8),
     ("0::/", {"cpu.max": "50000 100000"}, 1),                       # half a processor
     ("0::/", {"cpu.max": "6400000 100000"}, 8),                     # more than there are
     ("0::/a/b", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "300000 100000"}, 2),
-    ("0::/a", {"b/cpu.max": "100000 100000"}, 8),                   # another's group
     ("4:cpuacct,cpu:/a", {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "50000",
                           "cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "50000"}, 2),
     # In a container: the path is the one outside, and the mount's root is the container's group.
@@ -114,15 +109,10 @@ def test_free_memory_is_what_the_tightest_limit_leaves(system, monkeypatch, own,
     assert machine.free_memory(CPU) == expected // 2
 
 
-@linux_only
-def test_free_memory_is_less_than_all_there_is():
-    all_memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert 0 < machine.free_memory(CPU) <= all_memory
 
 
 @pytest.mark.parametrize("variables, expected", [({}, 1), ({"OMP_NUM_THREADS": "2"}, 2)])
-def test_torch_has_no_more_threads_than_the_quota_unless_the_user_says_so(python, variables,
-                                                                         expected):
+def test_torch_has_no_more_threads_than_the_quota_unless_told_so(python, variables, expected):
     kept = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     done = python("-c", "from running import machine; import torch; machine.cores = lambda: 1; "
                   "machine.Session('cpu', 'fp32'); print(torch.get_num_threads())",
@@ -130,15 +120,16 @@ def test_torch_has_no_more_threads_than_the_quota_unless_the_user_says_so(python
     assert done.stdout == f"{expected}\n", done.stderr
 
 
-def test_dtype_follows_the_hardware_unless_one_is_asked_for(tmp_path, monkeypatch):
+@pytest.mark.parametrize("flags, dtype, named", [
+    ("sse avx2", "auto", "fp32"), ("avx512_bf16", "auto", "bf16"), ("amx_bf16", "auto", "bf16"),
+    ("amx_bf16", "fp32", "fp32"), ("sse", "bf16", "bf16")])
+def test_dtype_follows_the_hardware_unless_one_is_given(tmp_path, monkeypatch, flags, dtype, named):
     monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
-    for flags, expected in (("sse avx2", "fp32"), ("avx512_bf16", "bf16"), ("amx_bf16", "bf16")):
-        machine.CPUINFO.write_text(f"flags : {flags}\n")
-        assert machine.select("cpu", "auto") == (CPU, expected)
-    assert [machine.select("cpu", dtype)[1] for dtype in ("fp32", "bf16")] == ["fp32", "bf16"]
+    machine.CPUINFO.write_text(f"flags : {flags}\n")
+    assert machine.select("cpu", dtype) == (CPU, named)
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "gpu", "tpu:0", "meta", ""])
+@pytest.mark.parametrize("name", ["cuda:99", "gpu", "meta", ""])
 def test_a_device_that_is_not_there_is_said(name):
     with pytest.raises(UserError, match=f"--device {name}: torch finds none here"):
         machine.select(name, "auto")
@@ -152,8 +143,7 @@ SIZE, V, T, B = budget.size("1x32h2"), 40, 20, 6  # words, tokens of a block, bl
 
 @pytest.fixture
 def session():
-    with Session("cpu", "fp32") as session:
-        yield session
+    return Session("cpu", "fp32")
 
 
 @pytest.fixture
@@ -178,16 +168,13 @@ def setup_of(session):
     return build
 
 
-@pytest.mark.parametrize("failure", [None, UserError("on the way")])
-def test_a_session_meets_the_others_first_and_closes_what_it_keeps_however_it_ends(failure):
-    events, session = [], Session("cpu", "fp32")
+def test_a_session_meets_the_others_first_and_closes_what_it_keeps_however_it_ends(session):
+    events = []
     session.processes.meet = lambda device: events.append("meet")
-    with contextlib.suppress(UserError), session:
+    with pytest.raises(UserError), session:
         session.keep(SimpleNamespace(close=lambda: events.append("close")))
-        events.append("prepare")
-        if failure:
-            raise failure
-    assert events == ["meet", "prepare", "close"]
+        raise UserError("on the way")
+    assert events == ["meet", "close"]
 
 
 def test_a_step_needs_a_block_for_each_process(session):
@@ -196,27 +183,15 @@ def test_a_step_needs_a_block_for_each_process(session):
         session.join(7)
 
 
-def test_the_run_of_a_dry_run_writes_nothing(session, tmp_path):
-    folder = tmp_path / "run"
-    with session.open_run(folder, {"seed": 0}, dry_run=True) as run:
-        run.write_record(finished=True)
-        run.log(step=1)
-        run.save_checkpoint(1, {"w": torch.zeros(1)})
-        assert not run.finished and run.read_log() == []
-    assert not folder.exists()
-
-
 def test_only_the_first_process_asks_whose_folder_it_is(session, tmp_path):
-    # The first one may be writing run.json at this moment: for another one the folder would hold a
-    # file and be no run's folder.
+    # The first one may be writing run.json just now, which another one would take for foreign.
     (tmp_path / "run.json.being-written").write_text("{")
     session.processes.first = False
     with session.open_run(tmp_path, {"seed": 0}) as run:
-        assert run.record == {}
+        assert run.record == {} and run.read_log() == []
     session.processes.first = True
     with pytest.raises(UserError, match="holds other files"):
-        with session.open_run(tmp_path, {"seed": 0}):
-            pass
+        session.open_run(tmp_path, {"seed": 0}).__enter__()
 
 
 def test_prepare_measures_and_leaves_no_trace(session, setup_of, batch):
@@ -234,15 +209,13 @@ def test_prepare_measures_and_leaves_no_trace(session, setup_of, batch):
     ("cpu", 10 ** 9, {}, {}, B, False),                 # all blocks fit into memory
     ("cpu", 1000, {}, {}, 1, False),
     ("cpu", 1000, {}, {"micro_batch": 2}, 2, False),    # a run that was begun goes on with it
-    ("cpu", 1000, {"micro_batch": 3}, {"micro_batch": 2}, 3, False),
+    ("cpu", 1000, {"micro_batch": 3, "compile": "on"}, {"micro_batch": 2}, 3, True),
     # On a CPU "auto" compiles nothing that has not been compiled before, and no peak is measured.
     ("cpu", 10 ** 9, {}, {"compiled": True}, B, True),
-    ("cpu", 10 ** 9, {"compile": "on"}, {}, B, True),
     ("cpu", 10 ** 9, {"compile": "off"}, {"compiled": True}, B, False),
     ("cuda", 10 ** 9, {}, {}, B, True), ("cuda", 10 ** 9, {}, {"compiled": False}, B, False)])
-def test_what_a_run_of_hours_computes_at_once_and_compiles(
-        session, setup_of, batch, monkeypatch, device, free, settings, record, micro_batch,
-        compiled):
+def test_what_a_run_of_hours_computes_at_once_and_compiles(session, setup_of, batch, monkeypatch,
+        device, free, settings, record, micro_batch, compiled):
     monkeypatch.setattr(machine, "free_memory", lambda device: free)
     monkeypatch.setattr(machine, "peak", lambda device, dtype: 3e14)
     monkeypatch.setattr(session, "measure", lambda *_: 1e-3)
@@ -252,40 +225,20 @@ def test_what_a_run_of_hours_computes_at_once_and_compiles(
     assert session.peak == (3e14 if device == "cuda" else None)
 
 
-class Waits:
-    """A learner whose passes take 10 ms, and each third one 100 ms, as where others compute, too.
-    The first pass takes seconds."""
-
-    def __init__(self, monkeypatch):
-        self.now, self.passes, self.rows = 0.0, 0, set()
-        self.weight = torch.nn.Parameter(torch.ones(3, 2))
-        self.model = SimpleNamespace(embeddings=SimpleNamespace(
-            word_embeddings=SimpleNamespace(weight=self.weight)))
-        monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: self.now))
-
-    def __call__(self, blocks, *_):
-        self.now += 3.0 if self.passes == 0 else (0.010, 0.010, 0.100)[self.passes % 3]
-        self.passes += 1
-        self.rows.add(len(blocks))
-        return {"mlm": self.weight.sum()}
-
-    def parameters(self):
-        return [self.weight]
-
-
 @pytest.mark.parametrize("world, micro_batch, flops, rows", [
-    (1, 4, 1000, 4), (2, 8, 1000, 4),  # a process measures its share
+    (1, 4, 1000, 4), (2, 8, 1000, 3),  # a process measures its share
     (1, 8, 3 * 10 ** 10, 3)])          # on a CPU what a laptop computes in about a second
 def test_the_speed_is_the_mean_of_passes_that_wait_and_of_those_that_do_not(
-        session, monkeypatch, world, micro_batch, flops, rows):
-    learner = Waits(monkeypatch)
+        session, setup_of, batch, monkeypatch, world, micro_batch, flops, rows):
+    # Each third reading of the clock comes late, as where others compute, too; so does the first.
+    now = itertools.accumulate(itertools.chain([0, 3.0], itertools.cycle([0.01, 0.01, 0.1])))
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: next(now)))
     session.processes.world = world
     session.micro_batch, session.flops_per_block = micro_batch, flops
-    blocks, n = torch.zeros(8, 4), torch.zeros(8)
-    speed = session.measure(learner, (blocks, blocks, n, n))
+    speed = session.measure(setup_of().learner, batch)
     # In the mean a pass takes 40 ms; the median would say 10.
-    assert speed == pytest.approx(rows * flops / 0.040, rel=0.1) and learner.rows == {rows}
-    assert 1 < learner.now - 3 < 1.2  # and beside the first pass it takes no longer than a second
+    assert speed == pytest.approx(rows * flops / 0.040, rel=0.1)
+    assert 4 < next(now) < 4.3  # and beside the first pass it takes no longer than a second
 
 
 # The first leaves the last row without a label: it has no mean over labels. The second leaves all.
@@ -327,42 +280,35 @@ def test_gradients_of_all_shares_are_those_of_the_batch_whatever_the_loss(strate
                 total[name] += value.item()
         assert total == pytest.approx({name: value.item() for name, value in terms.items()},
                                       rel=1e-6)
-        summed = gradients()
-        assert summed.keys() == expected.keys()
-        for name, gradient in summed.items():
-            torch.testing.assert_close(gradient, expected[name], rtol=1e-5, atol=1e-9,
-                                       msg=lambda text, name=name: f"{name}: {text}")
-
-
-def step_memory(strategy, size, teacher, V, T):
-    """How many bytes a row of a training step takes, measured in a process of its own."""
-    program = f"""if True:
-        import torch
-        import budget
-        from tools import bench
-        def step(B):
-            teacher = {teacher!r} and budget.size({teacher!r})
-            one_step, *_ = bench.our_step({strategy!r}, budget.size({size!r}), teacher, B, "fp32",
-                                          torch.device("cpu"), {V}, {T})
-            one_step()
-            return bench.high_water()
-        step(2)
-        few = step(32)
-        print((step(160) - few) / 128)"""
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=ENVIRONMENT,
-                          capture_output=True, text=True, check=True)
-    return float(done.stdout)
+        torch.testing.assert_close(gradients(), expected, rtol=1e-5, atol=1e-9)
 
 
 @linux_only
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy, size, teacher, V, T", [
-    ("scratch", "4x256", None, 1000, 128), ("scratch", "1x64", None, 30000, 64),
-    ("minilm", "2x128", "4x128", 1000, 128)])
+    ("scratch", "1x64", None, 30000, 64), ("minilm", "2x128", "4x128", 1000, 128)])
 def test_a_row_takes_no_more_memory_than_is_reckoned(strategy, size, teacher, V, T):
-    """Too low an estimate would end in an out of memory error; too high a one only in smaller
-    micro-batches."""
-    measured = step_memory(strategy, size, teacher, V, T)
+    program = f"""if True:
+        import resource, torch, budget, distill
+        from model import Bert, BertConfig
+        from running import machine
+        from train import Learner
+        machine.keep_memory(False)
+        sizes = [budget.size(name) for name in {[size, teacher]!r} if name]
+        bert, *teacher = (Bert(BertConfig.of(size, vocab_size={V})) for size in sizes)
+        learner = Learner(bert, distill.lesson({strategy!r}, *sizes), *teacher)
+        k = budget.masked_positions({T})
+        def high_water(B):
+            blocks, words = torch.randint(5, {V}, (B, {T})), torch.randint(5, {V}, (B * k,))
+            positions = (torch.arange(B)[:, None] * {T} + torch.arange(k)).flatten()
+            sum(learner(blocks, blocks, positions, words).values()).backward()
+            return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        high_water(2)
+        few = high_water(32)
+        print((high_water(160) - few) / 128)"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=ENVIRONMENT,
+                          capture_output=True, text=True, check=True)
+    measured = float(done.stdout)
     size, teacher = budget.size(size), teacher and budget.size(teacher)
     student = SimpleNamespace(size=size, V=V, lesson=distill.lesson(strategy, size, teacher))
     counted = machine.numbers_kept(student, T, budget.masked_positions(T), teacher)
@@ -391,8 +337,8 @@ def plain(tmp_path_factory):
 
 
 def assert_same_weights(a, b, tolerance=1e-5):
-    """All weights but the keys' biases. A bias b of the keys adds q b to all scores of a row, and
-    the softmax ignores that: the gradient is 0 but for rounding, which AdamW scales up."""
+    """All weights but the keys' biases: they add the same to all scores of a row, which the softmax
+    ignores. Their gradient is 0 but for rounding, which AdamW scales up."""
     a, b = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
     assert a.keys() == b.keys()
     for name in a:
@@ -478,28 +424,6 @@ def test_processes_wait_for_each_other_add_compare_and_take_over_what_they_know(
         assert process.returncode == 0 and f"{[3.0, 3.0]} 10 {({'from': 0})}" in err, err
 
 
-@pytest.mark.slow
-def test_one_that_never_comes_to_a_barrier_is_waited_for_no_longer_than_its_work_may_take(port):
-    # Impatient only from here on: a busy machine may start one process much later than the other.
-    program = """
-        processes.meet(torch.device("cpu"))
-        import os
-        os.environ["ISOFLOP_PATIENCE"] = "2"
-        if not processes.first:
-            time.sleep(60)
-        began = time.monotonic()
-        try:
-            processes.barrier(1)
-        except machine.UserError as failure:
-            print("died or hangs" in str(failure), time.monotonic() - began)
-    """
-    pair = [start_rank(rank, port, program) for rank in range(2)]
-    try:
-        noticed, seconds = pair[0].communicate(timeout=300)[0].split()
-    finally:
-        pair[1].kill()
-        pair[1].communicate()
-    assert noticed == "True" and 2.5 < float(seconds) < 15
 
 
 @pytest.mark.parametrize("rank, signum, words", [
@@ -519,8 +443,7 @@ def test_a_process_alone_says_whom_it_waits_for_and_hears_a_signal(port, rank, s
 @pytest.mark.parametrize("rank, address, message", [
     (0, "127.0.0.1", "waited 0.0 s in vain for 1 of 2 processes; leave WORLD_SIZE out"),
     (1, "127.0.0.1", r"in vain for the first process at port \d+ of 127.0.0.1 \(.* refused\)"),
-    (1, "nowhere.invalid", r"the first process at port \d+ of nowhere.invalid \(.* [Nn]ame "),
-    (1, "no..where", r"the first process at port \d+ of no..where \(.* label ")])
+    (1, "nowhere.invalid", r"the first process at port \d+ of nowhere.invalid \(.* [Nn]ame ")])
 def test_others_that_never_come_are_given_up(monkeypatch, port, rank, address, message):
     monkeypatch.setattr(machine, "MEETING", 0)
     set_variables(monkeypatch, WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR=address,
@@ -547,12 +470,9 @@ def test_without_torchrun_there_is_one_process_which_waits_for_nobody(monkeypatc
 
 
 @pytest.mark.parametrize("variables, message", [
-    ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two in the environment is no number"),
-    ({"WORLD_SIZE": "0"}, "WORLD_SIZE=0 in the environment is no number from 1"),
+    ({"WORLD_SIZE": "two"}, "WORLD_SIZE=two in the environment is no number from 1"),
     ({"WORLD_SIZE": "2"}, "RANK= in the environment is no number from 0 to 1: start it with torch"),
     ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_PORT= in the environment is no number"),
-    ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK=2 in the"),
-    ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "x"}, "MASTER_PORT=x in"),
     ({"RANK": "1"}, "RANK=1 in the environment is no number from 0 to 0"),
     ({"ISOFLOP_PATIENCE": "soon"}, "ISOFLOP_PATIENCE=soon in the environment is no number")])
 def test_an_environment_that_torchrun_has_not_made_is_refused(monkeypatch, variables, message):

@@ -48,7 +48,6 @@ OLD = {"seed": 0, "flops_budget": 10 ** 10, "text_sha256": "a", "words_sha256": 
     ({"seed": 1}, r"\(seed was 0 and is now 1\): give the same settings to continue it, or anot"),
     ({"dropout": 0.1}, "dropout was None and is now 0.1"),
     ({"text_sha256": "b", "seed": 1}, "seed was 0 and is now 1; its text, .* changed"),
-    ({"text_sha256": "b", "data": ["b"]}, r"data was \['a'\] and is now \['b'\]; its text, or"),
     ({"words_sha256": "b"}, "its tokenizer's words changed"),
     ({"teacher_sha256": "b"}, "its teacher's weights changed"),
     ({"start_sha256": None}, r"the weights that it begins with \(--start-from\) changed"),
@@ -78,13 +77,8 @@ def test_tokenizers_that_differ_in_a_word_or_in_how_they_spell_have_other_finger
 
 
 def test_a_second_process_in_the_same_folder_is_refused_until_the_first_is_dead(folder):
-    text = """
-import sys, time
-from running import runfolder
-with runfolder.Run(sys.argv[1], {}):
-    print("locked", flush=True)
-    time.sleep(60)
-"""
+    text = ("import sys, time\nfrom running import runfolder\n"
+            "with runfolder.Run(sys.argv[1], {}):\n    print('locked', flush=True); time.sleep(60)")
     holder = subprocess.Popen([sys.executable, "-c", text, str(folder)], cwd=ROOT, text=True,
                               stdout=subprocess.PIPE)
     with holder:
@@ -96,27 +90,22 @@ with runfolder.Run(sys.argv[1], {}):
         pass
 
 
-def test_a_folder_with_other_files_is_not_taken_for_a_run(tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    (tmp_path / ".precious.tmp").write_text("more")
-    with pytest.raises(UserError, match="thesis.tex"):
-        Run(tmp_path, {}).__enter__()
-    assert names(tmp_path.iterdir()) == [".precious.tmp", "thesis.tex"]  # none gone, none new
-
-
-def test_what_a_process_left_that_died_while_it_wrote_is_removed(tmp_path):
+def test_only_what_a_killed_run_left_is_removed_and_other_files_are_not_taken_for_a_run(tmp_path):
     for name in (".run.json.123.tmp", ".checkpoint-000000000010.pt.123.tmp"):
         (tmp_path / name).write_text("{")
     with Run(tmp_path, {}):
         assert os.listdir(tmp_path) == ["lock"]
+    (tmp_path / ".precious.tmp").write_text("years of work")
+    with pytest.raises(UserError, match="precious.tmp"):
+        Run(tmp_path, {}).__enter__()
+    assert names(tmp_path.iterdir()) == [".precious.tmp", "lock"]  # none gone, none new
 
 
 def test_a_run_that_fails_before_its_first_step_leaves_no_settings_behind(folder):
-    # Its error may ask for a smaller batch: the same folder takes it.
     with pytest.raises(MemoryError), Run(folder, {"batch_size": 32}):
-        raise MemoryError
+        raise MemoryError  # the error asks for a smaller batch, and the same folder takes it
     with Run(folder, {"batch_size": 16}) as run:
-        assert not run.finished and run.settings == {"batch_size": 16}
+        assert not run.finished
 
 
 def test_nothing_is_written_into_a_folder_that_was_made_again(folder):
@@ -128,12 +117,6 @@ def test_nothing_is_written_into_a_folder_that_was_made_again(folder):
             assert runfolder.checkpoints(folder) == []
 
 
-def test_an_out_that_is_a_file_is_refused_before_anything_is_made(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written: .*file is a file"):
-        runfolder.check_out(tmp_path / "file" / "run")
-    runfolder.check_out(tmp_path / "new" / "run")
-    assert os.listdir(tmp_path) == ["file"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"settings": 3}'])
@@ -144,12 +127,10 @@ def test_a_damaged_record_is_one_clear_line(folder, text):
         Run(folder, {}).__enter__()
 
 
-@pytest.mark.parametrize("text", ["{", None])
-def test_a_damaged_or_missing_record_is_that_of_the_newest_checkpoint(folder, text):
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text("{"), os.unlink])
+def test_a_damaged_or_missing_record_is_that_of_the_newest_checkpoint(folder, spoil):
     begin(folder, {"lr": 0.1}, 2, micro_batch=7)
-    (folder / "run.json").unlink()
-    if text:
-        (folder / "run.json").write_text(text)
+    spoil(folder / "run.json")
     with Run(folder, {"lr": 0.1}) as run:
         assert run.record == {"finished": False, "settings": {"lr": 0.1}, "micro_batch": 7}
     with pytest.raises(UserError, match="lr was 0.1 and is now 0.2"):
@@ -168,7 +149,6 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(folder, capsys):
         assert "000030.pt is damaged: set aside" in capsys.readouterr().out
         runfolder.checkpoints(folder)[0].write_bytes(b"")
         assert run.load_checkpoint() is None
-        assert "starting again from the first step" in capsys.readouterr().out
         (folder / "checkpoint-best.pt").write_text("mine")
         run.remove_checkpoints()
     assert names(folder.iterdir()) == ["checkpoint-best.pt", "lock", "log.jsonl", "run.json"]
@@ -187,12 +167,11 @@ def test_any_flipped_byte_of_a_checkpoint_changes_nothing_or_is_noticed(tmp_path
     for length in (0, 5, len(good) // 2, len(good) - 1):
         path.write_bytes(good[:length])
         assert runfolder.read_checkpoint(path) is None
-
-
-def test_an_archive_that_holds_more_than_numbers_is_none(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+    with zipfile.ZipFile(path, "w") as archive:  # more than numbers
         archive.writestr("x/data.pkl", b"cos\nsystem\n(S'touch x'\ntR.")
-    assert runfolder.read_checkpoint(tmp_path / "x.pt") is None and not (ROOT / "x").exists()
+    assert runfolder.read_checkpoint(path) is None and not (ROOT / "x").exists()
+
+
 
 
 def test_a_checkpoint_of_another_run_is_set_aside(folder, capsys):
@@ -200,44 +179,27 @@ def test_a_checkpoint_of_another_run_is_set_aside(folder, capsys):
         run.save_checkpoint(10, STATE)
         run.settings = {"lr": 0.2}
         assert run.load_checkpoint() is None
-        assert "of a run with other settings" in capsys.readouterr().out
-        assert names(folder.glob("*.bad")) == ["checkpoint-000000000010.pt.bad"]
+        assert "pt is of a run with other settings: set aside" in capsys.readouterr().out
 
 
-LACKS = """
-import resource, sys
-from running import runfolder
-pages = int(open("/proc/self/statm").read().split()[0])
-limit = pages * resource.getpagesize() + 20_000_000
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-with runfolder.Run(sys.argv[1], {}) as run:
-    run.load_checkpoint()
-"""
-
-
-def test_a_checkpoint_that_cannot_be_read_is_not_given_up(folder):
+@pytest.mark.parametrize("failure", [RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+                                     PermissionError(13, "denied")])
+def test_a_checkpoint_that_cannot_be_read_is_not_given_up(folder, monkeypatch, failure):
     # Too little memory is not damage: the same command continues when there is more.
-    with Run(folder, {}) as run:
-        run.save_checkpoint(10, {"w": torch.zeros(20_000_000)})
-    done = subprocess.run([sys.executable, "-c", LACKS, str(folder)], cwd=ROOT, text=True,
-                          capture_output=True)
-    assert done.returncode != 0 and "memory" in done.stderr.lower()
-    assert names(folder.glob("checkpoint*")) == ["checkpoint-000000000010.pt"]
-
-
-FULL = """
+    begin(folder, {}, 10)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: (_ for _ in ()).throw(failure))
+    with Run(folder, {}) as run, pytest.raises(type(failure)):
+        run.load_checkpoint()
+    assert names(runfolder.checkpoints(folder)) == ["checkpoint-000000000010.pt"]
+def test_a_disk_that_takes_no_more_is_told_in_its_own_words(folder, python):
+    done = python("-c", """
 import resource, signal, sys
 from running import runfolder
 import torch
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 with runfolder.Run(sys.argv[1], {}) as run:
-    run.save_checkpoint(1, {"w": torch.zeros(9000)})
-"""
-
-
-def test_a_disk_that_takes_no_more_is_told_in_its_own_words(folder, python):
-    done = python("-c", FULL, str(folder))
+    run.save_checkpoint(1, {"w": torch.zeros(9000)})""", str(folder))
     assert done.stderr.endswith("OSError: [Errno 27] File too large\n")
     assert names(folder.iterdir()) == ["lock"]
 

@@ -1,6 +1,5 @@
 """What the fault campaign (faults.py) compares with: `build` lets each of its commands run once in
-peace. A `Lane` gives the same commands again, and what they leave must be the same.
-"""
+peace. A `Lane` gives the same commands again, and what they leave must be the same."""
 import json
 import random
 import re
@@ -21,18 +20,15 @@ class Lost(Exception):
 
 
 class Wrong(Exception):
-    """An end that is not clear: a traceback, a hang, another status, or something was written that
-    should not be."""
+    """An end that is not clear: a traceback, a hang, another status, or odd files."""
 
 
 class Lane:
-    """A process of the campaign, which makes one fault after another in a folder of its own.
+    """The campaign's folder. base: where the text lies, the teacher, and what each job, a command
+    in `lines`, leaves undisturbed."""
 
-    base: the folder that all lanes share, with the text, the teacher, and a folder for each job
-    that nobody disturbed. A job is one of the commands in `lines`."""
-
-    def __init__(self, base, number):
-        self.base, self.number, self.folder, self.names = base, number, base / f"lane{number}", 0
+    def __init__(self, base, name):
+        self.base, self.folder, self.names = base, base / name, 0
         self.folder.mkdir()
         self.random = random.Random(0)  # seeded again before each fault
         self.book, self.teacher, self.glue_data = base / "book.txt", base / "teacher", base / "glue"
@@ -70,8 +66,8 @@ class Lane:
         return Child(*self.lines[job], "--out", out, **options)
 
     def must_end_alike(self, job, out, **options):
-        """Gives the command of a disturbed run once more, undisturbed. It must end like the run
-        that nobody disturbed, and do nothing again that was saved. Then its folder is removed."""
+        """Gives the command once more, undisturbed. It must end like the run that nobody disturbed,
+        and do nothing again that was saved. Then its folder is removed."""
         before = saved(job, out)
         child = self.start(job, out, **options)
         must_finish(child)
@@ -101,7 +97,7 @@ def must_finish(child):
 
 
 def seconds_of_cells(folder):
-    """The seconds that each finished fine-tuning took. They tell whether it was done again."""
+    """The seconds of each finished fine-tuning, which tell whether it was done again."""
     return [cell["seconds"] for cell in disk.read_json(folder / "glue.json")["cells"]]
 
 
@@ -121,8 +117,7 @@ def saved(job, out):
 
 
 def left_by(job, folder):
-    """{part: its value} of what must be equal in two folders of the same command. Times are left
-    out, and where a teacher lies."""
+    """{part: its value} of what must be equal in two folders of the same command: no times."""
     if job == "glue":
         cells = disk.read_json(folder / "glue.json")["cells"]
         return {"cells": [without(cell, "seconds") for cell in cells]}
@@ -159,6 +154,6 @@ def build(base):
     (folder / "test.tsv").write_text("index\tsentence\n" + "".join(table))
     must_finish(Child("train.py", *TINY, "--vocab-size", 60, "--data", base / "book.txt",
                       "--out", base / "teacher"))
-    lane = Lane(base, "-undisturbed")
+    lane = Lane(base, "undisturbed")
     for child in [lane.start(job, base / job) for job in lane.lines]:
         must_finish(child)
