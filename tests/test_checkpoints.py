@@ -101,26 +101,23 @@ def test_a_distilbert_is_a_bert_without_token_types(tmp_path, architecture):
     theirs = randomise(architecture(config), 3)
     theirs.save_pretrained(tmp_path)
     has_head = architecture is transformers.DistilBertForMaskedLM
-    ours = Bert.from_pretrained(tmp_path, mlm_head=has_head)
     ids, mask, _ = batch(transformers.BertConfig(vocab_size=90))
-    real, output = mask.bool(), ours(ids, mask)
+    output, real = Bert.from_pretrained(tmp_path, mlm_head=has_head)(ids, mask), mask.bool()
     expected = getattr(theirs, "distilbert", theirs)(ids, mask).last_hidden_state
     same(output.last_hidden_state[real], expected[real])
     if has_head:
         same(output.logits[real], theirs(ids, mask).logits[real])
 
 
-@pytest.mark.parametrize("architecture", [
-    transformers.BertModel, transformers.BertForPreTraining,
-    transformers.BertForSequenceClassification, transformers.BertForTokenClassification,
-    transformers.BertForQuestionAnswering])
+@pytest.mark.parametrize("architecture", [transformers.BertModel, transformers.BertForPreTraining,
+                                          transformers.BertForTokenClassification])  # no pooler
 @torch.no_grad()
 def test_a_bert_with_another_head_is_an_encoder_with_its_pooler(tmp_path, architecture):
     theirs = peer(architecture=architecture)
     theirs.save_pretrained(tmp_path)
-    ours, encoder = Bert.from_pretrained(tmp_path, False), getattr(theirs, "bert", theirs)
     ids, mask, types = batch(theirs.config)
-    got, expected = ours(ids, mask, types), encoder(ids, mask, types)
+    got = Bert.from_pretrained(tmp_path, False)(ids, mask, types)
+    expected = getattr(theirs, "bert", theirs)(ids, mask, types)
     same(got.last_hidden_state[mask.bool()], expected.last_hidden_state[mask.bool()])
     if expected.pooler_output is not None:
         same(got.pooler_output, expected.pooler_output)
@@ -154,23 +151,23 @@ def test_older_names_second_copies_and_wrappers_of_training_scripts_are_known(fo
 
 
 def test_half_precision_and_embeddings_padded_beyond_the_words_are_opened_in_fp32(folder):
-    for theirs in (peer().to(torch.float16), peer().to(torch.bfloat16)):
-        theirs.resize_token_embeddings(theirs.config.vocab_size, pad_to_multiple_of=64)
-        theirs.save_pretrained(folder)
-        assert Bert.from_pretrained(folder).mlm_head.transform.weight.dtype == torch.float32
-        assert Bert.from_pretrained(folder).config.vocab_size % 64 == 0
-        answers_like(folder, theirs.float())
+    theirs = peer().to(torch.bfloat16)
+    theirs.resize_token_embeddings(theirs.config.vocab_size, pad_to_multiple_of=64)
+    theirs.save_pretrained(folder)
+    ours = Bert.from_pretrained(folder)
+    assert ours.mlm_head.transform.weight.dtype == torch.float32
+    assert ours.config.vocab_size % 64 == 0
+    answers_like(folder, theirs.float())
 
 
 def test_weights_that_are_no_part_of_a_bert_are_named_once_and_not_used(folder, capsys):
-    extras = {"a.crf": torch.full((2, 2), -math.inf), "fit_dense.weight": torch.ones(3, 2),
-              "token_type_ids": torch.zeros(1, 9, dtype=torch.long), "mlm_head.bias": torch.ones(2),
+    extras = {"a.crf": torch.full((2, 2), -math.inf), "mlm_head.bias": torch.ones(2),
               "bert.pooler.extra": torch.ones(1), "layers.0.qkv.weight": torch.ones(2)}
     rewrite(folder, {**tensors_in(folder), **extras})
     answers_like(folder, peer())
     answers_like(folder, peer())
     [said] = capsys.readouterr().out.strip().split("\n")
-    assert "6 of its weights are no part of a BERT, and are not used (a.crf, bert.pooler.ex" in said
+    assert "4 of its weights are no part of a BERT, and are not used (a.crf, bert.pooler.ex" in said
 
 
 def test_a_missing_head_warns_and_is_refused_where_one_is_needed(tmp_path):
@@ -183,9 +180,7 @@ def test_a_missing_head_warns_and_is_refused_where_one_is_needed(tmp_path):
 
 @pytest.mark.parametrize("change", [
     {}, {"cls.predictions.bias": torch.zeros(7)}, {"cls.predictions.bias": torch.tensor(math.nan)},
-    {"cls.predictions.decoder.bias": torch.zeros(7)},
-    {"cls.predictions.decoder.weight": torch.zeros(7, 2)},
-    {"cls.predictions.transform.dense.weight": torch.zeros(3, 3)}])
+    {"cls.predictions.decoder.weight": torch.zeros(7, 2)}])
 @torch.no_grad()
 def test_a_head_is_left_out_in_silence_and_what_does_not_fit_in_it_counts_where_it_is_read(
         folder, change, recwarn):
@@ -201,29 +196,30 @@ def test_a_head_is_left_out_in_silence_and_what_does_not_fit_in_it_counts_where_
     assert torch.equal(headless(ids).last_hidden_state, expected)
 
 
-def shard(folder, suffix="safetensors"):
+def shard(folder):
     """Cuts the weights in a folder into three files and an index. Returns the shards' paths. In the
     last one lies also what the index says is in another."""
-    tensors = tensors_in(folder)
+    tensors, weight_map = tensors_in(folder), {}
     (folder / "model.safetensors").unlink()
-    stem, save = ("model", save_file) if suffix == "safetensors" else ("pytorch_model", torch.save)
-    weight_map = {}
     for i in range(3):
-        part = {name: tensors[name] for name in sorted(tensors)[i::3]}
+        part, name = {name: tensors[name] for name in sorted(tensors)[i::3]}, SHARD.format(i + 1)
         more = {next(iter(weight_map)): torch.ones(3)} if i == 2 else {}
-        save(part | more, folder / f"{stem}-0000{i + 1}-of-00003.{suffix}")
-        weight_map |= dict.fromkeys(part, f"{stem}-0000{i + 1}-of-00003.{suffix}")
+        save_file(part | more, folder / name)
+        weight_map |= dict.fromkeys(part, name)
     index = {"metadata": {}, "weight_map": weight_map}
-    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps(index))
-    return sorted(folder.glob(f"{stem}-*"))
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return sorted(folder.glob("model-*"))
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "bin", None])
-def test_several_files_are_read_as_one(folder, suffix):
-    if suffix is None:  # as transformers saves large models
+SHARD = "model-0000{}-of-00003.safetensors"
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_several_files_are_read_as_one(folder, is_ours):
+    if not is_ours:  # as transformers saves large models
         (folder / "model.safetensors").unlink()
         peer().save_pretrained(folder, max_shard_size="10KB")
-    shards = shard(folder, suffix) if suffix else sorted(folder.glob("model-*"))
+    shards = shard(folder) if is_ours else sorted(folder.glob("model-*"))
     assert len(shards) > 2 and checkpoints.weight_files(folder)[1:] == shards
     answers_like(folder, peer())
 
@@ -237,14 +233,12 @@ def test_an_index_that_names_no_files_beside_it_is_damaged(folder, weight_map):
     assert "index.json is damaged" in refusal_of(folder)
 
 
+@pytest.mark.parametrize("is_zip", [True, False])  # torch's formats since 1.6 and before
 @pytest.mark.parametrize("wrap", [
     lambda tensors: {"state_dict": tensors, "epoch": 3},
     lambda tensors: {"model": tensors, "optimizer": {"state": {}, "param_groups": []}},
-    lambda tensors: {"model": tensors, "step": torch.tensor(3)},
     lambda tensors: {"state_dict": {"step": torch.tensor(3)}, "model": tensors},
-    lambda tensors: {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()},
-    lambda tensors: {**tensors, "epoch": 3}])
-@pytest.mark.parametrize("is_zip", [True, False])  # torch's formats since 1.6 and before
+    lambda tensors: {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}])
 def test_a_pickle_of_torch_is_read_with_what_a_training_script_saves_in_it(folder, wrap, is_zip):
     put_pickle(folder, wrap(tensors_in(folder)), _use_new_zipfile_serialization=is_zip)
     answers_like(folder, peer())
@@ -289,11 +283,11 @@ NO_NAMES = "is not a BERT: its weights have other names (none)"
 @pytest.mark.parametrize("spoil, message", [
     (lambda path: path.unlink(), "has no model.safetensors and no pytorch_model.bin"),
     (lambda path: (path.parent / "config.json").unlink(), "has no config.json"),
-    *((lambda path, kept=kept: cut(path, kept), "damaged") for kept in (0, 7, 100, 5000, -1)),
+    *((lambda path, kept=kept: cut(path, kept), "damaged") for kept in (0, 100, -1)),
     (lambda path: shard(path.parent)[0].unlink(), "00001-of-00003.safetensors is missing"),
     (lambda path: cut(shard(path.parent)[1], -10), "00002-of-00003.safetensors is damaged"),
     (lambda path: save_file({"a": torch.ones(2)}, shard(path.parent)[2]), "has shape missing"),
-    *((pickled(kept=kept), "damaged") for kept in (0, 9, 5000, -9)),
+    *((pickled(kept=kept), "damaged") for kept in (0, -9)),
     (pickled(kept=-9, _use_new_zipfile_serialization=False), "damaged"),
     *((pickled(value), NO_NAMES) for value in (
         [torch.zeros(3)], {"state_dict": 3}, {WORDS: torch.zeros(3, 3).to_sparse()}))])
@@ -302,12 +296,10 @@ def test_a_file_that_is_missing_or_damaged_or_holds_no_weights_is_named(folder, 
     assert message in refusal_of(folder)
 
 
-@pytest.mark.parametrize("damage", [
-    None, lambda tensor: tensor[1:], lambda _: torch.tensor(1.0),
-    lambda tensor: (100 * tensor).to(torch.int8)])
+@pytest.mark.parametrize("damage", [None, lambda tensor: tensor[1:],
+                                    lambda tensor: (100 * tensor).to(torch.int8)])
 @pytest.mark.parametrize("theirs, named", [
     ("bert.encoder.layer.1.output.dense.weight", "layers.1.feed_forward_out.weight"),
-    ("bert.encoder.layer.0.attention.self.key.weight", "layers.0."),
     (WORDS, "embeddings.word_embeddings.weight"), ("cls.predictions.bias", "mlm_head.bias")])
 def test_a_weight_that_is_missing_or_of_another_kind_is_named(folder, theirs, named, damage):
     tensors = tensors_in(folder)
@@ -317,11 +309,9 @@ def test_a_weight_that_is_missing_or_of_another_kind_is_named(folder, theirs, na
 
 
 @pytest.mark.parametrize("name, message", [
-    *((name, f"the weight for {name} has") for name in (
-        "bert.encoder.layer.0.adapter.weight", "bert.encoder.relative_attention_bias.weight")),
+    ("bert.encoder.layer.0.adapter.weight", "the weight for bert.encoder.layer.0.adapter.weight h"),
     *((name, "twice, under two names") for name in (
-        "embeddings.word_embeddings.weight", "bert.embeddings.LayerNorm.gamma",
-        "module.bert.encoder.layer.0.output.dense.bias")),
+        "embeddings.word_embeddings.weight", "bert.embeddings.LayerNorm.gamma")),
     ("cls.predictions.decoder.weight", f"decoder.weight differs from {WORDS}")])
 def test_a_weight_more_that_makes_it_another_model_is_named(folder, name, message):
     rewrite(folder, {**tensors_in(folder), name: torch.zeros(2, 3)})
@@ -341,9 +331,9 @@ def test_another_model_is_known_by_its_names_where_its_config_does_not_say(tmp_p
     ("model_type", "roberta"), ("hidden_act", "relu"), ("hidden_act", "gelu_new"),
     ("position_embedding_type", "relative_key"), ("tie_word_embeddings", False),
     ("is_decoder", True), ("add_cross_attention", True),
-    *(("hidden_size", size) for size in (0, -3, 2.5, "24", True, [24], math.nan, 10 ** 10)),
-    *(("hidden_dropout_prob", share) for share in (-0.1, 1.5, "0.1", math.nan, True)),
-    ("num_hidden_layers", 10 ** 6), ("num_attention_heads", 10 ** 7)])  # of no whole size
+    *(("hidden_size", size) for size in (0, 2.5, "24", True, [24], math.nan, 10 ** 10)),
+    *(("hidden_dropout_prob", share) for share in (-0.1, 1.5, "0.1", math.nan)),
+    ("num_attention_heads", 10 ** 7)])  # of no whole size
 def test_an_entry_that_this_bert_cannot_have_is_named(folder, name, value):
     rewrite(folder, **{name: value})
     assert f"{name} = " in refusal_of(folder)
@@ -352,9 +342,8 @@ def test_an_entry_that_this_bert_cannot_have_is_named(folder, name, value):
 @pytest.mark.parametrize("config, message", [
     ({"num_hidden_layers": 1}, "layers.1."), ({"num_hidden_layers": 4}, "layers.3."),
     ({"hidden_size": 10 ** 8, "num_attention_heads": 1}, "expected (100000000,)"),
-    *(({name: size}, f"expected ({size}") for name in (
-        "vocab_size", "intermediate_size", "max_position_embeddings", "type_vocab_size")
-      for size in (1, 10 ** 8))])
+    *(({name: 10 ** 8}, "expected (100000000") for name in (
+        "vocab_size", "intermediate_size", "max_position_embeddings", "type_vocab_size"))])
 def test_a_size_that_is_not_the_weights_own_is_told_before_a_model_is_built(folder, config,
                                                                             message):
     rewrite(folder, **config)  # such a model would need terabytes
@@ -379,10 +368,9 @@ def test_the_checksum_of_weights_is_that_of_their_files_in_a_row(folder):
 
 @pytest.mark.parametrize("on_the_hub, downloaded", [
     (["model.safetensors", "pytorch_model.bin"], ["model.safetensors"]),
-    (["pytorch_model.bin", "training_args.bin", "optimizer.pt", "modeling_bert.py"],
-     ["pytorch_model.bin"])])
+    (["pytorch_model.bin", "training_args.bin", "modeling_bert.py"], ["pytorch_model.bin"])])
 def test_no_other_pickle_and_no_code_is_downloaded(tmp_path, monkeypatch, on_the_hub, downloaded):
-    def snapshot_download(_, allow_patterns):
+    def snapshot_download(_, allow_patterns, repo_type=None):
         for file in huggingface_hub.utils.filter_repo_objects(
                 ["config.json", "vocab.txt", "tf_model.h5", *on_the_hub],
                 allow_patterns=allow_patterns):

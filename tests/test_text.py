@@ -136,6 +136,7 @@ def test_the_rows_of_a_file(name, content, documents):
     *((name, b"not this" * 9, f"{name} cannot be read") for name in ("a.parquet", "a.txt.gz")),
     ("a.jsonl", ROW + '{"text": "no end\n', r"\(ValueError: line 2: .*lines like"),
     *(("a.jsonl", ROW + row, "line 2: a row is no object") for row in ("3", "null", '["b"]')),
+    ("a.jsonl", ROW + '{"text": "a", "text": "b"}', "line 2: an object has a key twice"),
     ("a.json", '[{"a": 1}', "line 1"), ("a.json", "[" * 100_000, "RecursionError"),
     ("a.jsonl", ROW + '{"text": 7}\n', "row 2: the column text holds 7, no text: mend it"),
     ("a.jsonl", ROW + '{"text": "\\ud83d"}', r"row 2: the column text holds .*ud83d', no text"),
