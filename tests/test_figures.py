@@ -1,7 +1,7 @@
 """reporting/figures.py: figures show what was measured, and strategies can be told apart."""
 import numpy as np
 import pytest
-from test_compare import make_study, without
+from studies import make_study, without
 
 import compare
 import distill
@@ -22,15 +22,12 @@ def drawn(monkeypatch):
 LEVELS = {"score": {"guessing": 50}, "val_loss": {"plateau (unigram)": 4}}
 
 
-def test_each_strategy_has_a_colour_and_a_marker_of_its_own():
-    styles = [figures.style_of(strategy) for strategy in distill.STRATEGIES]
-    assert len(set(styles)) == len(distill.STRATEGIES)
-
-
 def test_scores_are_a_line_and_a_dot_for_each_student_between_dashed_levels(tmp_path, drawn):
     study, outcomes = make_study(tmp_path)
     figures.draw_scores(study, compare.findings(study, outcomes), LEVELS)
     score, _, loss, _ = drawn["scores"].axes  # unlimited data in the first column
+    styles = {figures.style_of(strategy) for strategy in distill.STRATEGIES}
+    assert len(styles) == len(distill.STRATEGIES)  # each has a colour and a marker of its own
     line, dots = score.get_lines()[1:3]  # of scratch, after the level
     # The strategies stand a little beside each other.
     assert np.allclose(line.get_xydata(), [(1e12, 43), (1e13, 63)], rtol=0.03)
@@ -45,15 +42,6 @@ def test_scores_are_a_line_and_a_dot_for_each_student_between_dashed_levels(tmp_
         assert name in [text.get_text() for text in axes.texts]
         dashed = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
         assert [line.get_ydata()[0] for line in dashed] == [value]
-
-
-@pytest.mark.parametrize("headless, lines", [(["kd"], 3), (["kd", "scratch"], 1)])
-def test_students_without_a_head_have_no_line_of_losses(tmp_path, drawn, headless, lines):
-    study, outcomes = make_study(tmp_path)
-    for cell, outcome in outcomes.items():
-        outcome["record"]["val_loss"] = None if cell.strategy in headless else 2.0
-    figures.draw_scores(study, compare.findings(study, outcomes), LEVELS)
-    assert len(drawn["scores"].axes[2].get_lines()) == lines  # the plateau; a line and its dots
 
 
 def forest_rows(figure):
@@ -88,13 +76,6 @@ def test_the_forest_has_a_row_for_each_difference_and_below_it_one_for_each_budg
     assert {"unlimited data", "20,000 distinct tokens"} < {text.get_text() for text in texts}
     boxes = [text.get_window_extent() for text in texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-
-
-def test_the_forest_of_one_budget_has_no_lines_below_its_rows(tmp_path, drawn):
-    study = make_study(tmp_path, {"kd": ((9.0, -7.0, 1.0),)}, budgets=(10 ** 12,))
-    figures.draw_forest(compare.findings(*study), tmp_path)
-    row = ("kd", False, 1.0, "1.0 ± 19.9 (n = 3)")  # not told apart, so not bold
-    assert forest_rows(drawn["forest"]) == [row, row]
 
 
 def test_the_bars_of_the_bill_add_up_to_the_budget(tmp_path, drawn):
