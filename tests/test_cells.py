@@ -34,9 +34,6 @@ def leave_record(cell, **changes):
     disk.write_json(cell.folder / "run.json", {"settings": settings, "finished": False})
 
 
-# --------------------------------------------------------------------------------------------------
-# The grid
-
 def students_of(*words):
     """{strategy: the words of its train.py, without --out} of a grid of one student each."""
     study = compare.read_settings(["--seeds", "1", "--unique-tokens", "inf", *words])
@@ -85,9 +82,6 @@ def test_every_digit_of_a_rate_and_the_options_of_glue_arrive(tmp_path):
     assert command[1] == str(tmp_path / "teacher") and command[2:-2] == glue_words[2:]
 
 
-# --------------------------------------------------------------------------------------------------
-# What a cell left behind
-
 @pytest.mark.parametrize("strategy, changes, wrong", [
     ("scratch", {}, None), ("scratch", {"seed": 5}, "seed"),
     ("scratch", {"flops_budget": 1}, "flops_budget"), ("scratch", {"strategy": "kd"}, "strategy"),
@@ -126,9 +120,6 @@ def test_students_of_different_texts_are_not_compared(tmp_path, data, other_seed
         cells.check_texts(outcomes, study)
 
 
-# --------------------------------------------------------------------------------------------------
-# The folder of a comparison
-
 def test_a_folder_holds_one_comparison_and_nothing_else(tmp_path):
     study = study_of(tmp_path)
     other = study_of(tmp_path, "--teacher-flops", "3e13", "--lr", "1e-3")
@@ -156,8 +147,7 @@ def test_scores_count_in_the_precision_that_was_asked_for(tmp_path, monkeypatch,
 
 
 @pytest.mark.parametrize("users, before, jobs, threads", [
-    (None, None, 1, "6"), (None, None, 4, "1"), ("3", None, 2, "3"),
-    (None, "2", 1, "2"),  # continued with another --jobs
+    (None, None, 1, "6"), (None, None, 4, "1"), ("3", None, 2, "3"), (None, "2", 1, "2"),
     ("3", "2", 1, "3")])
 def test_all_students_have_as_many_threads_as_the_first(tmp_path, monkeypatch, capsys, users,
                                                         before, jobs, threads):
@@ -173,9 +163,6 @@ def test_all_students_have_as_many_threads_as_the_first(tmp_path, monkeypatch, c
     assert is_said == bool(users and before)
     assert disk.read_json(tmp_path / "compare.json")["threads"] == threads
 
-
-# --------------------------------------------------------------------------------------------------
-# Running
 
 @pytest.mark.parametrize("at_start", [signal.default_int_handler,
                                       signal.SIG_IGN])  # a script with `&` starts a program so

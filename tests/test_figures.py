@@ -19,12 +19,10 @@ def drawn(monkeypatch):
         figures.pyplot().close(figure)
 
 
-LEVELS = {"score": {"guessing": 50}, "val_loss": {"plateau (unigram)": 4}}
-
-
 def test_scores_are_a_line_and_a_dot_for_each_student_between_dashed_levels(tmp_path, drawn):
     study, outcomes = make_study(tmp_path)
-    figures.draw_scores(study, compare.findings(study, outcomes), LEVELS)
+    levels = {"score": {"guessing": 50}, "val_loss": {"plateau (unigram)": 4}}
+    figures.draw_scores(study, compare.findings(study, outcomes), levels)
     score, _, loss, _ = drawn["scores"].axes  # unlimited data in the first column
     styles = {figures.style_of(strategy) for strategy in distill.STRATEGIES}
     assert len(styles) == len(distill.STRATEGIES)  # each has a colour and a marker of its own
@@ -47,12 +45,10 @@ def test_scores_are_a_line_and_a_dot_for_each_student_between_dashed_levels(tmp_
 def forest_rows(figure):
     """[(name, whether it is bold, middle of the interval, numbers)] from the top down, but for the
     names of data settings."""
-    [axes] = figure.axes
-    middles = {}
+    [axes], middles, texts = figure.axes, {}, {}
     for collection in axes.collections:
         [[(low, y), (high, _)]] = collection.get_segments()
         middles[y] = (low + high) / 2
-    texts = {}
     for text in sorted(axes.texts, key=lambda text: text.get_position()[0]):
         texts.setdefault(text.get_position()[1], []).append(text)
     return [(texts[y][0].get_text(), texts[y][0].get_fontweight() == "bold",
@@ -89,9 +85,8 @@ def test_the_bars_of_the_bill_add_up_to_the_budget(tmp_path, drawn):
     for y, shares in enumerate(([100 / 3, 200 / 3, 0, 0], [17, 34, 46, 3])):  # scratch, kd
         widths = [bar.get_width() for bar in axes.patches if round(bar.get_y() + 0.4) == y]
         assert np.allclose(widths, shares)
-    # A share too narrow for its number has none.
-    assert [text.get_text() for text in axes.texts if text.get_text()] == [
-        "33%", "17%", "67%", "34%", "46%"]
+    said = [text.get_text() for text in axes.texts if text.get_text()]
+    assert said == ["33%", "17%", "67%", "34%", "46%"]  # a share too narrow for its number has none
 
 
 def test_a_runs_curve_shows_both_counting_losses_and_leaves_room_for_what_is_to_come(drawn):
@@ -101,9 +96,8 @@ def test_a_runs_curve_shows_both_counting_losses_and_leaves_room_for_what_is_to_
               "settings": {"strategy": "scratch", "model": "2x64", "flops_budget": 10 ** 7}}
     figures.draw_curve(".", log, record)
     axes = drawn["curve"].axes[0]
-    training, validation, unigram, neighbours = axes.get_lines()
-    assert list(training.get_ydata()) == list(validation.get_ydata()) == [5.5, 4.2, 4.0]
-    assert (unigram.get_ydata()[0], neighbours.get_ydata()[0]) == (4.0, 1.3)
+    heights = [list(line.get_ydata()) for line in axes.get_lines()]
+    assert heights[:2] == [[5.5, 4.2, 4.0]] * 2 and [y for y, *_ in heights[2:]] == [4.0, 1.3]
     assert 10 ** 7 <= axes.get_xlim()[1] <= 1.1 * 10 ** 7
 
 
