@@ -248,9 +248,8 @@ def test_in_training_the_student_maps_tinyberts_layers_and_the_validation_does_n
         lesson = distill.lesson("tinybert", small, large)
         return float(lesson.terms(student, teacher, None, lambda x: x)["tinybert"])
     monkeypatch.setattr(train.Learner, "validate", lambda self: loss())
-    assert loss() == 2.0 ** 2  # the student's layer 1 learns from layer 2
     wrong = {mistake.name: mistake.function for mistake in EXERCISES[6].mistakes}
-    for function, value in ((RIGHT[6], 2.0 ** 2), (lambda *lists: len(lists[1]), 3),
+    for function, value in ((RIGHT[6], 2.0 ** 2),  # the student's layer 1 learns from layer 2
                             (wrong["All layers learn from the teacher's first layers."], 1.0)):
         judge.install_in_training(EXERCISES[6], function)
         assert loss() == value and train.Learner.validate(None) == 2.0 ** 2
