@@ -115,8 +115,8 @@ def copies(tensors):
 
 
 def shard(folder):
-    """Cuts the weights in a folder into three files and an index, and returns their paths. In the
-    last lies also what the index says is in another."""
+    """Cuts the weights in a folder into three files, of which the last holds also what the index
+    says is in another. Returns their paths."""
     tensors, weight_map = tensors_in(folder), {}
     (folder / "model.safetensors").unlink()
     for i in range(3):
@@ -126,6 +126,11 @@ def shard(folder):
         weight_map |= dict.fromkeys(part, f"model-0000{i + 1}-of-00003.safetensors")
     put_index(folder, weight_map)
     return sorted(folder.glob("model-*"))
+
+
+def shard_as_transformers(folder):
+    (folder / "model.safetensors").unlink()
+    peer().save_pretrained(folder, max_shard_size="10KB")
 
 
 def put_index(folder, weight_map):
@@ -139,7 +144,10 @@ def put_index(folder, weight_map):
         wrapper + name: tensor for name, tensor in tensors_in(folder).items()})
       for wrapper in ("module.", "model.", "_orig_mod.", "module.model.", "0.auto_model.")),
     lambda folder: rewrite(folder, model_type=None, pad_token_id=None),  # null: no such entry
-    shard, lambda folder: peer().save_pretrained(folder, max_shard_size="10KB")])
+    lambda folder: rewrite(folder, {  # the tied weight under its other name alone
+        name.replace(WORDS, "cls.predictions.decoder.weight"): tensor
+        for name, tensor in tensors_in(folder).items()}),
+    shard, shard_as_transformers])
 def test_older_names_second_copies_wrappers_of_training_scripts_and_shards_are_known(folder,
                                                                                      change):
     change(folder)
