@@ -156,10 +156,14 @@ def texts_in(path, column):
 def json_rows(path, stream, column):
     """The rows of JSON lines, or of one JSON array of objects."""
     is_array = stream.peek().lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    def unlike(pairs):  # JSON's reader would take the last of two values
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("an object has a key twice")
+        return dict(pairs)
     lines = io.TextIOWrapper(stream, encoding="utf-8-sig")
     for n, line in enumerate([lines.read()] if is_array else lines, start=1):
         try:
-            value = [] if line.isspace() else json.loads(line)
+            value = [] if line.isspace() else json.loads(line, object_pairs_hook=unlike)
         except ValueError as failure:
             raise ValueError(f"line {n}: {failure}") from None
         rows = value if isinstance(value, list) else [value]

@@ -1,4 +1,5 @@
-"""What a run tells people: its name, its plan, its result in words, and its model card."""
+"""What a run tells people: its name, its plan, its result in words, and its model card. `setup` is
+a train.Setup, `record` what stands in run.json."""
 import math
 import os
 import platform
@@ -17,8 +18,7 @@ from reporting import figures
 
 
 def default_folder(setup):
-    """The folder of a run without --out, with a readable name that tells apart what is commonly
-    varied. setup: a train.Setup."""
+    """The folder of a run without --out: a readable name of what is commonly varied."""
     settings, teacher = setup.settings, setup.teacher
     stem = "-".join(Path(entry).name or "text" for entry in settings.data)
     name = f"{settings.strategy}-{setup.student.size}-{cli.flops(settings.flops)}-{stem}"
@@ -40,13 +40,8 @@ def default_folder(setup):
     return Path("runs") / f"{short}-seed{settings.seed}"
 
 
-# --------------------------------------------------------------------------------------------------
-# The plan
-
-
 def plan_text(setup, validation, folder):
-    """What a run is going to do, as text that is printed before the first step. setup: a
-    train.Setup; validation: a train.Validation."""
+    """What a run is going to do, printed before its first step. validation: a train.Validation."""
     settings, student, session, corpus = setup.settings, setup.student, setup.session, setup.corpus
     size, plan, model = student.size, student.plan, setup.learner.model
     seconds, counting = seconds_of(setup, validation), validation.counting_losses
@@ -54,11 +49,9 @@ def plan_text(setup, validation, folder):
     if student.lesson.teacher:
         scratch = budget.step_flops(size, student.V, T, B)
         price = f", {plan.flops_per_step / scratch:.2f} times a step from scratch"
-    kind = [str(session.device), session.dtype + " autocast" * (session.dtype == "bf16")]
-    if session.processes.world > 1:
-        kind += [f"{session.processes.world} processes"]
-    if session.compiled:
-        kind += ["compiled: the first steps take minutes"]
+    kind = [str(session.device), session.dtype + " autocast" * (session.dtype == "bf16"),
+            *[f"{session.processes.world} processes"] * (session.processes.world > 1),
+            *["compiled: the first steps take minutes"] * session.compiled]
     lines = [] if settings.model else ladder_lines(settings, size, student.V)
     lines += [f"student     BERT {size}, {model.parameter_count():,} parameters, "
               f"{size.encoder_parameters:,} of them in the encoder"]
@@ -83,10 +76,7 @@ def plan_text(setup, validation, folder):
                   f"{plan.flops_per_finish_step:,} FLOPs."]
     if plan.epochs > 40:
         lines += [f"The text is read {plan.epochs:.0f} times: a student may learn so few words by "
-                  "heart, and its validation loss rise again. More text, or fewer FLOPs."]
-    if seconds > 3600:
-        lines += ["That is long. It can be stopped at any time (Ctrl-C, or the power) and is "
-                  "continued by the same command."]
+                  "heart. Take more text, or fewer FLOPs."]
     return "\n".join(lines)
 
 
@@ -113,8 +103,8 @@ def start_lines(settings, model, corpus, start):
             lines += ["            That run read this text in the same order (--seed "
                       f"{settings.seed}): another seed gives another order"]
     if model.mlm_head is not None and start.model.mlm_head is None:
-        lines += [f"head        {start.folder} has none that predicts words: the "
-                  "student's is drawn fresh"]
+        lines += [f"head        {start.folder} has none that predicts words: the student's is "
+                  "drawn fresh"]
     return lines
 
 
@@ -137,8 +127,8 @@ def ladder_lines(settings, size, V):
 
 
 def text_lines(corpus):
-    """How much text there is. Of a text that is no story also how much of it is held out, and how
-    many documents it has: here one sees whether lines or paragraphs were taken for documents."""
+    """How much text there is, and of how many documents: here one sees whether lines or paragraphs
+    were taken for documents."""
     amount = "without end, none seen twice"
     if corpus.unique is not None:
         amount = f"{corpus.unique:,} tokens"
@@ -155,8 +145,7 @@ def text_lines(corpus):
     lines += [f"documents   {documents['train']:,} to train on, {documents['validation']:,} held "
               f"out for validation: {share:.1%} of the tokens"]
     if share > 0.1:
-        lines += ["            That is much. Documents are held out whole: empty lines between "
-                  "paragraphs, or a document on each line, make more of them"]
+        lines += ["            That is much: empty lines between paragraphs make more documents"]
     return lines
 
 
@@ -169,10 +158,6 @@ def note_beginning(run, setup):
         run.write_record(teacher=str(setup.teacher.folder.resolve()))
     if setup.settings.start_from:
         run.write_record(start=str(start.folder.resolve()), flops_before=flops_of(start.folder))
-
-
-# --------------------------------------------------------------------------------------------------
-# The result
 
 
 def on_plateau(record):
@@ -195,8 +180,7 @@ def verdict(record):
         return (f"Its own loss on held-out text went: {change}. It trains no head that predicts "
                 "words: fine-tuning tells what it learned, and --mlm-finish 0.1 trains a head.")
     if not all(map(math.isfinite, (loss, unigram, neighbours))):
-        return ("Nothing can be said of its loss, since one of these three is not a finite number: "
-                "train it again, with another --out.")
+        return "Nothing can be said of a loss that is no number: train again, with another --out."
     if loss > unigram:
         return ("It has not even learned how frequent words are: the budget is too small for this "
                 "model and batch, or --lr is far off.")
@@ -216,7 +200,7 @@ def finish(run, setup, validation, seconds):
     """Writes what the run leaves behind. A kill in here loses nothing: the checkpoints go last."""
     disk.sync(run.folder / "log.jsonl")
     plan, log, model = setup.student.plan, run.read_log(), setup.learner.model
-    corpus, asked = setup.corpus, setup.settings
+    corpus = setup.corpus
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     if model.device.type == "cuda":
         machine = torch.cuda.get_device_name(model.device)
@@ -224,8 +208,7 @@ def finish(run, setup, validation, seconds):
     first, last = validations[0]["val_terms"], validations[-1]["val_terms"]
     taught = [row["val_terms"] for row in validations if row["val_terms"].keys() == first.keys()]
     run.write_record(
-        strategy=asked.strategy, seed=asked.seed,
-        flops_budget=plan.flops_budget, **validation.counting_losses,
+        strategy=setup.settings.strategy, **validation.counting_losses,
         val_loss=validations[-1].get("val_loss"), val_terms=last, val_terms_before=first,
         val_terms_taught=taught[-1], flops_spent=plan.flops_spent,
         bill=whole_bill(setup), steps=plan.steps, tokens=plan.tokens, epochs=plan.epochs,
@@ -245,11 +228,10 @@ def finish(run, setup, validation, seconds):
 def whole_bill(setup):
     """The run's bill by what it was spent on, the MLM finish included."""
     student, T, B = setup.student, setup.settings.seq_len, setup.settings.batch_size
-    plan = student.plan
     own = budget.bill(student.size, student.V, T, student.lesson, setup.teacher_size)
     plain = budget.bill(student.size, student.V, T)
-    own_sequences, plain_sequences = (plan.steps - plan.finish_steps) * B, plan.finish_steps * B
-    return {part: own_sequences * own[part] + plain_sequences * plain[part] for part in own}
+    finish, steps = student.plan.finish_steps, student.plan.steps
+    return {part: B * ((steps - finish) * own[part] + finish * plain[part]) for part in own}
 
 
 def print_result(record, folder):
@@ -259,8 +241,7 @@ def print_result(record, folder):
         loss = (f"validation {record['val_loss']:.3f}, unigram {record['unigram_loss']:.3f}, both "
                 f"neighbours by counts {record['neighbour_loss']:.3f}\n            ")
     if "flops_before" in record:
-        before = (f"before      {words_before(record['flops_before'])}, for the weights that it "
-                  "began with\n")
+        before = f"before      {words_before(record['flops_before'])}, for its first weights\n"
     cli.say(f"finished    {record['steps']:,} steps, {record['tokens']:,} tokens, "
             f"{record['flops_spent']:,} FLOPs of {record['settings']['flops_budget']:,}, in "
             f"{cli.duration(record['seconds'])}\n{before}"
@@ -286,11 +267,7 @@ def auto_class(record):
 CARD = """---
 library_name: transformers
 pipeline_tag: {task}
-language: en
-tags:
-- bert
-- {task}
-- isoflop
+tags: [bert, isoflop]
 ---
 
 # BERT {model}, {strategy}, {flops} FLOPs
@@ -325,15 +302,14 @@ def model_card(record, text_name):
 def card_rows(record, text_name):
     """The rows of the model card's table."""
     settings = record["settings"]
-    rows = []
+    rows = [("parameters", f"{record['parameters']:,}"), ("text", text_name),
+            ("FLOPs", f"{record['flops_spent']:,} of a budget of {settings['flops_budget']:,}"),
+            ("steps", f"{record['steps']:,} of {settings['batch_size']} x {settings['seq_len']} "
+             "tokens"),
+            ("tokens", f"{record['tokens']:,}"), ("seed", settings["seed"])]
     if "teacher" in record:
-        sha256 = settings["teacher_sha256"][:16]
-        rows += [("teacher", f"BERT {settings['teacher_model']}, sha256 {sha256}")]
-    rows += [("parameters", f"{record['parameters']:,}"), ("text", text_name),
-             ("FLOPs", f"{record['flops_spent']:,} of a budget of {settings['flops_budget']:,}"),
-             ("steps", f"{record['steps']:,} of {settings['batch_size']} x {settings['seq_len']} "
-              "tokens"),
-             ("tokens", f"{record['tokens']:,}"), ("seed", settings["seed"])]
+        rows += [("teacher", f"BERT {settings['teacher_model']}, sha256 "
+                  f"{settings['teacher_sha256'][:16]}")]
     if "flops_before" in record:
         rows += [("begins with", f"the weights of sha256 {settings['start_sha256'][:16]}, which "
                   f"cost {words_before(record['flops_before'])}")]

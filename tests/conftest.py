@@ -56,3 +56,11 @@ def python():
         return subprocess.run([sys.executable, *arguments], cwd=ROOT, text=True, timeout=120,
                               **pipes)
     return run
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Drawing takes a second, and most tests of a report read only text."""
+    from reporting import report  # here, as above
+    for name in ("draw_forest", "draw_scores", "draw_bill"):
+        monkeypatch.setattr(report, name, lambda *_: None)

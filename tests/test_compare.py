@@ -6,18 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import scipy.stats
 from conftest import ROOT
-from test_collect import run_record
+from studies import make_study, without
 
 import compare
-from budget import size
-from reporting.cells import Cell
 
 
 @pytest.fixture(scope="module")
@@ -129,58 +125,8 @@ def test_the_papers_study_has_a_price(tmp_path):
     assert "BERT 12x768, bert-base-uncased, whose own training is not counted" in out
 
 
-@pytest.mark.parametrize("words", [{"--budgets": "lots"}, {"--preset": "huge"}])
-def test_bad_input_ends_in_one_line(tmp_path, words):
-    status, out, err = run(words, tmp_path / "out")
-    last = err.strip().splitlines()[-1]
-    assert status == 2 and last.startswith("error: ") and next(iter(words)) in last
-    assert "Traceback" not in err and not (tmp_path / "out").exists()
-
-
 # --------------------------------------------------------------------------------------------------
 # What came out
-
-
-def outcome_of(strategy, C, seed, score):
-    """What a cell left behind whose student has this score, from 0 to 1."""
-    record = {**run_record(strategy, seed), "val_loss": 2.0 - score, "flops_spent": C - 5}
-    result = {"score": {"dev": [0.0, None], "test": [score, None]}, "seeds": 1,
-              "majority": {"dev": {"accuracy": 0.5}, "test": {"accuracy": 0.5}},
-              "metrics": {"test": {"accuracy": [score, None]}}, "seconds": 2.0}
-    return {"record": record, "results": {"entailment": result}}
-
-
-def make_study(folder, gains=None, seeds=3, budgets=(10 ** 12, 10 ** 13), amounts=(None, 20000)):
-    """(study, outcomes) of a comparison on two data settings. From scratch students have 40 and 60
-    points at the two budgets, each seed 3 more than the one before.
-
-    gains: {strategy: its points more than scratch, for each budget one number, or one for each
-    seed}. Without it KD has 10.0, 10.1 and 10.2 more at the smaller budget, and 0 at the larger."""
-    gains = gains or {"kd": ((10.0, 10.1, 10.2), 0)}
-    strategies = ("scratch", *gains)
-    study = SimpleNamespace(
-        strategies=strategies, budgets=tuple(budgets), unique_tokens=tuple(amounts),
-        seed_numbers=tuple(range(seeds)), out=folder, model=size("2x128"), teacher=None,
-        teacher_model=size("4x128"), teacher_flops=10 ** 14, data="stories", tasks="entailment",
-        rates=dict.fromkeys(strategies))
-    outcomes = {}
-    for unique in amounts:
-        for i, C in enumerate(budgets):
-            for seed in range(seeds):
-                for strategy in strategies:
-                    gain = gains[strategy][i] if strategy != "scratch" else 0
-                    gain = gain[seed] if isinstance(gain, tuple) else gain
-                    score = (0.4, 0.6)[i] + 0.03 * seed + gain / 100
-                    cell = Cell(strategy, C, unique, seed, None, Path("x"), ())
-                    outcomes[cell] = outcome_of(strategy, C, seed, score)
-    return study, outcomes
-
-
-def without(outcomes, **kind):
-    """The outcomes but for those of the cells that have these values."""
-    return {cell: outcome for cell, outcome in outcomes.items()
-            if any(getattr(cell, key) != value for key, value in kind.items())}
-
 
 def row_of(rows, **values):
     """The first row with these values, of unlimited data where they do not say."""
@@ -234,13 +180,10 @@ def test_a_verdict_follows_from_the_two_p_values(mean, p, equal_p, word):
     assert compare.verdict(mean, p, equal_p) == word
 
 
-def test_equal_differences_are_certain_and_a_single_pair_has_no_verdict():
+def test_equal_differences_are_certain_a_single_pair_has_no_verdict_and_equality_is_corrected():
     found = compare.judge({"a": [2.0, 2.0], "b": [0.0, 0.0], "c": [5.0], "d": []})
     assert {what: (one.half, one.p, one.verdict) for what, one in found.items()} == {
         "a": (0.0, 0.0, "ahead"), "b": (0.0, 1.0, "equal"), "c": (None, None, "")}
-
-
-def test_equality_is_corrected_for_how_many_are_given():
     sample = [-1.6, 3.9] * 6  # by SciPy's two one-sided tests 2 p = 0.047
     assert compare.judge({1: sample})[1].verdict == "equal"
     assert compare.judge({1: sample, 2: sample})[1].verdict == "open"

@@ -1,9 +1,7 @@
 """disk.py: a file is whole or absent, and of what cannot be read one hears what to do."""
 import errno
 import hashlib
-import json
 import os
-import re
 from types import SimpleNamespace
 
 from files import disk
@@ -23,7 +21,6 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     def fail(temporary):
         temporary.write_text("half of the n")
         assert disk.leftovers("file").fullmatch(temporary.name)  # known by its name, if it stays
-        assert not disk.leftovers("other").fullmatch(temporary.name)
         raise OSError(28, "No space left on device")
     with pytest.raises(OSError):
         disk.replace(path, fail)
@@ -38,7 +35,6 @@ def test_a_text_and_json_keep_a_name_that_is_not_utf_8(tmp_path):
     assert text == "trained on caf\\udce9.txt, r\u00e9sum\u00e9\n"
     disk.write_json(folder / "run.json", {"data": LATIN_1, "loss": 2.5})
     assert disk.read_json(folder / "run.json") == {"data": LATIN_1, "loss": 2.5}
-    assert json.loads((folder / "run.json").read_text()) == {"data": LATIN_1, "loss": 2.5}
 
 
 @pytest.mark.parametrize("contents", [b"", b"{", b"[1]", b"null", b"[" * 10 ** 5, b"\0" * 9,
@@ -54,14 +50,14 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 +
 
 
 @pytest.mark.parametrize("make, message", [
-    (lambda path: path.symlink_to("/dev/zero"), "is not a file"), (os.mkfifo, "is not a file"),
-    (os.mkdir, "is not a file"), (lambda path: path.write_text(POINTER), "run `git lfs pull` in")])
+    (lambda path: path.symlink_to("/dev/zero"), "not a file"), (os.mkfifo, "not a file"),
+    (os.mkdir, "not a file"), (lambda path: path.write_text(POINTER), ".*run `git lfs pull` in")])
 def test_what_is_no_file_or_the_pointer_to_one_is_not_read(tmp_path, make, message):
-    path = tmp_path / "config.json"
-    make(path)
-    for read in (disk.read_text, lambda path: disk.fetch(path.parent, [path.name])):
-        with pytest.raises(UserError, match=f"config.json is .*{message.removeprefix('is ')}"):
-            read(path)
+    make(tmp_path / "config.json")
+    with pytest.raises(UserError, match=f"config.json is {message}"):
+        disk.read_text(tmp_path / "config.json")
+    with pytest.raises(UserError, match=f"config.json is {message}"):
+        disk.fetch(tmp_path, ["config.json"])
 
 
 def test_a_file_that_changes_is_hashed_again_and_one_that_keeps_size_and_time_is_not(tmp_path):
@@ -75,20 +71,18 @@ def test_a_file_that_changes_is_hashed_again_and_one_that_keeps_size_and_time_is
         assert disk.file_sha256(path, path) == hashlib.sha256(expected * 2).hexdigest()
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_file_that_is_not_what_the_run_left_is_not_used(tmp_path, name):
-    names, sums = ["config.json", "model.safetensors"], {}
+def test_a_file_that_is_not_what_the_run_left_is_not_used(tmp_path):
+    config, weights = names = ["config.json", "model.safetensors"]
     for file in names:
         (tmp_path / file).write_text(file)
-        sums[file] = hashlib.sha256(file.encode()).hexdigest()
+    sums = {file: hashlib.sha256(file.encode()).hexdigest() for file in names}
     disk.write_json(tmp_path / "run.json", {"files": sums})
     assert disk.fetch(tmp_path, names) == tmp_path
     for change in (lambda path: path.write_text("another"), os.unlink):
-        change(tmp_path / name)
-        with pytest.raises(disk.Damaged, match=f"{name} is missing, is damaged, .*; remove "):
+        change(tmp_path / weights)
+        with pytest.raises(disk.Damaged, match=f"{weights} is missing, is damaged, .*; remove "):
             disk.fetch(tmp_path, names)
-    others = [file for file in names if file != name]
-    assert disk.fetch(tmp_path, others) == tmp_path  # who does not use it is not disturbed
+    assert disk.fetch(tmp_path, [config]) == tmp_path  # who does not use it is not disturbed
     disk.write_json(tmp_path / "run.json", {"files": names})
     with pytest.raises(disk.Damaged, match="its entry `files` is not an object"):
         disk.fetch(tmp_path, names)
@@ -105,9 +99,8 @@ def test_a_name_that_is_neither_a_folder_nor_a_hub_id_is_refused(name, message):
 @pytest.mark.parametrize("variables, folder", [
     ({"XDG_CACHE_HOME": "{}/cache"}, "cache/isoflop"), ({"HOME": "{}"}, ".cache/isoflop"),
     ({"ISOFLOP_CACHE": "{}/mine", "XDG_CACHE_HOME": "{}/cache"}, "mine"),
-    ({"ISOFLOP_CACHE": "{}/file"}, None), ({"ISOFLOP_CACHE": "{}/file/cache"}, None),
-    ({"XDG_CACHE_HOME": "{}/file"}, None), ({"HOME": "/proc/no-such-home"}, None),
-    ({"ISOFLOP_CACHE": "~nobody-has-this-name/x"}, None)])
+    ({"ISOFLOP_CACHE": "{}/file"}, None), ({"XDG_CACHE_HOME": "{}/file"}, None),
+    ({"HOME": "/proc/no-such-home"}, None), ({"ISOFLOP_CACHE": "~nobody-has-this-name/x"}, None)])
 def test_the_cache_is_where_the_environment_says_or_the_variable_is_named(monkeypatch, tmp_path,
                                                                           variables, folder):
     (tmp_path / "file").touch()
@@ -133,26 +126,22 @@ def test_a_link_to_nowhere_becomes_a_link_to_a_folder_and_one_to_itself_is_refus
         disk.check_writable(tmp_path / "circle")
 
 
-@pytest.mark.parametrize("number", [errno.EINVAL, errno.EBADF, errno.EACCES])
-def test_a_folder_that_cannot_be_synced_is_no_failure_and_a_file_is(tmp_path, monkeypatch, number):
+def test_a_folder_that_cannot_be_synced_is_no_failure_and_a_file_is(tmp_path, monkeypatch):
     def fsync(descriptor):
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        if os.path.isdir(path) == refuses_folders:
-            raise OSError(number, os.strerror(number))
+        if os.path.isdir(f"/proc/self/fd/{descriptor}") == refuses_folders:
+            raise OSError(errno.EINVAL, "Invalid argument")
     monkeypatch.setattr(os, "fsync", fsync)
     refuses_folders = True
-    disk.make_folder(tmp_path / "a" / "b")
-    disk.write_file(tmp_path / "a" / "b" / "file", "text")
-    assert (tmp_path / "a" / "b" / "file").read_text() == "text"
+    disk.write_file(tmp_path / "file", "text")
+    assert (tmp_path / "file").read_text() == "text"
     refuses_folders = False
     with pytest.raises(OSError):
-        disk.write_file(tmp_path / "a" / "b" / "other", "text")
+        disk.write_file(tmp_path / "other", "text")
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
-def test_a_file_system_without_locks_is_named_with_what_to_do(tmp_path, monkeypatch, number):
+def test_a_file_system_without_locks_is_named_with_what_to_do(tmp_path, monkeypatch):
     def flock(*_):
-        raise OSError(number, os.strerror(number))
+        raise OSError(errno.ENOLCK, "No locks available")
     monkeypatch.setattr(disk.fcntl, "flock", flock)
     with pytest.raises(UserError, match=f"^{tmp_path} lies .* local disk, .*--out.*ISOFLOP_CACHE"):
         with disk.locked(tmp_path / "lock", "does the same"):
@@ -170,53 +159,43 @@ def test_a_lock_file_is_opened_in_the_way_that_another_users_file_allows(tmp_pat
     assert modes == ["ab", "rb+", "rb"]
 
 
-@pytest.mark.parametrize("name, is_told", [
-    ("{cache}/tokens/x.bin", True), ("x.bin", True), ("/elsewhere/x.bin", False)])
-def test_what_another_user_made_in_the_cache_is_told_with_the_variable(tmp_path, monkeypatch, name,
-                                                                       is_told):
+def test_what_another_user_made_in_the_cache_is_told_with_the_variable(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOFLOP_CACHE", str(tmp_path))
-    name = name.format(cache=tmp_path)
-    expected = UserError if is_told else PermissionError
-    with pytest.raises(expected) as raised, disk.sharing_cache():
-        raise PermissionError(errno.EPERM, "Operation not permitted", name)
-    assert ("set ISOFLOP_CACHE" in str(raised.value)) == is_told and name in str(raised.value)
+    for name in (f"{tmp_path}/tokens/x.bin", "x.bin"):
+        with pytest.raises(UserError, match=f"{name}.* set ISOFLOP_CACHE"), disk.sharing_cache():
+            raise PermissionError(errno.EPERM, "Operation not permitted", name)
+    with pytest.raises(PermissionError), disk.sharing_cache():
+        raise PermissionError(errno.EPERM, "Operation not permitted", "/elsewhere/x.bin")
 
 
 def answer(kind, status):
     """An exception of the hub's client."""
-    response = SimpleNamespace(status_code=status, headers={}, request=None)
-    return kind("the hub says no", response=response)
+    return kind("no", response=SimpleNamespace(status_code=status, headers={}, request=None))
 
 
-def hidden(failure, context):
-    """As after `raise failure from None`, with which the library `datasets` hides a cause."""
-    failure.__context__, failure.__suppress_context__ = context, True
-    return failure
+def hidden(context, failure=DatasetNotFoundError):
+    """As after `raise failure from None`, with which `datasets` hides a cause."""
+    made = failure("no")
+    made.__context__, made.__suppress_context__ = context, True
+    return made
 
 
-GATED, MISSING, HTTP = (errors.GatedRepoError, errors.RepositoryNotFoundError,
-                        errors.HfHubHTTPError)
-NO_FILE = errors.RemoteEntryNotFoundError
+GATED, HTTP = errors.GatedRepoError, errors.HfHubHTTPError
 
 
 @pytest.mark.parametrize("failure, advice", [
     (answer(GATED, 401), "accept its conditions .*`hf auth login`, or HF_TOKEN"),
-    (hidden(DatasetNotFoundError("no"), answer(GATED, 403)), "accept its conditions"),
-    (hidden(ValueError("no"), answer(HTTP, 403)), "accept its conditions"),
+    (hidden(answer(GATED, 403)), "accept its conditions"),
+    (hidden(answer(HTTP, 403), ValueError), "accept its conditions"),
     (DatasetNotFoundError("Dataset 'a/b' is a gated dataset on the Hub."), "accept its conditions"),
     (answer(HTTP, 429), "busy: try again later"), (answer(HTTP, 503), "busy: try again later"),
-    (answer(MISSING, 401), "^check the name, .* private"),  # which the hub does not tell apart
-    (answer(MISSING, 404), "^check the name, "),
+    (answer(errors.RepositoryNotFoundError, 401), "check the name, .* private"),
     # The client looked for a README.md that is not there, and went on.
-    (hidden(ValueError("no"), answer(NO_FILE, 404)), "^check the name and the network$"),
-    (ConnectionError("Couldn't reach 'a/b' on the Hub"), "^check the name and the network$")])
-def test_the_hubs_refusal_is_told_with_what_to_do_about_it(failure, advice):
-    assert re.search(advice, disk.hub_advice(failure))
-
-
-def test_a_gated_model_is_told_so(monkeypatch):
+    (hidden(answer(errors.RemoteEntryNotFoundError, 404), ValueError), "check the name and the n"),
+    (ConnectionError("Couldn't reach 'a/b' on the Hub"), "check the name and the network ")])
+def test_the_hubs_refusal_is_told_with_what_to_do_about_it(monkeypatch, failure, advice):
     def snapshot_download(*_, **__):
-        raise answer(GATED, 403)
+        raise failure
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    with pytest.raises(UserError, match="accept its conditions .*GatedRepoError: the hub says"):
+    with pytest.raises(UserError, match=f"of that id: .*{advice}"):
         disk.fetch("some/model", ["config.json"])

@@ -1,7 +1,7 @@
 """reporting/figures.py: figures show what was measured, and strategies can be told apart."""
 import numpy as np
 import pytest
-from test_compare import make_study, without
+from studies import make_study, without
 
 import compare
 import distill
@@ -19,18 +19,13 @@ def drawn(monkeypatch):
         figures.pyplot().close(figure)
 
 
-LEVELS = {"score": {"guessing": 50}, "val_loss": {"plateau (unigram)": 4}}
-
-
-def test_each_strategy_has_a_colour_and_a_marker_of_its_own():
-    styles = [figures.style_of(strategy) for strategy in distill.STRATEGIES]
-    assert len(set(styles)) == len(distill.STRATEGIES)
-
-
 def test_scores_are_a_line_and_a_dot_for_each_student_between_dashed_levels(tmp_path, drawn):
     study, outcomes = make_study(tmp_path)
-    figures.draw_scores(study, compare.findings(study, outcomes), LEVELS)
+    levels = {"score": {"guessing": 50}, "val_loss": {"plateau (unigram)": 4}}
+    figures.draw_scores(study, compare.findings(study, outcomes), levels)
     score, _, loss, _ = drawn["scores"].axes  # unlimited data in the first column
+    styles = {figures.style_of(strategy) for strategy in distill.STRATEGIES}
+    assert len(styles) == len(distill.STRATEGIES)  # each has a colour and a marker of its own
     line, dots = score.get_lines()[1:3]  # of scratch, after the level
     # The strategies stand a little beside each other.
     assert np.allclose(line.get_xydata(), [(1e12, 43), (1e13, 63)], rtol=0.03)
@@ -47,24 +42,13 @@ def test_scores_are_a_line_and_a_dot_for_each_student_between_dashed_levels(tmp_
         assert [line.get_ydata()[0] for line in dashed] == [value]
 
 
-@pytest.mark.parametrize("headless, lines", [(["kd"], 3), (["kd", "scratch"], 1)])
-def test_students_without_a_head_have_no_line_of_losses(tmp_path, drawn, headless, lines):
-    study, outcomes = make_study(tmp_path)
-    for cell, outcome in outcomes.items():
-        outcome["record"]["val_loss"] = None if cell.strategy in headless else 2.0
-    figures.draw_scores(study, compare.findings(study, outcomes), LEVELS)
-    assert len(drawn["scores"].axes[2].get_lines()) == lines  # the plateau; a line and its dots
-
-
 def forest_rows(figure):
     """[(name, whether it is bold, middle of the interval, numbers)] from the top down, but for the
     names of data settings."""
-    [axes] = figure.axes
-    middles = {}
+    [axes], middles, texts = figure.axes, {}, {}
     for collection in axes.collections:
         [[(low, y), (high, _)]] = collection.get_segments()
         middles[y] = (low + high) / 2
-    texts = {}
     for text in sorted(axes.texts, key=lambda text: text.get_position()[0]):
         texts.setdefault(text.get_position()[1], []).append(text)
     return [(texts[y][0].get_text(), texts[y][0].get_fontweight() == "bold",
@@ -90,13 +74,6 @@ def test_the_forest_has_a_row_for_each_difference_and_below_it_one_for_each_budg
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
-def test_the_forest_of_one_budget_has_no_lines_below_its_rows(tmp_path, drawn):
-    study = make_study(tmp_path, {"kd": ((9.0, -7.0, 1.0),)}, budgets=(10 ** 12,))
-    figures.draw_forest(compare.findings(*study), tmp_path)
-    row = ("kd", False, 1.0, "1.0 ± 19.9 (n = 3)")  # not told apart, so not bold
-    assert forest_rows(drawn["forest"]) == [row, row]
-
-
 def test_the_bars_of_the_bill_add_up_to_the_budget(tmp_path, drawn):
     study, outcomes = make_study(tmp_path)
     for cell, outcome in outcomes.items():
@@ -108,9 +85,8 @@ def test_the_bars_of_the_bill_add_up_to_the_budget(tmp_path, drawn):
     for y, shares in enumerate(([100 / 3, 200 / 3, 0, 0], [17, 34, 46, 3])):  # scratch, kd
         widths = [bar.get_width() for bar in axes.patches if round(bar.get_y() + 0.4) == y]
         assert np.allclose(widths, shares)
-    # A share too narrow for its number has none.
-    assert [text.get_text() for text in axes.texts if text.get_text()] == [
-        "33%", "17%", "67%", "34%", "46%"]
+    said = [text.get_text() for text in axes.texts if text.get_text()]
+    assert said == ["33%", "17%", "67%", "34%", "46%"]  # a share too narrow for its number has none
 
 
 def test_a_runs_curve_shows_both_counting_losses_and_leaves_room_for_what_is_to_come(drawn):
@@ -120,9 +96,8 @@ def test_a_runs_curve_shows_both_counting_losses_and_leaves_room_for_what_is_to_
               "settings": {"strategy": "scratch", "model": "2x64", "flops_budget": 10 ** 7}}
     figures.draw_curve(".", log, record)
     axes = drawn["curve"].axes[0]
-    training, validation, unigram, neighbours = axes.get_lines()
-    assert list(training.get_ydata()) == list(validation.get_ydata()) == [5.5, 4.2, 4.0]
-    assert (unigram.get_ydata()[0], neighbours.get_ydata()[0]) == (4.0, 1.3)
+    heights = [list(line.get_ydata()) for line in axes.get_lines()]
+    assert heights[:2] == [[5.5, 4.2, 4.0]] * 2 and [y for y, *_ in heights[2:]] == [4.0, 1.3]
     assert 10 ** 7 <= axes.get_xlim()[1] <= 1.1 * 10 ** 7
 
 

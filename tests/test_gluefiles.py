@@ -32,25 +32,22 @@ def write(folder, name, contents):
 @pytest.fixture
 def glue(tmp_path):
     """Small files of the official shape, quirks and all."""
-    # CoLA has a header in the test set only, and a single quote is text.
-    write(tmp_path, "CoLA/train.tsv", 'gj04\t1\t\tIt "works.\ngj04\t0\t*\tWork it does not\n')
-    write(tmp_path, "CoLA/dev.tsv", "gj04\t1\t\tFine.\n")
-    write(tmp_path, "CoLA/test.tsv", "index\tsentence\n0\tA test.\n1\tAnother.\n")
-    # MRPC begins with a byte-order mark, and has characters that Python takes for line ends.
-    write(tmp_path, "MRPC/train.tsv", "\ufeff" + MRPC_HEADER +
-          '1\t10\t11\tHe said " no .\tShe said no .\r\n0\t12\t13\ta\tb\r\n')
-    write(tmp_path, "MRPC/dev.tsv", "\ufeff" + MRPC_HEADER + "0\t12\t13\tc\u2028d\te\x85f\n")
-    write(tmp_path, "MRPC/test.tsv",
-          "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\tx\ty\n")
-    mnli = "index\tpairID\tsentence1\tsentence2\tlabel1\tgold_label\n"
-    for part in ("train", "dev"):
-        write(tmp_path, f"RTE/{part}.tsv", RTE_LINES)
-        write(tmp_path, f"STS-B/{part}.tsv", STSB_HEADER + "0\tnews\ta\tb\t3.800\n")
-    for part in ("train", "dev_matched", "dev_mismatched"):
-        write(tmp_path, f"MNLI/{part}.tsv", mnli + "0\t1\ta\tb\tneutral\tcontradiction\n")
-    write(tmp_path, "diagnostic/diagnostic.tsv", "index\tsentence1\tsentence2\n0\tp\tq\n")
-    # QNLI has no training set.
-    write(tmp_path, "QNLI/dev.tsv", "index\tquestion\tsentence\tlabel\n0\ta?\tb\tentailment\n")
+    mrpc, mnli = "\ufeff" + MRPC_HEADER, "index\tpairID\tsentence1\tsentence2\tlabel1\tgold_label\n"
+    files = {
+        # CoLA has a header in the test set only, and a single quote is text.
+        "CoLA/train": 'gj04\t1\t\tIt "works.\ngj04\t0\t*\tWork it does not\n',
+        "CoLA/dev": "gj04\t1\t\tFine.\n", "CoLA/test": "index\tsentence\n0\tA test.\n",
+        # MRPC begins with a byte-order mark, and has characters that Python takes for line ends.
+        "MRPC/train": mrpc + '1\t10\t11\tHe said " no .\tShe said no .\r\n0\t12\t13\ta\tb\r\n',
+        "MRPC/dev": mrpc + "0\t12\t13\tc\u2028d\te\x85f\n",
+        "RTE/train": RTE_LINES, "RTE/dev": RTE_LINES,
+        **dict.fromkeys(("STS-B/train", "STS-B/dev"), STSB_HEADER + "0\tnews\ta\tb\t3.800\n"),
+        **dict.fromkeys(("MNLI/train", "MNLI/dev_matched", "MNLI/dev_mismatched"),
+                        mnli + "0\t1\ta\tb\tneutral\tcontradiction\n"),
+        "diagnostic/diagnostic": "index\tsentence1\tsentence2\n0\tp\tq\n",
+        "QNLI/dev": "index\tquestion\tsentence\tlabel\n0\ta?\tb\tentailment\n"}  # and no train
+    for name, lines in files.items():
+        write(tmp_path, f"{name}.tsv", lines)
     return tmp_path
 
 
@@ -74,10 +71,9 @@ def refused(data, name, message):
 
 @pytest.mark.parametrize("name, part, examples", [
     ("cola", "train", [('It "works.', None, 1), ("Work it does not", None, 0)]),
-    ("cola", "dev", [("Fine.", None, 1)]),
-    ("cola", "test", [("A test.", None, None), ("Another.", None, None)]),
+    ("cola", "test", [("A test.", None, None)]),
     ("mrpc", "train", [('He said " no .', "She said no .", 1), ("a", "b", 0)]),
-    ("mrpc", "dev", [("c\u2028d", "e\x85f", 0)]), ("mrpc", "test", [("x", "y", None)]),
+    ("mrpc", "dev", [("c\u2028d", "e\x85f", 0)]),
     ("rte", "dev", [("a", "b", 1), ("c", "d", 0)]),  # on the hub 0 is entailment
     ("stsb", "dev", [("a", "b", 3.8)]), ("mnli", "dev_mismatched", [("a", "b", 2)]),
     ("mnli", "diagnostic", [("p", "q", None)])])  # which the model of MNLI answers
@@ -85,26 +81,21 @@ def test_the_official_files_are_read_with_their_quirks(glue, name, part, example
     assert parts(glue, name)[part] == examples
 
 
-@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r\n\r\n\n"])
-def test_empty_lines_at_the_end_are_nothing_and_columns_that_nobody_reads_do_not_matter(glue, end):
+def test_empty_lines_at_the_end_are_nothing_and_columns_that_nobody_reads_do_not_matter(glue):
     lines = "id\tid\tlabel\tsentence1\tsentence2\n1\t1\tentailment\ta\tb\n1\t1\tentailment\tc \td"
-    write(glue, "RTE/train.tsv", lines + end)
+    write(glue, "RTE/train.tsv", lines + "\r\n\r\n\n")
     assert parts(glue, "rte")["train"] == [("a", "b", 0), ("c ", "d", 0)]
 
 
 @pytest.mark.parametrize("file, text, message", [
     ("RTE/train.tsv", RTE_LINES + "2\tc\tentailment\n", "line 4: 3 columns where 4"),
-    ("RTE/train.tsv", RTE_LINES + "\n2\tc\td\tentailment\n", "line 4: 1 columns where 4"),
-    ("RTE/train.tsv", RTE_LINES + "2\ta\tb\tmaybe", "line 4: the label 'maybe' is none of entailm"),
     ("RTE/train.tsv", RTE_LINES + "2\ta\tb\t0", "line 4: the label '0' is none of entailment, n"),
     ("RTE/train.tsv", RTE_LINES.replace("sentence2", "sentence3"),
      "line 1 should name the columns sentence1, sentence2, label, once each, and names index, se"),
     ("RTE/train.tsv", RTE_LINES.replace("index", "sentence1"), "line 1 should .* once each"),
-    ("RTE/dev.tsv", RTE_HEADER, "the part dev is empty"),
-    ("RTE/dev.tsv", "", "dev.tsv, line 1 should name the columns .* and names none"),
+    ("RTE/dev.tsv", RTE_HEADER, "the part dev is empty"), ("RTE/dev.tsv", "", "and names none"),
     ("RTE/dev.tsv", RTE_LINES.encode() + b"0\ta\xff", "dev.tsv is damaged: it is not UTF-8"),
     ("STS-B/dev.tsv", STSB_HEADER + "0\tnews\ta\tb\t7\n", "line 2: the label '7' is none of the"),
-    ("STS-B/dev.tsv", STSB_HEADER + "0\tnews\ta\tb\tx\n", "line 2: the label 'x'"),
     ("CoLA/train.tsv", "gj04\t2\t\tIt works.\n", "line 1: the label '2' is none of 0, 1")])
 def test_a_damaged_file_is_named_with_its_line(glue, file, text, message):
     write(glue, file, text)
@@ -122,16 +113,13 @@ def test_cut_lines_of_qqp_are_left_out_and_counted_up_to_one_in_a_hundred(glue, 
     assert said in out and "train.tsv" not in out
     write(glue, "QQP/dev.tsv", QQP_HEADER + "".join(lines[1:] + cut[:1] + cut))
     refused(glue, "qqp", "dev.tsv: 3 of 200 lines are cut off.*: download the file again")
-    write(glue, "QQP/dev.tsv", QQP_HEADER + lines[0].replace("1\n", "1\tmore\n"))
-    refused(glue, "qqp", "line 2: 7 columns where 6")
 
 
 # The hub's rows of two tasks. Labels are numbers, and in a test set they are -1.
-HUB = {"mrpc": {"train": [("a", "b", 1), ("c", "d", 0)], "validation": [("a", "b", 1)],
-                "test": [("x", "y", -1)]},
+TRAIN, DEV = [("a", "b", 1), ("c", "d", 0)], [("a", "b", 1)]
+HUB = {"mrpc": {"train": TRAIN, "validation": DEV, "test": [("x", "y", -1)]},
        "stsb": {"train": [("a", "b", 2.5)], "validation": [("e", "f", 3.8)],
                 "test": [("x", "y", -1.0)]}}
-TRAIN, DEV = HUB["mrpc"]["train"], HUB["mrpc"]["validation"]
 
 
 def table(examples, names=None):
@@ -139,23 +127,22 @@ def table(examples, names=None):
     the schema."""
     made = pa.Table.from_pylist([{"sentence1": a, "sentence2": b, "label": label, "idx": i}
                                  for i, (a, b, label) in enumerate(examples)])
-    label = {"names": names, "_type": "ClassLabel"}
-    info = {"features": {"sentence1": {"dtype": "string", "_type": "Value"}, "label": label}}
+    info = {"features": {"label": {"names": names, "_type": "ClassLabel"}}}
     described = {"huggingface": json.dumps({"info": info})}
     return made.replace_schema_metadata(described if names else None)
 
 
-def write_hub(folder, tasks=HUB, ending="-00000-of-00001"):
+def write_hub(folder, tasks=HUB):
     """A data set of the hub: a folder for each task."""
     for name, splits in tasks.items():
+        ending = "-0123456789abcdef" if name == "stsb" else ""  # of older data sets
         for split, examples in splits.items():
-            write(folder, f"{name}/{split}{ending}.parquet", table(examples))
+            write(folder, f"{name}/{split}-00000-of-00001{ending}.parquet", table(examples))
     return folder
 
 
-@pytest.mark.parametrize("ending", ["-00000-of-00001", "-00000-of-00001-0123456789abcdef"])
-def test_the_hubs_files_are_read_with_their_numbers_as_labels(tmp_path, ending):
-    tasks, skipped = load_tasks(write_hub(tmp_path, ending=ending), "mrpc,stsb")
+def test_the_hubs_files_are_read_with_their_numbers_as_labels(tmp_path):
+    tasks, skipped = load_tasks(write_hub(tmp_path), "mrpc,stsb")
     assert tasks[0].parts == {"train": TRAIN, "dev": DEV, "test": [("x", "y", None)]}
     assert tasks[1].parts["dev"] == [("e", "f", 3.8)] and not skipped
     # The checksum of these examples in every glue.json since the first version.
@@ -166,7 +153,7 @@ def test_the_hubs_files_are_read_with_their_numbers_as_labels(tmp_path, ending):
 def write_parts(folder, name, contents):
     """The training set of a task in the hub's layout, and a validation set that is right."""
     write(folder, f"{name}/train-00000-of-00001.parquet", contents)
-    write(folder, f"{name}/validation-00000-of-00001.parquet", table([("a", "b", 1)]))
+    write(folder, f"{name}/validation-00000-of-00001.parquet", table(DEV))
 
 
 YES_NO, NO_YES = ["entailment", "not_entailment"], ["not_entailment", "entailment"]
@@ -174,25 +161,18 @@ YES_NO, NO_YES = ["entailment", "not_entailment"], ["not_entailment", "entailmen
 
 @pytest.mark.parametrize("name, stored, names, numbers", [
     ("rte", [0, 1], None, [0, 1]), ("rte", [0, 1], ["0", "1"], [0, 1]),
-    ("rte", [0, 1], YES_NO, [0, 1]), ("rte", [0, 1], NO_YES, [1, 0]),
-    *(("rte", pa.array([0, 1], dtype), NO_YES, [1, 0]) for dtype in (pa.int8(), pa.float64())),
+    ("rte", [0, 1], YES_NO, [0, 1]), ("rte", pa.array([0, 1], pa.int8()), NO_YES, [1, 0]),
     ("mrpc", [0, 1], ["equivalent", "not_equivalent"], [1, 0]), ("wnli", [0, 1], YES_NO, [1, 0]),
-    ("rte", NO_YES, YES_NO, [1, 0]), ("rte", NO_YES, NO_YES, [1, 0]),  # a name means itself
-    ("rte", NO_YES, None, [1, 0]), ("wnli", NO_YES, None, [0, 1]),
+    ("rte", NO_YES, YES_NO, [1, 0]), ("wnli", NO_YES, None, [0, 1]),  # a name means itself
     ("rte", ["1", "0"], None, [1, 0]), ("rte", [1.0, 0.0], None, [1, 0]),
-    ("stsb", [3, 5], None, [3.0, 5.0]), ("stsb", [3.8, 0], None, [3.8, 0.0])])
+    ("stsb", [3, 5], None, [3.0, 5.0])])
 def test_a_stored_number_means_the_name_that_the_file_gives_it(tmp_path, name, stored, names,
                                                                numbers):
     made = table([("a", "b", 0), ("a", "b", 0)], names)
     made = made.set_column(2, "label", [stored]).replace_schema_metadata(made.schema.metadata)
     write_parts(tmp_path, name, made)
-    examples = parts(tmp_path, name)["train"]
-    assert examples == [("a", "b", number) for number in numbers]
-    assert all(type(label) is type(number) for (*_, label), number in zip(examples, numbers))
-
-
-NOT_UTF8 = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"),
-                                                  pa.py_buffer(b"\xff")])
+    labels = [label for *_, label in parts(tmp_path, name)["train"]]
+    assert labels == numbers and [*map(type, labels)] == [*map(type, numbers)]
 
 
 @pytest.mark.parametrize("name, contents, message", [
@@ -201,78 +181,61 @@ NOT_UTF8 = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\
     *(("mrpc", table([("c", "d", label)]), f"row 0 .*: the label '{label}' is none of 0, 1, not_e")
       for label in (None, -1, 2, True, 0.5, "maybe")),
     *(("stsb", table([("c", "d", score)]), f"the label '{score}' is none of the scores fr")
-      for score in (None, -1.5, 5.1, float("nan"))),
-    ("rte", table(TRAIN, ["no", "yes"]), "are called no, yes, and wanted are entailment, not_ent"),
-    ("rte", table(TRAIN, ["1", "0"]), "are called 1, 0, and wanted are"),
+      for score in (None, 5.1, float("nan"))),
+    ("rte", table(TRAIN, ["1", "0"]), "are called 1, 0, and wanted are entailment, not_ent"),
     ("stsb", table([("a", "b", 0)], ["0.0", "0.2"]), "and wanted are scores from 0 to 5"),
     ("mrpc", table(TRAIN).rename_columns(["text1", "sentence2", "label", "idx"]),
      "should name the columns sentence1, sentence2, label, once each, and names text1, sentence2,"),
     ("mrpc", table(TRAIN).append_column("label", [[1, 0]]), "once each, and names sentence1, sent"),
-    ("mrpc", table(TRAIN).slice(0, 0), "the part train is empty"),
-    ("mrpc", pa.table({"sentence1": NOT_UTF8, "sentence2": ["b"], "label": [0]}),
-     "cannot be read .*UTF8"),
     ("mrpc", b"version https://git-lfs.github.com", "parquet cannot be read .*file is whole")])
 def test_a_wrong_file_or_row_of_the_hub_is_named(tmp_path, name, contents, message):
     write_parts(tmp_path, name, contents)
     refused(tmp_path, name, f"{tmp_path}/{name}.*{message}")
 
 
-def test_the_labels_of_a_test_set_do_not_matter(tmp_path):
-    write_parts(tmp_path, "rte", table(TRAIN))
-    for contents in (table([("x", "y", 7)], ["no", "yes"]), table([("x", "y", 7)]).drop(["label"])):
-        write(tmp_path, "rte/test-00000-of-00001.parquet", contents)
-        assert parts(tmp_path, "rte")["test"] == [("x", "y", None)]
-
-
-def test_shards_are_read_in_their_order_and_each_by_its_own_names(tmp_path):
+def test_shards_are_read_in_order_each_by_its_own_names_and_a_test_set_has_no_labels(tmp_path):
     write(tmp_path, "rte/validation-00000-of-00001.parquet", table(DEV))
     for i, names in enumerate((YES_NO, NO_YES)):
         write(tmp_path, f"rte/train-0000{i}-of-00002.parquet", table([(f"a{i}", "b", 0)], names))
-    assert parts(tmp_path, "rte")["train"] == [("a0", "b", 0), ("a1", "b", 1)]
+    write(tmp_path, "rte/test-00000-of-00001.parquet", table([("x", "y", 7)], ["no", "yes"]))
+    assert parts(tmp_path, "rte") == {"train": [("a0", "b", 0), ("a1", "b", 1)],
+                                      "dev": DEV, "test": [("x", "y", None)]}
 
 
-@pytest.mark.parametrize("folder", ["RTE", "rte", "R-T_E"])
-def test_a_tasks_folder_is_found_whatever_its_case_and_punctuation(tmp_path, folder):
+def test_a_tasks_folder_is_found_whatever_its_case_and_punctuation(tmp_path):
     for name in ("train.tsv", "dev.tsv"):
-        write(tmp_path, f"{folder}/{name}", RTE_LINES)
+        write(tmp_path, f"R-t_E/{name}", RTE_LINES)
     for name in ("original/train.tsv", "msr_paraphrase_train.txt", ".train.jsonl"):  # as downloaded
-        write(tmp_path, f"{folder}/{name}", "x")
+        write(tmp_path, f"R-t_E/{name}", "x")
     write(tmp_path, ".rte/train.tsv", "x")
     assert set(parts(tmp_path, "rte")) == {"train", "dev"}
 
 
-@pytest.mark.parametrize("names", ["rte", "all", "RTE"])
+@pytest.mark.parametrize("names", ["all", "RTE"])
 def test_a_tasks_own_folder_may_be_named(glue, monkeypatch, names):
     monkeypatch.chdir(glue / "RTE")
     (glue / "linked").mkdir()
     (glue / "linked" / "rte").symlink_to(glue / "RTE")
-    for data in (glue / "RTE", ".", glue / "linked", glue / "linked" / "rte"):
+    for data in (glue / "RTE", ".", glue / "linked" / "rte"):
         tasks, skipped = load_tasks(data, names)
-        assert [task.name for task in tasks] == ["rte"] and tasks[0].parts == parts(glue, "rte")
-        assert not skipped or data == glue / "linked"
+        assert [task.name for task in tasks] == ["rte"] and not skipped
     with pytest.raises(Missing, match="MRPC/train.tsv is missing"):
         load_tasks(glue / "RTE", "mrpc")  # RTE's columns have the same names
 
 
 @pytest.mark.parametrize("extra", [
-    "train.jsonl", "train.parquet", "train.tsv.gz", "validation.tsv", "val.jsonl", "TRAIN.TSV",
-    "train/data-00000-of-00001.arrow", "validation/0000.parquet", "train-1.csv"])
+    "train.jsonl", "train.parquet", "train.tsv.gz", "val.jsonl", "TRAIN.TSV", "train-1.csv",
+    "validation/0000.parquet"])
 def test_other_layouts_are_refused_by_one_line_that_says_what_is_read(glue, extra):
-    write(glue, f"RTE/{extra}", "x")
-    message = f"/RTE/{extra}: GLUE is read from train.tsv and dev.tsv, or from the hub's train-0000"
-    refused(glue, "rte", message)  # beside the official files, which could be other examples
-    for name in ("train.tsv", "dev.tsv"):
-        (glue / "RTE" / name).unlink()
-    refused(glue, "rte", message)
+    write(glue, f"RTE/{extra}", "x")  # beside the official files, which could be other examples
+    refused(glue, "rte", f"/RTE/{extra}: GLUE is read from train.tsv and dev.tsv, or from the")
 
 
 @pytest.mark.parametrize("part, names", [
-    ("train", ["train.tsv", "train-00000-of-00001.parquet"]),
     ("dev", ["dev.tsv", "validation-00000-of-00002.parquet"]),
     ("train", ["train-00000-of-00003.parquet", "train-00002-of-00003.parquet"]),
     ("train", ["train-00000-of-00001.parquet", "train-00000-of-00002.parquet"]),
-    ("train", ["train-00001-of-00002.parquet", "train-00002-of-00002.parquet"]),
-    ("train", ["train-00000-of-00002.parquet"])])
+    ("train", ["train-00001-of-00002.parquet", "train-00002-of-00002.parquet"])])
 def test_a_part_that_is_there_twice_or_not_wholly_is_an_error_that_names_it(glue, part, names):
     (glue / "RTE/train.tsv").unlink()
     for name in names:
@@ -294,18 +257,13 @@ def test_a_missing_task_is_an_error_by_name_and_skipped_among_all(glue):
     assert [task.name for task in tasks] == ["cola", "mrpc", "stsb", "mnli", "rte"]
     assert load_tasks(glue, " RTE, sts-b,STS_B ,CoLA")[0] == [tasks[4], tasks[2], tasks[0]]
     assert [line.split(":")[0] for line in skipped] == ["SST-2", "QQP", "QNLI", "WNLI"]
-    (glue / "MNLI" / "dev_mismatched.tsv").unlink()
-    with pytest.raises(Missing, match="dev_mismatched.tsv is missing.* validation_mismatched-0000"):
-        load_tasks(glue, "mnli")
 
 
 @pytest.mark.parametrize("data, names, message", [
     (".", "rte,SST3", "--tasks rte,SST3: 'sst3' is no task of .: name some of cola, sst2, mrpc"),
     ("stories", "rte", "'rte' is no task of stories: name some of acceptability"),
     (".", "rte, All", "'all' is no task of .: name some of .*, or say all, alone"),
-    (".", "", "'' is no task"), ("", "all", 'an empty name, "": give'),
     ("glue.zip", "all", "glue.zip is no folder, and is no hub id"),
-    ("no/such/folder", "all", "no/such/folder is no folder, and is no hub id"),
     ("diagnostic", "all", "diagnostic holds no task of GLUE that can be read: CoLA: .* missing")])
 def test_what_names_no_task_is_refused(glue, monkeypatch, data, names, message):
     write(glue, "glue.zip", "PK")
@@ -316,18 +274,12 @@ def test_what_names_no_task_is_refused(glue, monkeypatch, data, names, message):
 
 def test_of_the_hub_the_wanted_tasks_are_downloaded_once(tmp_path, monkeypatch):
     asked, folder = [], write_hub(tmp_path / "0123abc", {**HUB, "rte": {"train": TRAIN}})
-
-    def snapshot_download(*asked_for, **options):
-        asked.append((*asked_for, options))
-        return str(folder)
-    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download",
+                        lambda *name, **options: asked.append((*name, options)) or str(folder))
     tasks, skipped = load_tasks("nyu-mll/glue", "all")
     assert [task.name for task in tasks] == ["mrpc", "stsb"] and len(skipped) == 7
-    assert tasks == load_tasks(folder, "mrpc,stsb")[0]
     assert asked == [("nyu-mll/glue", {"repo_type": "dataset", "allow_patterns": [
         f"{name}/*.parquet" for name in gluefiles.GLUE]})]
-    with pytest.raises(Missing, match="RTE: .*/rte/dev.tsv is missing, and so is validation-00000"):
-        load_tasks("nyu-mll/glue", "rte")
     monkeypatch.undo()
     with pytest.raises(UserError, match="no folder some/glue, and the hub did not give a dataset"):
         load_tasks("some/glue", "all")
@@ -335,8 +287,7 @@ def test_of_the_hub_the_wanted_tasks_are_downloaded_once(tmp_path, monkeypatch):
 
 def test_the_leaderboard_gets_names_numbers_and_scores_from_0_to_5(glue):
     tasks = {task.name: task for task in load_tasks(glue, "all")[0]}
-    for name, value, spelled in (("rte", 1.0, "not_entailment"), ("mnli", 1.0, "neutral"),
-                                 ("cola", 1.0, "1"), ("stsb", -0.2, "0.000"),
+    for name, value, spelled in (("rte", 1.0, "not_entailment"), ("cola", 1.0, "1"),
                                  ("stsb", 3.14159, "3.142"), ("stsb", 6, "5.000")):
         assert tasks[name].spell(value) == spelled
     assert tasks["mnli"].submissions["diagnostic"] == ("AX.tsv", 1104)
@@ -347,11 +298,12 @@ def test_the_leaderboard_gets_names_numbers_and_scores_from_0_to_5(glue):
 
 
 def test_the_fingerprint_is_of_the_training_set_and_of_what_is_scored(glue):
-    [before], _ = load_tasks(glue, "rte")
-    write(glue, "RTE/test.tsv", "index\tsentence1\tsentence2\n0\tp\tq\n")
-    assert load_tasks(glue, "rte")[0][0].fingerprint == before.fingerprint
-    write(glue, "RTE/dev.tsv", RTE_HEADER + "0\ta\tb\tentailment\n")
-    assert load_tasks(glue, "rte")[0][0].fingerprint != before.fingerprint
+    def fingerprint_with(file, lines):
+        write(glue, file, lines)
+        return load_tasks(glue, "rte")[0][0].fingerprint
+    before = fingerprint_with("RTE/dev.tsv", RTE_LINES)
+    assert fingerprint_with("RTE/test.tsv", "index\tsentence1\tsentence2\n0\tp\tq\n") == before
+    assert fingerprint_with("RTE/dev.tsv", RTE_HEADER + "0\ta\tb\tentailment\n") != before
 
 
 def test_a_finished_cell_is_found_by_all_its_entries_in_a_file_that_is_whole(tmp_path):
@@ -361,7 +313,7 @@ def test_a_finished_cell_is_found_by_all_its_entries_in_a_file_that_is_whole(tmp
     disk.write_json(path, {"cells": [finished]})
     kept = gluefiles.read_glue_json(path)
     assert gluefiles.finished_cell(kept, cell) == finished
-    for other in ({"lr": 2e-4}, {"seed": 1}, {"task": "cola"}, {"pool": "mean"}):
+    for other in ({"lr": 2e-4}, {"pool": "mean"}):
         assert gluefiles.finished_cell(kept, {**cell, **other}) is None
     # The same examples at another place are the same fine-tuning.
     assert gluefiles.finished_cell(kept, {**cell, "data": "/home/ann/glue_data/"}) == finished

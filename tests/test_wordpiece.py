@@ -59,27 +59,20 @@ def test_transformers_opens_what_was_saved_and_so_do_we_by_the_folders_or_the_fi
     by_folder = cuts_like_transformers(tmp_path)
     by_file = wordpiece.load_tokenizer(str(tmp_path / "tokenizer.json"))
     assert saved.to_str() == by_folder.to_str() == by_file.to_str()
+    saved.enable_truncation(8)  # a limit of length that a file carries is taken off
+    assert len(wordpiece.tokenizer_from(saved.to_str()).encode("the dog " * 50).ids) == 102
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    vocabulary = wordpiece.vocabulary_of(saved)
-    assert vocabulary == (len(MANY), theirs.pad_token_id, theirs.unk_token_id, theirs.cls_token_id,
-                          theirs.sep_token_id, theirs.mask_token_id)
-    assert vocabulary.special == [0, 1, 2, 3, 4] and theirs.model_max_length == 128
-
-
-def test_a_limit_of_length_that_the_file_carries_is_taken_off():
-    limited = wordpiece.wordpiece({word: i for i, word in enumerate(MANY)})
-    limited.enable_truncation(8)
-    assert len(wordpiece.tokenizer_from(limited.to_str()).encode("the dog " * 50).ids) == 102
+    assert wordpiece.vocabulary_of(saved) == (
+        len(MANY), theirs.pad_token_id, theirs.unk_token_id, theirs.cls_token_id,
+        theirs.sep_token_id, theirs.mask_token_id) and theirs.model_max_length == 128
 
 
 FLAGS = [{}, {"do_lower_case": True}, {"do_lower_case": False}, {"strip_accents": False},
-         {"do_lower_case": False, "strip_accents": True}, {"tokenize_chinese_chars": False},
-         {"strip_accents": None}]
+         {"do_lower_case": False, "strip_accents": True}, {"tokenize_chinese_chars": False}]
 # The classes of tokenizers whose vocab.txt is BERT's, by the folder's own word or by its model's.
-KINDS = [{"config": {"tokenizer_class": kind}, "model": model}
-         for kind in ("BertTokenizer", "DistilBertTokenizerFast", "ElectraTokenizer")
-         for model in ({}, {"model_type": "bert"})]
-KINDS += [{"model": {"model_type": kind}} for kind in ("distilbert", "electra")]
+KINDS = [*({"config": {"tokenizer_class": kind}, "model": {}}
+           for kind in ("BertTokenizer", "DistilBertTokenizerFast", "ElectraTokenizer")),
+         *({"model": {"model_type": kind}} for kind in ("distilbert", "electra"))]
 
 
 @pytest.mark.parametrize("files", [{}, *({"config": config} for config in FLAGS), *KINDS])
@@ -88,9 +81,8 @@ def test_a_vocab_txt_cuts_text_as_transformers_bert_does(tmp_path, files):
 
 
 @pytest.mark.parametrize("change", [
-    lambda text: text.replace("\n", "\r\n"), lambda text: text.rstrip("\n"),
-    lambda text: text + "\n", lambda text: text + "the\ndog\n", lambda text: text + "a b  \n",
-    lambda text: text.replace("dog\n", "\ndog\n"), lambda text: text + "a\u2028b\nc\u3000\n"])
+    lambda text: text.replace("\n", "\r\n"), lambda text: text + "the\ndog\n",
+    lambda text: text.replace("dog\n", "\ndog\n"), lambda text: text + "a\u2028b\nc\u3000 \n"])
 def test_lines_end_and_repeat_as_in_transformers(tmp_path, change):
     path = write_folder(tmp_path) / "vocab.txt"
     path.write_bytes(change(path.read_text()).encode())
@@ -120,63 +112,44 @@ def test_words_that_any_file_adds_are_words_as_in_transformers(tmp_path, text, f
     assert {path.stem for path in paths} >= files.keys() - {"config"}
 
 
-NORMALIZERS = [tokenizers.normalizers.BertNormalizer(lowercase=True),
-               tokenizers.normalizers.BertNormalizer(lowercase=False),
-               tokenizers.normalizers.NFKC()]
-CLASSES = [{}, {"tokenizer_class": "DistilBertTokenizerFast"},
-           {"tokenizer_class": "PreTrainedTokenizerFast"}]
-
-
-@pytest.mark.parametrize("kind", CLASSES)
-@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize("kind", [{}, {"tokenizer_class": "PreTrainedTokenizerFast"}])
+@pytest.mark.parametrize("normalizer", [tokenizers.normalizers.BertNormalizer(lowercase=False),
+                                        tokenizers.normalizers.NFKC()])
 def test_a_config_that_contradicts_tokenizer_json_is_obeyed_where_transformers_obeys(
         tmp_path, normalizer, kind):
-    for flags in (None, *FLAGS[:3]):
-        config = None if flags is None else {**kind, **flags}
-        write_folder(tmp_path, config, tokenizer=json_of(normalizer=normalizer))
+    for flags in FLAGS[:3]:
+        write_folder(tmp_path, {**kind, **flags}, tokenizer=json_of(normalizer=normalizer))
         cuts_like_transformers(tmp_path)
-
-
-CAPITALS = dict.fromkeys([*MANY, *(word.capitalize() for word in MANY if word.isalpha())])
 
 
 @pytest.mark.parametrize("files, said", [
     ({"config": {"tokenizer_class": "MPNetTokenizer"}, "tokenizer": json_of()},
      "transformers opens tokenizer.json as MPNetTokenizer, which may give other ids"),
-    ({"config": CLASSES[-1], "tokenizer": json_of()}, ""), ({"tokenizer": json_of()}, ""),
-    ({"words": CAPITALS}, "do_lower_case = false")])
+    ({"tokenizer": json_of()}, ""),
+    ({"words": MANY[:9] + [word.capitalize() for word in MANY[5:]]}, "do_lower_case = false")])
 def test_what_may_be_a_surprise_is_said(tmp_path, capsys, files, said):
     wordpiece.load_tokenizer(str(write_folder(tmp_path, **files)))
     out = capsys.readouterr().out
     assert said in out and bool(out) == bool(said)
 
 
-TEMPLATE = tokenizers.processors.TemplateProcessing
-IDS = [("[CLS]", 2), ("[SEP]", 3)]
-
-
 @pytest.mark.parametrize("processor, is_berts", [
     (None, False),
     (tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2)), True),
-    (TEMPLATE("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", IDS), True),
-    (TEMPLATE("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", IDS), False),      # all of type 0
-    (tokenizers.processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2)), False)])
+    (tokenizers.processors.TemplateProcessing(
+        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]", [("[CLS]", 2), ("[SEP]", 3)]), False)])
 def test_texts_begin_with_cls_and_end_with_sep_whatever_the_file_says(
         tmp_path, capsys, processor, is_berts):
     text = json_of(post_processor=processor and json.loads(processor.__getstate__()))
-    loaded = wordpiece.tokenizer_from(text, tmp_path)
+    pair = wordpiece.tokenizer_from(text, tmp_path).encode("the fox", "dog")
     assert ("[CLS] and [SEP]" in capsys.readouterr().out) == (not is_berts)
-    pair = loaded.encode("the fox", "dog")
     assert pair.tokens == ["[CLS]", "the", "fox", "[SEP]", "dog", "[SEP]"]
     assert pair.type_ids == [0, 0, 0, 0, 1, 1]
-    assert loaded.encode("dog").tokens == ["[CLS]", "dog", "[SEP]"]
 
 
 NO_MASK = wordpiece.wordpiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}).to_str()
 HUGE = wordpiece.wordpiece({word: 10 ** 7 * i for i, word in enumerate(MANY[:6])}).to_str()
-WORD_LEVEL = json_of(model={"type": "WordLevel", "unk_token": "[UNK]",
-                            "vocab": {word: i for i, word in enumerate(MANY)}})
-POINTER = "version https://git-lfs.github.com/spec/v1\n"
+WORD_LEVEL = json_of(model={"type": "WordLevel", "unk_token": "[UNK]", "vocab": {"[UNK]": 0}})
 
 
 @pytest.mark.parametrize("files, message", [
@@ -185,12 +158,11 @@ POINTER = "version https://git-lfs.github.com/spec/v1\n"
     ({"added_tokens": {"[E1]": "x"}}, "added words of the tokenizer are damaged"),
     ({"config": {"tokenizer_class": "RobertaTokenizer"}}, "a RobertaTokenizer, which cuts"),
     ({"model": {"tokenizer_class": "BertJapaneseTokenizer"}}, "a BertJapaneseTokenizer, which"),
-    *(({"config": {"do_lower_case": value}}, "options or the added words of the tokenizer are d")
-      for value in (None, "true", 1)),
+    ({"config": {"do_lower_case": "true"}}, "options or the added words of the tokenizer are da"),
     ({"tokenizer": WORD_LEVEL}, "tokenizer.json is no WordPiece"),
     ({"tokenizer": NO_MASK}, "no [PAD] [MASK]: it is not a BERT tokenizer"),
     ({"tokenizer": HUGE}, "numbers its 6 words up to 50,000,001"),
-    ({"tokenizer": "{}"}, "not a tokenizer.json"), ({"tokenizer": POINTER}, "git lfs pull"),
+    ({"tokenizer": "{}"}, "not a tokenizer.json"),
     ({"words": ["\ufeff[PAD]", *MANY[1:]]}, "has no [PAD]:")])
 def test_what_is_no_berts_tokenizer_is_refused_by_folder_and_by_file(tmp_path, files, message):
     write_folder(tmp_path, **files)
