@@ -1,12 +1,5 @@
-"""How far a program is: tqdm's bar in a terminal, and its lines where a file or a pipe reads.
-
-    with progress.bar(total, "step") as bar:
-        bar.update(1)
-        bar.write("a line on stdout")
-
-In a terminal tqdm draws its bar over itself again and again. A log would keep that as one endless
-line. So there each drawing is a line of its own, and they are half a minute apart.
-"""
+"""How far a program is: tqdm's bar in a terminal. A file or a pipe would keep the bar's drawings as
+one endless line, so there each drawing is a line of its own, and they are half a minute apart."""
 import sys
 
 from tqdm import tqdm

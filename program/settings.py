@@ -7,9 +7,8 @@
 
     settings = parsed(Settings, "Pretrain a BERT.", ["--flops", "1e13"])
 
-The settings of a program stand at its top, each with its default and a line of help. Nothing writes
-into them once they were read: where one setting follows from another, `dataclasses.replace` makes
-new ones.
+They stand at the top of a program, each with its default and a line of help. Nothing writes into
+them: where one setting follows from another, `dataclasses.replace` makes new ones.
 """
 import dataclasses
 

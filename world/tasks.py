@@ -299,10 +299,7 @@ def sentence_before(draw, text):
 
 
 def main():
-    parser = cli.Parser(prog="-m world.tasks", usage="python -m world.tasks",
-                        description="Prints examples of the embedded world's tasks.",
-                        epilog="example:\n  python -m world.tasks")
-    parser.parse_args()
+    cli.Parser(prog="-m world.tasks", description="Prints examples of the tasks.").parse_args()
     for name, task in TASKS.items():
         print(f"{name}: {task.__doc__.splitlines()[0]}")
         for first, second, label in examples(name, "test")[:6]:
