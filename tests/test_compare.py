@@ -89,7 +89,7 @@ def test_a_failed_cell_does_not_stop_the_others(whole):
     # One batch needs 1,024 tokens, so the students on 100 fail. Those on all tokens are finished
     # already, and stay.
     status, out, err = run({**options, "--unique-tokens": "inf,100"}, folder)
-    assert status == 1 and out.count("failed: ") == 4 and "error: one batch of 32 x 32" in out
+    assert status == 1 and out.count("failed: ") == 4 and "error: one batch needs 1,024" in out
     assert "Traceback" not in err and "cells that failed: 4;" in err
     assert "Failed cell: " in (folder / "report.md").read_text()
 
