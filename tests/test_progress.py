@@ -15,7 +15,7 @@ from conftest import ROOT
 
 
 @pytest.mark.parametrize("total, unit, options, line", [
-    (200, "step", {}, r"  50%\|#+ +\| 100/200 \[00:\d\d<00:\d\d, [\d.]+step/s\]"),
+    (200, "step", {}, r"  50%\|#+\d? +\| 100/200 \[00:\d\d<00:\d\d, [\d.]+step/s\]"),
     (10 ** 13, "FLOP", {"desc": "students", "initial": 5 * 10 ** 12 - 100, "unit_scale": True},
      r"students:  50%\|.*\| 5.00T/10.0T \[.*FLOP/s\]"),
     (None, " tokens", {"desc": "tokenizing"}, r"tokenizing: 100 tokens \[00:\d\d, .* tokens/s\]")])
