@@ -63,7 +63,7 @@ class Settings:
     glue_seeds: int = option(None, "fine-tunings of a student on each task", whole(1, 100), "n")
     glue_options: str = option("", "more of glue.py: '--pool cls'", verbatim=True)
     # What is done
-    jobs: int = option(None, "cells at once (default: one a core or GPU)", whole(1, 1000), "N")
+    jobs: int = option(None, "cells at once (default: one a core, 1 on GPUs)", whole(1, 1000), "N")
     out: Path = option(None, "default: runs/compare-PRESET", disk.path_of, "FOLDER")
     collect: tuple = option(None, "run nothing: one report of these", place, "FOLDER", nargs="+")
     list: bool = option(False, "print the cells as lines of shell, and stop")

@@ -207,10 +207,9 @@ def label_numbers(place, schema, column, form):
 # --------------------------------------------------------------------------------------------------
 # Where the tasks lie
 
-TAKEN = re.compile(r"(train|(dev|test)(_(mis)?matched)?)\.tsv|"
-                   r"(train|(validation|test)(_(mis)?matched)?)-\d+-of-\d+[-\w]*\.parquet")
-# A part of a data set in another format, compressed, or under another name.
-OTHER = re.compile(r"(train(ing)?|dev|val(id(ation)?)?|test(ing)?|eval(uation)?)"
+TAKEN = re.compile(r"(train|dev(_(mis)?matched)?)\.tsv|"
+                   r"(train|validation(_(mis)?matched)?)-\d+-of-\d+[-\w]*\.parquet")
+OTHER = re.compile(r"(train(ing)?|dev|val(id(ation)?)?|eval(uation)?)"
                    r"([-_](mis)?matched)?([-_.]\d.*|/.*)?"
                    r"\.(tsv|csv|jsonl?|parquet|arrow)(\.\w+)?", re.IGNORECASE)
 

@@ -343,12 +343,13 @@ class HubSource(Source):
         with reading(name, disk.hub_advice):
             try:
                 self.commit = HfApi().dataset_info(name.split(":")[0], timeout=10).sha
-                disk.write_file(remembered, self.commit)
             except Exception:  # no network, or no such id
                 if not remembered.exists():
                     raise
                 self.commit = remembered.read_text()
                 cli.say(f"{name}: the hub does not answer: its commit {self.commit[:7]} is meant")
+            else:
+                disk.write_file(remembered, self.commit)
         self.key = ["hub", READER, name, self.commit]
 
     @functools.cached_property

@@ -126,14 +126,18 @@ def check_amounts(info):
 
 
 def is_whole(folder):
-    """Whether a folder of the cache holds what was written into it: files of the right size that
-    are older than info.json, which is written last (checksums would take minutes)."""
+    """Whether a folder of the cache holds what was written into it: files of the right size, older
+    than info.json, which is written last. Of a newer one the checksum is compared."""
     try:
         info, written = disk.read_json(folder / "info.json"), (folder / "info.json").stat()
         width = np.dtype(info["dtype"]).itemsize
-        looks = [((folder / f"{part}.bin").stat(), n * width) for part, n in info["tokens"].items()]
-        return all(look.st_size == size and look.st_mtime_ns <= written.st_mtime_ns
-                   for look, size in looks)
+        for part, n in info["tokens"].items():
+            path, look = folder / f"{part}.bin", (folder / f"{part}.bin").stat()
+            is_newer = look.st_mtime_ns > written.st_mtime_ns
+            if look.st_size != n * width or (
+                    is_newer and disk.file_sha256(path) != info["sha256"][part]):
+                return False
+        return True
     except PermissionError:  # it is another user's, and may well be whole
         raise
     except (UserError, OSError, KeyError, AttributeError, TypeError):

@@ -3,7 +3,6 @@
     @dataclass(frozen=True)
     class Settings:
         flops: int = option(None, "the budget, like 1e13", cli.number, "C", required=True)
-        dropout: float = option(0.0, "default: 0", cli.real(0, 0.9), "p")
 
     settings = parsed(Settings, "Pretrain a BERT.", ["--flops", "1e13"])
 

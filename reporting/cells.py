@@ -208,6 +208,7 @@ def claim_folder(study):
         raise UserError(f"{study.out} holds other files, and no comparison: choose another --out")
     if path.exists() and made:
         threads, old = disk.read_json(path).get("threads"), read_texts(path, type(study))
+        threads = threads and str(threads)
         changed = [f"{name} was {old[name]} and is now {getattr(study, name)}"
                    for name in FIXED if old[name] != getattr(study, name)]
         if changed:

@@ -71,7 +71,9 @@ def add_student(outcomes, study, folder):
     record = disk.optional_json(folder / "run.json")
     if not record.get("finished"):
         return "it is not finished"
-    settings = record["settings"]
+    settings = record.get("settings", {})
+    if not {"strategy", "flops_budget", "unique_tokens", "seed"} <= settings.keys():
+        return "its run.json is damaged"
     strategy = settings["strategy"] + COPIED * (settings.get("init") == "teacher")
     if strategy not in STUDENTS:
         return f"there is no strategy {strategy} here"

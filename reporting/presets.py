@@ -49,7 +49,7 @@ PRESETS = {
 # Options of train.py that are a student's own, those that only distilled ones may have, and options
 # of glue.py that all may have.
 OF_A_STUDENT = ("--strategy", "--flops", "--model", "--data", "--seed", "--unique-tokens",
-                "--teacher", "--init", "--lr", "--out", "--dry-run")
+                "--teacher", "--start-from", "--init", "--lr", "--out", "--dry-run")
 ONLY_DISTILLED = "--mlm-finish", "--temperature", "--relation-heads", "--teacher-layer"
 MORE_OF_GLUE = "--pool", "--seq-len", "--dtype", "--device"
 

@@ -3,9 +3,6 @@
     with Session("auto", "auto") as session:
         corpus = session.keep(open_corpus(...))      # closed at the end, however it ends
         session.join(batch_size)                     # waits until all processes are prepared
-        with session.open_run(folder, settings) as run:
-            session.prepare(setup, run.record, batch)
-            terms = forward_backward(learner, batch, lesson, session)
 
 With `torchrun --nproc-per-node 2 train.py ...` each process makes the whole batch, a function of
 (seed, step), and works on its own rows, one micro-batch at a time. The gradients of all processes
@@ -376,8 +373,6 @@ class Session(contextlib.ExitStack):
     def story_makers(self):
         """How many processes write stories: one where a CPU trains, or what keeps a GPU busy."""
         return 1 if self.device.type == "cpu" else max(1, min(8, cores() - 2))
-
-
 
     def join(self, batch_size):
         """Waits until all processes are prepared. Each needs a block of a step."""

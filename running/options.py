@@ -10,8 +10,7 @@ from pathlib import Path
 from files import disk
 from program.cli import UserError, say_once
 
-# Behind a strategy's name: the student begins with layers copied from the teacher (--init teacher).
-COPIED = "-copied"
+COPIED = "-copied"  # behind a strategy's name: the student begins with layers of its teacher
 
 
 def place(text):

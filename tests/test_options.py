@@ -1,4 +1,4 @@
-"""program/options.py: defaults, and contradictions that are said before anything runs."""
+"""running/options.py: defaults, and contradictions that are said before anything runs."""
 from program.cli import UserError
 from running import options
 

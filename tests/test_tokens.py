@@ -82,9 +82,23 @@ def test_another_text_or_another_tokenizer_gets_a_folder_of_its_own(cache):
     assert len(set(folders)) == 3 and folders[0] == folders[3]
 
 
+def edit(path, byte=None):
+    """Gives a file a later time, and with a byte another content of the same size."""
+    if byte:
+        path.write_bytes(byte * path.stat().st_size)
+    os.utime(path, (2 ** 32, 2 ** 32))
+
+
+def test_a_later_copy_of_the_same_tokens_is_used(cache, capsys):
+    folder = tokens.cached(Source(SUN, WARM), TOKENIZER)
+    edit(folder / "train.bin")
+    assert tokens.cached(Source(SUN, WARM), TOKENIZER) == folder
+    assert "damaged" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("damage", [
     lambda folder: os.truncate(folder / "train.bin", 4),
-    lambda folder: os.utime(folder / "train.bin", (2 ** 32, 2 ** 32)),  # it was edited later
+    lambda folder: edit(folder / "train.bin", b"\0"),
     lambda folder: (folder / "validation.bin").unlink(),
     lambda folder: (folder / "info.json").write_text("{}")])
 def test_a_damaged_cache_is_made_again(cache, capsys, damage):
