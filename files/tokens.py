@@ -132,9 +132,9 @@ def is_whole(folder):
         info, written = disk.read_json(folder / "info.json"), (folder / "info.json").stat()
         width = np.dtype(info["dtype"]).itemsize
         for part, n in info["tokens"].items():
-            path, look = folder / f"{part}.bin", (folder / f"{part}.bin").stat()
-            is_newer = look.st_mtime_ns > written.st_mtime_ns
-            if look.st_size != n * width or (
+            path = folder / f"{part}.bin"
+            is_newer = path.stat().st_mtime_ns > written.st_mtime_ns
+            if path.stat().st_size != n * width or (
                     is_newer and disk.file_sha256(path) != info["sha256"][part]):
                 return False
         return True

@@ -207,8 +207,8 @@ def claim_folder(study):
     if not path.exists() and names - {"lock", "logs", *made}:
         raise UserError(f"{study.out} holds other files, and no comparison: choose another --out")
     if path.exists() and made:
-        threads, old = disk.read_json(path).get("threads"), read_texts(path, type(study))
-        threads = threads and str(threads)
+        old = read_texts(path, type(study))
+        threads = str(disk.read_json(path).get("threads") or "")  # "": not said yet
         changed = [f"{name} was {old[name]} and is now {getattr(study, name)}"
                    for name in FIXED if old[name] != getattr(study, name)]
         if changed:
